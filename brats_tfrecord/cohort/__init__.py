@@ -1,0 +1,1 @@
+"""Where patients come from: layouts on disk, NIfTI files, phantoms."""
