@@ -1,0 +1,120 @@
+"""From an options dataclass to a command line: flags, help, errors, exit codes.
+
+Exit codes, the same for every tool: 0 done; 1 finished, but some cases failed; 2 bad flags or
+input, nothing written; 3 training diverged; 70 a bug of ours; 130 interrupted.
+"""
+
+import dataclasses
+import os
+import sys
+import tempfile
+import textwrap
+import traceback
+import typing
+from pathlib import Path
+
+# TensorFlow greets with start-up notices that look like errors; a user who wants them sets this.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import flags  # noqa: E402
+
+from brats_tfrecord.errors import InputError, TrainingDiverged  # noqa: E402
+
+
+def run(main, options_class):
+    """Parses the flags of `options_class`, calls `main(options)`, exits with what it returns.
+
+    Args:
+        main: takes an instance of options_class, returns an exit code.
+        options_class: frozen dataclass; each field is a flag, its metadata holds "help" and may
+            hold "choices"; a field without default is a required flag.
+    """
+    sys.exit(_run(main, options_class, sys.argv))
+
+
+def _run(main, options_class, argv):
+    tool = Path(argv[0]).name
+    if any(argument in ("--help", "-help", "-h") for argument in argv[1:]):
+        print(usage(sys.modules[main.__module__].__doc__, options_class))
+        return 0
+    try:
+        return main(parse(options_class, argv))
+    except (InputError, TrainingDiverged) as error:
+        print(f"{tool}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{tool}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: B902 - the last line of defence: one line, not a traceback
+        log = _write_trace(tool)
+        print(f"{tool}: a bug of ours, {type(error).__name__}: {str(error)[:200]!r}; the trace is "
+              f"in {log}", file=sys.stderr)
+        return 70
+
+
+def parse(options_class, argv):
+    """An instance of `options_class` from `argv`; raises `InputError` naming the flag."""
+    values = flags.FlagValues()
+    for field in dataclasses.fields(options_class):
+        _define(field, _type(options_class, field), values)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        message = " ".join(str(error).split())
+        raise InputError(f"{message.rstrip('.')}; see --help") from error
+    if rest:
+        raise InputError(f"{rest[0]!r}: expected only flags such as --name=value; see --help")
+    given = {field.name: values[field.name].value for field in dataclasses.fields(options_class)}
+    for field in dataclasses.fields(options_class):
+        if _required(field) and given[field.name] is None:
+            raise InputError(f"--{field.name}: this flag is required; see --help")
+    return options_class(**given)
+
+
+def usage(doc, options_class):
+    """The text of `--help`: the tool's own opening words, then every flag with its default."""
+    lines = [doc.strip(), "", "Flags:"]
+    for field in dataclasses.fields(options_class):
+        name, help_text = field.name, field.metadata["help"]
+        if "choices" in field.metadata:
+            name += "=" + "|".join(field.metadata["choices"])
+        elif _type(options_class, field) is bool:
+            name += f" / --no{field.name}"
+        default = "required" if _required(field) else f"default: {_shown(field.default)}"
+        lines.append(f"  --{name}  ({default})")
+        lines += textwrap.wrap(help_text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _define(field, kind, values):
+    default = None if _required(field) else field.default
+    help_text = field.metadata["help"]
+    if "choices" in field.metadata:
+        flags.DEFINE_enum(field.name, default, field.metadata["choices"], help_text,
+                          flag_values=values)
+        return
+    define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean,
+              str: flags.DEFINE_string}[kind]
+    define(field.name, default, help_text, flag_values=values)
+
+
+def _type(options_class, field):
+    """The field's type, without the None of an optional one."""
+    hint = typing.get_type_hints(options_class)[field.name]
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    return kinds[0]
+
+
+def _required(field):
+    return field.default is dataclasses.MISSING
+
+
+def _shown(default):
+    return "none" if default is None else repr(default) if default == "" else str(default).lower() \
+        if isinstance(default, bool) else str(default)
+
+
+def _write_trace(tool):
+    log = Path(tempfile.gettempdir()) / f"{Path(tool).stem}-{os.getpid()}.log"
+    log.write_text(traceback.format_exc())
+    return log
