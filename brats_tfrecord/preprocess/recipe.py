@@ -8,6 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from brats_tfrecord import spec
 from brats_tfrecord.errors import CaseError, InputError
@@ -72,11 +73,13 @@ class Recipe:
         if self.bias_correction == "none":
             return volumes
         corrected = np.empty_like(volumes, np.float32)
-        for channel in range(volumes.shape[-1]):
-            volume = volumes[..., channel]
-            find_mask = n4.get_mask if self.bias_mask == "get_mask" else n4.positive_mask
-            corrected[..., channel] = n4.correct_bias_field(
-                volume, find_mask(volume), engine=self.bias_correction)
+        find_mask = n4.get_mask if self.bias_mask == "get_mask" else n4.positive_mask
+        # Matrix products round by the number of threads; with one, every caller gets equal bits.
+        with threadpool_limits(1, "blas"):
+            for channel in range(volumes.shape[-1]):
+                volume = volumes[..., channel]
+                corrected[..., channel] = n4.correct_bias_field(
+                    volume, find_mask(volume), engine=self.bias_correction)
         return corrected
 
     def network_input(self, volumes):

@@ -1,0 +1,1 @@
+"""Arrays in, files out: tables, figures and the HTML report of an evaluation."""

@@ -1,0 +1,151 @@
+"""Raw case in, native-space segmentation out, from nothing but a SavedModel's folder."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from brats_tfrecord.cohort import nifti
+from brats_tfrecord.errors import CaseError, InputError
+from brats_tfrecord.preprocess import masks
+from brats_tfrecord.serving import card as cards
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The segmentation of a whole case, in LPS order; `write` puts it into the case's own.
+
+    Attributes:
+        case_id: of the case.
+        labels: uint8 [X, Y, Z] in the label scheme's own file values.
+        classes: uint8 [X, Y, Z], the same as canonical class ids.
+        probabilities: float32 [X, Y, Z, K]; outside the crop the background has 1.
+        geometry: how the case's files lay.
+        seconds: stage -> seconds it took.
+    """
+
+    case_id: str
+    labels: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    geometry: nifti.Geometry
+    seconds: dict[str, float]
+
+    def write(self, path):
+        """Writes the labels as uint8 NIfTI with the case's own order, affine and units."""
+        nifti.write_volume(path, self.labels, self.geometry)
+
+
+class Segmenter:
+    """A SavedModel, loaded once, and the recipe it was trained with."""
+
+    def __init__(self, model_dir):
+        """Loads the SavedModel in `model_dir`.
+
+        Raises:
+            InputError: no SavedModel of ours there, or one that does not load.
+        """
+        self.card = cards.read(model_dir)
+        try:
+            model = tf.saved_model.load(str(model_dir))
+            self._predict = model.signatures["serving_default"]
+            self._segment = model.signatures["segment"]
+        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"{model_dir}: the SavedModel does not load ({reason}); it is "
+                             "damaged, copy or export it again") from error
+        # Signatures hold their weights only weakly, through the object that owns them.
+        self._owner = model
+
+    @property
+    def modalities(self):
+        """Names of the modalities it needs, in the order of its channels."""
+        return self.card.modalities
+
+    @property
+    def recipe(self):
+        """The `Recipe` of its training."""
+        return self.card.recipe
+
+    @property
+    def scheme(self):
+        """The `spec.LabelScheme` of the labels it writes."""
+        return self.card.scheme
+
+    def segment(self, case, progress=None):
+        """Reads and segments a `cohort.layouts.Case`; see `segment_raw`."""
+        _tell(progress, "reading")
+        started = time.perf_counter()
+        raw = nifti.read_case(case, self.modalities, with_mask=False)
+        return self.segment_raw(raw, progress, reading=time.perf_counter() - started)
+
+    def segment_raw(self, raw, progress=None, reading=None):
+        """Segments a case that has been read.
+
+        Args:
+            raw: `cohort.nifti.RawCase`; its channels are found by name.
+            progress: called with "bias correction" and "network" as each begins.
+            reading: seconds that reading took, for the result's ledger.
+
+        Returns:
+            `Segmentation`.
+
+        Raises:
+            CaseError: a modality that the model needs is missing.
+        """
+        missing = [name for name in self.modalities if name not in raw.modalities]
+        if missing:
+            raise CaseError(f"{raw.case_id}: no {', '.join(missing)}; this model needs "
+                            f"{', '.join(self.modalities)}")
+        seconds = {} if reading is None else {"reading": reading}
+        channels = [raw.modalities.index(name) for name in self.modalities]
+        corrected = _timed(seconds, progress, "bias correction",
+                           lambda: self.recipe.correct(raw.volumes[..., channels]))
+        result = _timed(seconds, progress, "network",
+                        lambda: self._run(self._segment, volume=corrected))
+        labels = result["labels"]
+        return Segmentation(raw.case_id, labels,
+                            masks.to_classes(labels, self.scheme, raw.case_id),
+                            result["probabilities"], raw.geometry, seconds)
+
+    def segment_stored(self, stored):
+        """Segments a record's preprocessed image; the same result as from its raw case.
+
+        Args:
+            stored: `records.example.StoredCase` of a dataset made with this model's recipe.
+
+        Returns:
+            `Segmentation`.
+        """
+        seconds = {}
+        channels = [stored.modalities.index(name) for name in self.modalities]
+        image = stored.image[..., channels].astype(np.float32)
+        result = _timed(seconds, None, "network",
+                        lambda: self._run(self._predict, image=image[None]))
+        window = result["probabilities"][0]
+        shape = stored.geometry.lps_shape
+        classes = self.recipe.to_native(window.argmax(axis=-1).astype(np.uint8), shape)
+        probabilities = self.recipe.to_native(window, shape)
+        probabilities[..., 0] = self.recipe.to_native(window[..., 0], shape, fill=1)
+        return Segmentation(stored.case_id, masks.to_file_values(classes, self.scheme), classes,
+                            probabilities, stored.geometry, seconds)
+
+    @staticmethod
+    def _run(signature, **inputs):
+        result = signature(**{name: tf.constant(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in result.items()}
+
+
+def _tell(progress, stage):
+    if progress is not None:
+        progress(stage)
+
+
+def _timed(seconds, progress, stage, work):
+    """Runs `work`, announces it as `stage` and enters its seconds."""
+    _tell(progress, stage)
+    started = time.perf_counter()
+    result = work()
+    seconds[stage] = time.perf_counter() - started
+    return result

@@ -1,0 +1,98 @@
+"""Surface distances on geometry that a person can measure."""
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from brats_tfrecord.metrics import surface
+
+SPACING_MM = (0.5, 2.0, 3.0)
+
+masks = arrays.arrays(bool, (5, 4, 6)).filter(np.any)
+
+
+def mask_of(shape, *voxels):
+    mask = np.zeros(shape, bool)
+    for voxel in voxels:
+        mask[voxel] = True
+    return mask
+
+
+@pytest.mark.parametrize("axis, expected_mm", [(0, 3 * 0.5), (1, 3 * 2.0), (2, 3 * 3.0)])
+def test_two_voxels_three_apart_along_each_axis(axis, expected_mm):
+    other = [1, 1, 1]
+    other[axis] += 3
+    distances = surface.surface_distances(
+        mask_of((6, 7, 8), (1, 1, 1)), mask_of((6, 7, 8), tuple(other)), SPACING_MM
+    )
+    np.testing.assert_allclose(distances.truth_to_prediction, [expected_mm])
+    np.testing.assert_allclose(distances.prediction_to_truth, [expected_mm])
+    assert surface.hd95(distances) == pytest.approx(expected_mm)
+
+
+def test_directions_are_told_apart():
+    truth = mask_of((9, 1, 1), (0, 0, 0))
+    prediction = mask_of((9, 1, 1), (0, 0, 0), (8, 0, 0))
+    distances = surface.surface_distances(truth, prediction, (1, 1, 1))
+    np.testing.assert_array_equal(distances.truth_to_prediction, [0])
+    np.testing.assert_array_equal(distances.prediction_to_truth, [0, 8])
+
+
+def test_hd95_interpolates_in_both_directions_pooled():
+    distances = surface.SurfaceDistances(np.zeros(10), np.array([0.0] * 10 + [4.0]))
+    # 21 values: the 95th percentile is number 0.95 * 20 = 19, the last zero but for the 4.
+    assert surface.hd95(distances) == 0
+    distances = surface.SurfaceDistances(np.zeros(9), np.array([4.0, 8.0]))
+    # 11 values: place 9.5, half-way between 4 and 8.
+    assert surface.hd95(distances) == pytest.approx(6)
+
+
+def test_a_shifted_cube():
+    truth, prediction = np.zeros((2, 12, 12, 12), bool)
+    truth[2:7, 2:7, 2:7] = True
+    prediction[4:9, 2:7, 2:7] = True
+    distances = surface.surface_distances(truth, prediction, (1, 1, 1))
+    # A 5-cube has 5**3 - 3**3 surface voxels; the far face lies 2 mm from the other cube.
+    assert distances.truth_to_prediction.size == 98
+    assert distances.truth_to_prediction.max() == 2
+    assert surface.hd95(distances) == 2
+
+
+def test_surface_is_six_connected_and_includes_the_edge_of_the_array():
+    cube = np.ones((3, 3, 3), bool)
+    hollow = cube.copy()
+    hollow[1, 1, 1] = False
+    np.testing.assert_array_equal(surface.surface_voxels(cube), hollow)
+    inside = np.pad(cube, 1)
+    inside[0, 0, 0] = True  # touches the cube by a corner only: no face neighbour is gained
+    assert not surface.surface_voxels(inside)[2, 2, 2]
+
+
+def test_bounding_box():
+    mask = mask_of((5, 6, 7), (1, 2, 3), (3, 2, 6))
+    assert surface.bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 7))
+    assert mask[surface.bounding_box(np.zeros((5, 6, 7), bool))].size == 0
+
+
+def test_an_empty_mask_is_refused():
+    with pytest.raises(ValueError, match="no surface"):
+        surface.surface_distances(np.zeros((2, 2, 2), bool), np.ones((2, 2, 2), bool), (1, 1, 1))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(masks, masks, st.tuples(*[st.sampled_from([0.5, 1.0, 2.5])] * 3))
+def test_equals_brute_force(truth, prediction, spacing_mm):
+    distances = surface.surface_distances(truth, prediction, spacing_mm)
+    pairs = cdist(surface_indices(truth) * spacing_mm, surface_indices(prediction) * spacing_mm)
+    np.testing.assert_allclose(distances.truth_to_prediction, pairs.min(axis=1))
+    np.testing.assert_allclose(distances.prediction_to_truth, pairs.min(axis=0))
+
+
+def surface_indices(mask):
+    """Indices of voxels of `mask` with one of six neighbours outside it, spelled out."""
+    padded = np.pad(mask, 1)
+    steps = [np.roll(padded, step, axis) for axis in range(3) for step in (-1, 1)]
+    return np.argwhere((padded & ~np.logical_and.reduce(steps))[1:-1, 1:-1, 1:-1])
