@@ -147,7 +147,7 @@ def read_volume(path):
     image = _load(path)
     geometry = _geometry(path, image)
     try:
-        array = np.asarray(image.dataobj, dtype=np.float32)
+        array = np.asarray(_whole(path, image).dataobj, dtype=np.float32)
     except _READ_ERRORS as error:
         raise CaseError(f"{path}: its data cannot be read ({_reason(error)}); the file is "
                         "truncated or damaged, copy it again") from error
@@ -188,6 +188,21 @@ def _load(path):
     except _READ_ERRORS as error:
         raise CaseError(f"{path}: not a readable NIfTI file ({_reason(error)}); expected "
                         ".nii or .nii.gz, copy it again") from error
+
+
+def _whole(path, image):
+    """`image` with its data in memory, if it is compressed, and proved by gzip's checksum.
+
+    nibabel stops at the last voxel, before the checksum: a damaged file would pass as wrong voxels.
+    """
+    if not str(path).lower().endswith(".gz"):
+        return image
+    end = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    with gzip.open(path) as stream:
+        data = stream.read(end)
+        while stream.read(1 << 20):
+            pass
+    return type(image).from_bytes(data)
 
 
 def _geometry(path, image):

@@ -6,6 +6,8 @@ n voxels lies at parameter i / (n - 1) * m, whatever its spacing (Lee, Wolberg &
 
 import numpy as np
 
+ALL = slice(None)
+
 
 class LevelFit:
     """The fit of one mesh to the voxels of one mask, with all that stays constant in a level.
@@ -62,7 +64,7 @@ def evaluate(lattices, shape, box):
     return stacked @ np.concatenate(columns, axis=1).astype(np.float32).T
 
 
-def basis(length, spans, part=slice(None)):
+def basis(length, spans, part=ALL):
     """Weights of the cubic B-spline's control points at the voxels of one axis.
 
     Args:

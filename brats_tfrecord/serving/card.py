@@ -1,11 +1,12 @@
 """`assets/model.json`: all that a SavedModel knows of itself."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from brats_tfrecord import spec
+from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess.recipe import Recipe
 
@@ -87,3 +88,14 @@ def read(model_dir):
         raise InputError(f"{model_dir}: has schema {schema}, this version reads {SCHEMA}; use the "
                          "version that wrote it, or export it again")
     return ModelCard.from_json(value)
+
+
+def fingerprint(model_dir):
+    """Hex SHA-256 over the names and contents of a SavedModel's files."""
+    model_dir = Path(model_dir)
+    digest = hashlib.sha256()
+    for path in sorted(model_dir.rglob("*")):
+        if path.is_file() and path.name != "fingerprint.pb":  # TensorFlow's own, not ours
+            digest.update(path.relative_to(model_dir).as_posix().encode() + b"\0")
+            digest.update(bytes.fromhex(files.sha256(path)))
+    return digest.hexdigest()

@@ -8,7 +8,7 @@ WINDOW = 128
 
 OVERLAP = 0.5
 SIGMA = 0.125
-"""Standard deviation of a window's Gaussian weight, as a share of its edge (Isensee et al. 2021)."""
+"""Deviation of a window's Gaussian weight, as a share of its edge (Isensee et al. 2021)."""
 
 
 def predict(network, image, stride, whole_voxels):

@@ -1,0 +1,66 @@
+# make demo | test | soak | view | bench | lint | clean; see README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := build/demo
+
+.PHONY: help demo test soak view bench lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo   phantoms -> TFRecords -> U-Net -> SavedModel -> report, in $(DEMO)"
+	@echo "make view   the viewer on the demo's model and phantoms"
+	@echo "make test   the test suite (under 10 minutes)"
+	@echo "make soak   the long tests"
+	@echo "make bench  the benchmarks"
+	@echo "make lint   flake8 and isort"
+
+$(READY): setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 12) else "$(PYTHON) is %d.%d; TensorFlow 2.15 needs 3.10 or 3.11: make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Every stage is made once; remove its folder (or `make clean`) to make it again.
+demo: $(DEMO)/report/report.html
+	@cat $(DEMO)/headline.txt
+	@echo "Viewer: make view"
+	@echo "   (or: $(BIN)/streamlit run app/viewer.py -- --model=$(DEMO)/model/saved_model --cases_dir=$(DEMO)/cohort)"
+
+$(DEMO)/cohort/.done: | $(READY)
+	$(BIN)/python tools/make_phantom.py --output_dir=$(DEMO)/cohort --cases=24 --seed=2020 --jobs=2
+	@touch $@
+
+$(DEMO)/dataset/dataset.json: $(DEMO)/cohort/.done | $(READY)
+	$(BIN)/python tools/convert_to_tfrecord.py --input_dir=$(DEMO)/cohort \
+	    --output_dir=$(DEMO)/dataset --folds=4
+
+$(DEMO)/model/saved_model/saved_model.pb: $(DEMO)/dataset/dataset.json | $(READY)
+	$(BIN)/python tools/train.py --data_dir=$(DEMO)/dataset --model_dir=$(DEMO)/model \
+	    --validation_fold=0 --test_fold=1 $(DEMO_TRAINING)
+
+$(DEMO)/report/report.html: $(DEMO)/model/saved_model/saved_model.pb | $(READY)
+	$(BIN)/python tools/evaluate.py --model=$(DEMO)/model/saved_model --data_dir=$(DEMO)/dataset \
+	    --fold=1 --output_dir=$(DEMO)/report --threshold_baselines > $(DEMO)/headline.txt
+
+DEMO_TRAINING := --patch_size=64 --epochs=50 --validate_every=25 --loss=dice_cross_entropy
+
+test: $(READY)
+	$(BIN)/python -m pytest -m 'not soak'
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak
+
+view: $(READY)
+	$(BIN)/streamlit run app/viewer.py -- --model=$(DEMO)/model/saved_model \
+	    --cases_dir=$(DEMO)/cohort
+
+bench: $(READY)
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit $$?; done
+
+lint: $(READY)
+	$(BIN)/flake8 brats_tfrecord tools app tests benchmarks
+	$(BIN)/isort --check-only --quiet brats_tfrecord tools app tests benchmarks
+
+clean:
+	rm -rf build

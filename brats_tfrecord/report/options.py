@@ -1,0 +1,55 @@
+"""What an evaluation is asked to do."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from brats_tfrecord.errors import InputError
+
+
+def _option(default, help_text):
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of one evaluation; each field is a flag of `tools/evaluate.py` of the same name.
+
+    Raises:
+        InputError: at construction, naming the flag that is wrong.
+    """
+
+    model: str = _option(dataclasses.MISSING, "Folder of the SavedModel.")
+    output_dir: str = _option(
+        dataclasses.MISSING, "Folder for report.html, metrics.csv, metrics.json; made if missing."
+    )
+    data_dir: str | None = _option(
+        None, "Dataset made by convert_to_tfrecord.py, to evaluate one of its folds."
+    )
+    fold: str | None = _option(
+        None, "Fold of --data_dir: a number, all, or unlabelled; 0 if not given."
+    )
+    input_dir: str | None = _option(
+        None, "Cohort of NIfTI cases, to evaluate them from the files up."
+    )
+    write_segmentations: bool = _option(
+        False,
+        "Also write OUTPUT_DIR/segmentations/CASE.nii.gz with the case's own geometry and label "
+        "values.",
+    )
+    threshold_baselines: bool = _option(
+        False,
+        "Also score the best single threshold of FLAIR (whole tumour) and T1ce (enhancing tumour) "
+        "over the same cases: what a network has to beat. Holds some 20 MB a case.",
+    )
+    pictures: int = _option(6, "Cases shown in the report, from the worst to the best.")
+
+    def __post_init__(self):
+        if (self.data_dir is None) == (self.input_dir is None):
+            raise InputError("--data_dir, --input_dir: expected exactly one of them")
+        if self.fold is not None and self.data_dir is None:
+            raise InputError(f"--fold={self.fold}: goes with --data_dir; an --input_dir is "
+                             "evaluated whole")
+        if self.fold not in (None, "all", "unlabelled") and not self.fold.isdigit():
+            raise InputError(f"--fold={self.fold}: expected a number, all or unlabelled")
+        if self.pictures < 0:
+            raise InputError(f"--pictures={self.pictures}: expected 0 or more")

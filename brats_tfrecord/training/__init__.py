@@ -1,0 +1,1 @@
+"""From records to a trained network: input pipeline, augmentation, U-Net, losses, loop."""

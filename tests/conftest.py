@@ -1,0 +1,74 @@
+"""What the rooms' tests share: a small cohort, its dataset and a tiny model, by the real tools."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).parents[1]
+SHAPE = "96,92,72"
+WINDOW = "8:88,6:86,4:60"
+
+
+@pytest.fixture(scope="session")
+def run_tool():
+    """Runs `python tools/NAME FLAGS…`; returns the finished process, output as text."""
+
+    def run(name, *flags, expect=0):
+        done = subprocess.run([sys.executable, str(ROOT / "tools" / name), *map(str, flags)],
+                              capture_output=True, text=True, timeout=300)
+        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_cohort(run_tool, tmp_path_factory):
+    """Folder of four small labelled phantoms (the third without enhancing tumour) and one not."""
+    root = tmp_path_factory.mktemp("cohort")
+    run_tool("make_phantom.py", f"--output_dir={root}", "--cases=4", "--unlabelled=1",
+             f"--shape={SHAPE}", "--seed=3")
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_dataset(run_tool, small_cohort, tmp_path_factory):
+    """The small cohort converted: two folds, one case a shard, processed NIfTI files too."""
+    root = tmp_path_factory.mktemp("dataset")
+    done = run_tool("convert_to_tfrecord.py", f"--input_dir={small_cohort}",
+                    f"--output_dir={root}", "--folds=2", "--cases_per_shard=1", "--jobs=2",
+                    f"--crop_window={WINDOW}", "--write_nifti")
+    assert done.stdout.splitlines()[-1] == "Successfully processed 5/5 patients"
+    return root
+
+
+@pytest.fixture(scope="session")
+def model_dir(run_tool, small_dataset, tmp_path_factory):
+    """Folder of a tiny U-Net trained for a few steps on two virtual devices."""
+    root = tmp_path_factory.mktemp("model")
+    run_tool("train.py", f"--data_dir={small_dataset}", f"--model_dir={root}",
+             "--filters=4,8,16", "--dropout=0", "--patch_size=32", "--batch_size=2", "--epochs=8",
+             "--learning_rate=0.01", "--loss=dice_cross_entropy", "--virtual_devices=2",
+             "--precision=mixed_bfloat16", "--validate_every=8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model(model_dir):
+    """Its SavedModel."""
+    return model_dir / "saved_model"
+
+
+@pytest.fixture(scope="session")
+def real_cases():
+    """Folder of two real cases, where the workplace has it; skips, saying so, where not."""
+    folder = ROOT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"NO REAL CASES: {folder} is not there, so nothing is checked on real input")
+    return folder

@@ -1,0 +1,123 @@
+"""N4 against the real ANTsPy, and in cases a person can follow."""
+
+import numpy as np
+import pytest
+
+from brats_tfrecord.cohort import layouts, nifti, phantom
+from brats_tfrecord.preprocess import n4
+from brats_tfrecord.preprocess.n4_spline import LevelFit, basis, evaluate
+
+PARITY = 1e-4
+"""Largest coefficient of variation of the two corrected volumes' ratio inside the mask."""
+
+
+def variation(ours, theirs, mask):
+    ratio = ours[mask].astype(np.float64) / theirs[mask]
+    return ratio.std() / ratio.mean()
+
+
+@pytest.fixture(scope="module")
+def volume():
+    """T1 of a small phantom, with a few negative voxels as resampled data has."""
+    made = phantom.make_case(seed=1, index=0, shape=(96, 92, 72))
+    volume = made.volumes[..., 0].astype(np.float32)
+    inside = np.argwhere(volume > 0)
+    volume[tuple(inside[::997].T)] = -3
+    return volume
+
+
+@pytest.mark.parametrize("mask_of", [n4.positive_mask, n4.get_mask],
+                         ids=["positive", "get_mask"])
+def test_equals_ants_for_the_same_mask(volume, mask_of):
+    mask = mask_of(volume) & (volume > 0)
+    ours = n4.correct_bias_field(volume, mask)
+    theirs = n4.correct_bias_field(volume, mask, engine="ants")
+    assert variation(ours, theirs, mask) < PARITY
+    assert variation(ours, volume, mask) > 0.01, "the field must not be flat"
+    for corrected in (ours, theirs):
+        np.testing.assert_array_equal(corrected[~mask], volume[~mask])
+
+
+@pytest.mark.parametrize("modality", ["t1", "flair"])
+def test_equals_ants_on_real_volumes(real_cases, modality):
+    case = layouts.find_cases(real_cases)[0]
+    volume, _ = nifti.read_volume(case.image(modality))
+    mask = n4.positive_mask(volume)
+    # Fewer iterations than the default: ANTs takes 20 s a volume, and the fit is the same code.
+    settings = {"iterations": (10, 10, 10, 10)}
+    ours = n4.correct_bias_field(volume, mask, **settings)
+    theirs = n4.correct_bias_field(volume, mask, engine="ants", **settings)
+    assert variation(ours, theirs, mask) < PARITY
+
+
+def test_removes_a_known_field():
+    """Three tissues under a smooth field: after correction each is nearly flat again."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (64, 56, 48)), indexing="ij")
+    rng = np.random.default_rng(0)
+    tissue = rng.choice([100.0, 160.0, 220.0], size=x.shape) * rng.normal(1, 0.02, x.shape)
+    biased = (tissue * np.exp(0.3 * x - 0.2 * y * z)).astype(np.float32)
+    corrected = n4.correct_bias_field(biased)
+    everywhere = np.ones(x.shape, bool)
+    before, after = (variation(array, tissue, everywhere) for array in (biased, corrected))
+    assert before > 0.15 and after < 0.02
+
+
+@pytest.mark.parametrize("volume", [
+    np.zeros((9, 8, 7), np.float32), np.full((9, 8, 7), 5, np.float32),
+    -np.ones((9, 8, 7), np.float32), np.ones((1, 1, 1), np.float32),
+], ids=["empty", "constant", "negative", "one voxel"])
+@pytest.mark.parametrize("engine", n4.ENGINES)
+def test_volumes_without_contrast_come_back_as_they_are(volume, engine):
+    np.testing.assert_array_equal(n4.correct_bias_field(volume, engine=engine), volume)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="engine 'itk'; expected one of n4, ants"):
+        n4.correct_bias_field(np.ones((4, 4, 4)), engine="itk")
+    with pytest.raises(ValueError, match="shape"):
+        n4.correct_bias_field(np.ones((4, 4, 4)), np.ones((4, 4, 5)))
+
+
+@pytest.mark.parametrize("length, factor, expected", [
+    (240, 4, (2, 60)), (155, 4, (3, 38)), (9, 4, (2, 2)), (3, 4, (1, 1)), (8, 1, (0, 8)),
+])
+def test_shrinking_picks_the_voxels_that_itk_picks(length, factor, expected):
+    picked = range(length)[n4.shrink_slice(length, factor)]
+    assert (picked[0], len(picked)) == expected
+
+
+def test_an_early_stop_changes_the_field_a_little(volume):
+    mask = n4.positive_mask(volume)
+    full = n4.correct_bias_field(volume, mask)
+    early = n4.correct_bias_field(volume, mask, tolerance=1e-3)
+    assert 0 < variation(early, full, mask) < 0.05
+
+
+def test_basis_is_a_partition_of_unity_with_four_weights_a_voxel():
+    weights = basis(11, spans=4)
+    assert weights.shape == (11, 7)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    np.testing.assert_allclose(weights[0], [1 / 6, 4 / 6, 1 / 6, 0, 0, 0, 0])
+    np.testing.assert_allclose(weights[-1], [0, 0, 0, 0, 1 / 6, 4 / 6, 1 / 6], atol=1e-15)
+
+
+def test_fit_is_lees_rule_point_by_point():
+    """The separable sums against the sums as Lee, Wolberg & Shin write them."""
+    rng = np.random.default_rng(2)
+    mask = rng.random((6, 5, 4)) < 0.6
+    values = rng.normal(size=mask.sum())
+    fit = LevelFit(mask, spans=2)
+    x, y, z = (basis(n, 2) for n in mask.shape)
+    upper, lower = np.zeros((5, 5, 5)), np.zeros((5, 5, 5))
+    for (i, j, k), value in zip(np.argwhere(mask), values):
+        weight = x[i][:, None, None] * y[j][:, None] * z[k]
+        upper += weight**2 * (weight * value / (weight**2).sum())
+        lower += weight**2
+    expected = np.divide(upper, lower, out=np.zeros_like(upper), where=lower > 0)
+    np.testing.assert_allclose(fit.lattice(values), expected, atol=1e-12)
+
+    full = np.einsum("xa,yb,zc,abc->xyz", x, y, z, expected)
+    np.testing.assert_allclose(fit.values(expected), full[mask], atol=1e-12)
+    box = (slice(1, 5), slice(0, 4), slice(2, 4))
+    twice = evaluate([expected, np.ones((4, 4, 4))], mask.shape, box)
+    np.testing.assert_allclose(twice, full[box] + 1, atol=1e-5)

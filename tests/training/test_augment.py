@@ -1,0 +1,42 @@
+import numpy as np
+import tensorflow as tf
+
+from brats_tfrecord.training import augment
+
+SHAPE, PATCH = (9, 7, 5), (4, 3, 5)
+
+
+def indices():
+    """Each voxel holds its own coordinates: [9, 7, 5, 3]."""
+    return tf.constant(np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1))
+
+
+def test_every_place_and_flip_is_drawn_and_none_outside():
+    drawn = [augment.draw([7, n], SHAPE, PATCH) for n in range(120)]
+    origins = np.stack([one.origin for one in drawn])
+    for axis, last in enumerate(n - p for n, p in zip(SHAPE, PATCH)):
+        assert set(origins[:, axis]) == set(range(last + 1))
+    flips = np.stack([one.flips for one in drawn])
+    assert (flips.mean(axis=0) > 0.3).all() and (flips.mean(axis=0) < 0.7).all()
+
+
+def test_a_draw_is_a_function_of_its_seed():
+    first, again, other = (augment.draw([3, n], (99, 98, 97), (1, 1, 1)) for n in (0, 0, 1))
+    np.testing.assert_array_equal(first.origin, again.origin)
+    assert not np.array_equal(first.origin, other.origin)
+
+
+def test_cut_takes_the_voxels_from_the_origin_on():
+    drawn = augment.Augmentation(tf.constant([2, 1, 0]), tf.constant([False] * 3))
+    patch = augment.cut(indices(), drawn, PATCH).numpy()
+    assert patch.shape == (*PATCH, 3)
+    np.testing.assert_array_equal(patch[0, 0, 0], [2, 1, 0])
+    np.testing.assert_array_equal(patch[-1, -1, -1], [5, 3, 4])
+    assert augment.cut(indices()[..., 0], drawn, PATCH).shape == PATCH
+
+
+def test_flip_reverses_the_drawn_axes_only():
+    drawn = augment.Augmentation(tf.constant([0, 0, 0]), tf.constant([True, False, True]))
+    flipped = augment.flip(indices(), drawn).numpy()
+    np.testing.assert_array_equal(flipped[0, 0, 0], [8, 0, 4])
+    np.testing.assert_array_equal(flipped, indices().numpy()[::-1, :, ::-1])

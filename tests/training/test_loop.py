@@ -1,0 +1,163 @@
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from brats_tfrecord import metrics
+from brats_tfrecord.errors import InputError, TrainingDiverged
+from brats_tfrecord.records import manifest as manifests
+from brats_tfrecord.training import input_pipeline, loop, steps, unet
+
+LOSS_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_dice_mean")
+
+
+def options(dataset, model_dir, **changes):
+    """A network of two levels (stride 2: the crop's 17 voxels need padding), no dropout."""
+    small = {"filters": "4,8", "dropout": "0", "patch_size": 12, "epochs": 3,
+             "learning_rate": 0.01, "loss": "dice_cross_entropy", "precision": "float32"}
+    return loop.TrainOptions(str(dataset.root), str(model_dir), **{**small, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """An unbroken run of three epochs: (options, result)."""
+    chosen = options(dataset, tmp_path_factory.mktemp("models") / "unbroken")
+    return chosen, loop.train(chosen)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The finished run's options on a copy of its folder, free to be broken."""
+    shutil.copytree(finished[0].model_dir, tmp_path / "copy")
+    return dataclasses.replace(finished[0], model_dir=str(tmp_path / "copy"))
+
+
+def curve(result, columns=LOSS_COLUMNS):
+    return np.array([[row[name] for name in columns] for row in result.history])
+
+
+def test_loss_falls_and_the_folder_holds_the_run(finished, dataset):
+    chosen, result = finished
+    losses = [row["loss"] for row in result.history]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+    assert result.select_case_ids == dataset.case_ids([0])
+    assert result.train_case_ids == dataset.case_ids([1, 2])
+    assert result.modalities == ("flair", "t1ce", "t2") and result.classes == 4
+    there = {str(path.relative_to(chosen.model_dir))
+             for path in pathlib.Path(chosen.model_dir).rglob("*.*") if path.is_file()}
+    assert {"run.json", "history.csv", "history.png", "checkpoints/last-00003.index",
+            f"checkpoints/best-{result.best_epoch:05d}.index"} <= there
+
+
+def test_the_result_rebuilds_the_network_that_scored_the_best_epoch(finished, dataset):
+    """Dice of the history, recomputed in NumPy from the weights and the metrics room."""
+    _, result = finished
+    json.dumps(result.network)
+    model = unet.build_unet(**result.network)
+    model.set_weights(result.weights)
+    dice = []
+    for case in input_pipeline.make_eval_dataset(dataset, (0,), modalities=result.modalities):
+        image = np.pad(case["image"], [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)])
+        prediction = np.argmax(model(image)[0, :, :17], -1).astype(np.uint8)
+        truth = np.argmax(case["truth"][0], -1).astype(np.uint8)
+        scores = metrics.case_metrics(truth, prediction, (1.0, 1.0, 1.0))
+        dice.append([scores[region]["dice"] for region in ("WT", "TC", "ET")])
+    best = result.history[result.best_epoch - 1]
+    assert best["val_dice_mean"] == max(row["val_dice_mean"] for row in result.history)
+    np.testing.assert_allclose(
+        np.mean(dice, axis=0), [best[f"val_dice_{region}"] for region in ("WT", "TC", "ET")],
+        atol=1e-6)
+
+
+def test_a_broken_run_resumes_as_if_unbroken(finished, dataset, tmp_path):
+    chosen, unbroken = finished
+    first = dataclasses.replace(chosen, model_dir=str(tmp_path / "broken"), epochs=1)
+    loop.train(first)
+    # Killed after the row of epoch 2 was written, before its checkpoint was.
+    with open(tmp_path / "broken/history.csv", "a") as stream:
+        stream.write("2,9,9,9,9,9,9,9,9,9,9\n")
+    resumed = loop.train(dataclasses.replace(first, epochs=3))
+    np.testing.assert_allclose(curve(resumed), curve(unbroken), rtol=1e-5)
+    for a, b in zip(resumed.weights, unbroken.weights):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_two_replicas_give_the_loss_curve_of_one(finished, dataset, tmp_path):
+    chosen, one = finished
+    two = loop.train(dataclasses.replace(
+        chosen, model_dir=str(tmp_path / "two"), virtual_devices=2))
+    # Sums run in another order: float32 rounding, amplified by three epochs of steps.
+    np.testing.assert_allclose(curve(two, ("loss", "val_loss")), curve(one, ("loss", "val_loss")),
+                               rtol=1e-4)
+
+
+def test_a_finished_run_says_so_and_returns_the_same(copy, finished, capsys):
+    again = loop.train(copy)
+    assert "finished" in capsys.readouterr().out
+    assert again.best_epoch == finished[1].best_epoch and again.history == finished[1].history
+    for a, b in zip(again.weights, finished[1].weights):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_weights_handed_on_are_those_of_the_best_epoch_not_the_last(copy, finished):
+    result = finished[1]
+    best = unet.build_unet(**result.network)
+    best.set_weights([np.full_like(array, 0.5) for array in result.weights])
+    name = f"best-{result.best_epoch:05d}"
+    tf.train.Checkpoint(model=best).write(f"{copy.model_dir}/checkpoints/{name}")
+    assert all((array == 0.5).all() for array in loop.train(copy).weights)
+
+
+def test_another_run_in_a_used_folder_is_refused_naming_each_difference(copy, monkeypatch,
+                                                                        other_dataset):
+    changed = dataclasses.replace(copy, learning_rate=0.02, seed=3)
+    with pytest.raises(InputError, match="--learning_rate was 0.01, now 0.02; --seed was 0, now 3"):
+        loop.train(changed)
+    monkeypatch.setattr(manifests, "load", lambda root: other_dataset)
+    with pytest.raises(InputError, match="--data_dir holds another dataset"):
+        loop.train(copy)
+
+
+def test_a_folder_that_holds_something_else_is_refused(dataset, tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not touch")
+    with pytest.raises(InputError, match="holds no run"):
+        loop.train(options(dataset, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"validation_fold": "3"}, "--validation_fold=3: .*expected one of 0, 1, 2 or none"),
+    ({"batch_size": 3, "virtual_devices": 2}, "--batch_size=3: .*2 replicas"),
+])
+def test_flags_that_do_not_fit_write_nothing(dataset, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        loop.train(options(dataset, tmp_path / "model", **changes))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_its_folder_is_free_again(dataset, tmp_path):
+    wild = options(dataset, tmp_path / "model", learning_rate=1e30)
+    with pytest.raises(TrainingDiverged, match=r"at step \d+ \(epoch 1\); no epoch was finished"):
+        loop.train(wild)
+    # The same folder, other flags; a test fold and no validation: the last epoch counts.
+    tame = options(dataset, tmp_path / "model", epochs=1, validation_fold="none", test_fold="1",
+                   optimizer="lamb", precision="mixed_bfloat16", patch_size=0, modalities="t2")
+    result = loop.train(tame)
+    assert result.best_epoch == 1 and result.select_case_ids == []
+    assert result.train_case_ids == dataset.case_ids([0, 2])
+    assert all(array.dtype == np.float32 for array in result.weights)
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_region_dice_by_hand():
+    truth = tf.reshape(tf.constant([1, 2, 3, 0, 0, 0, 0, 0]), (2, 4, 1, 1))
+    prediction = tf.reshape(tf.constant([1, 2, 2, 2, 0, 0, 0, 0]), (2, 4, 1, 1))
+    # Whole tumour: 3 common voxels of 3 and 4. The second example is empty in both.
+    np.testing.assert_allclose(steps.region_dice(truth, prediction, (1, 2, 3)), [6 / 7, 1])
+    np.testing.assert_allclose(steps.region_dice(truth, prediction, (1, 3)), [2 / 3, 1], rtol=1e-6)
+    np.testing.assert_allclose(steps.region_dice(truth, prediction, (3,)), [0, 1])
+    np.testing.assert_allclose(steps.accuracy(truth, prediction), [0.5, 1])

@@ -1,0 +1,45 @@
+"""Makes a cohort of synthetic brain tumours in BraTS-2020 layout, to try everything else on.
+
+Usage:
+  python tools/make_phantom.py --output_dir=cohort
+  python tools/make_phantom.py --output_dir=cohort --cases=12 --unlabelled=2 --seed=7 --jobs=2
+
+The same flags give the same bytes; case k is the same in a longer cohort. Every eighth case, the
+third first, has no enhancing tumour. Files that are there already are replaced.
+"""
+
+from dataclasses import dataclass, field
+
+import command_line
+from tqdm import tqdm
+
+from brats_tfrecord.cohort import phantom
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """The flags of this tool."""
+
+    output_dir: str = field(metadata={"help": "folder that gets one folder a case"})
+    cases: int = field(default=10, metadata={"help": "labelled cases, BraTS20_Training_001 …"})
+    unlabelled: int = field(default=0, metadata={
+        "help": "cases without a mask, BraTS20_Validation_001 …"})
+    seed: int = field(default=0, metadata={"help": "seed of the whole cohort"})
+    jobs: int = field(default=1, metadata={"help": "processes"})
+
+
+def main(options):
+    """Writes the cohort; returns 0."""
+    total = options.cases + options.unlabelled
+    with tqdm(total=total, desc="phantoms", unit="case", delay=0.5) as bar:
+        folders = phantom.write_cohort(
+            options.output_dir, options.cases, options.seed, unlabelled=options.unlabelled,
+            jobs=options.jobs, progress=lambda folder: bar.update(),
+        )
+    print(f"Wrote {len(folders)} phantom cases ({options.unlabelled} without a mask) to "
+          f"{options.output_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main, PhantomOptions)
