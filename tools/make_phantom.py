@@ -14,6 +14,7 @@ import command_line
 from tqdm import tqdm
 
 from brats_tfrecord.cohort import phantom
+from brats_tfrecord.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,18 @@ class PhantomOptions:
         "help": "cases without a mask, BraTS20_Validation_001 …"})
     seed: int = field(default=0, metadata={"help": "seed of the whole cohort"})
     jobs: int = field(default=1, metadata={"help": "processes"})
+    shape: str = field(default="240,240,155", metadata={
+        "help": "voxels x,y,z; a smaller volume holds a smaller head and is made in no time"})
+
+    @property
+    def voxels(self):
+        """The shape as three numbers; raises InputError if it is not."""
+        try:
+            x, y, z = (int(extent) for extent in self.shape.split(","))
+        except ValueError as error:
+            raise InputError(f"--shape={self.shape}: expected three whole numbers such as "
+                             "240,240,155") from error
+        return x, y, z
 
 
 def main(options):
@@ -34,7 +47,7 @@ def main(options):
     with tqdm(total=total, desc="phantoms", unit="case", delay=0.5) as bar:
         folders = phantom.write_cohort(
             options.output_dir, options.cases, options.seed, unlabelled=options.unlabelled,
-            jobs=options.jobs, progress=lambda folder: bar.update(),
+            shape=options.voxels, jobs=options.jobs, progress=lambda folder: bar.update(),
         )
     print(f"Wrote {len(folders)} phantom cases ({options.unlabelled} without a mask) to "
           f"{options.output_dir}")
