@@ -13,6 +13,7 @@ The server listens on this machine alone (`app/.streamlit/config.toml`).
 """
 
 import argparse
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -97,7 +98,9 @@ def refuse_open_network():
 @st.cache_resource(show_spinner="Loading the model…")
 def load_segmenter(model):
     """Loads the SavedModel once for all sessions."""
-    # TensorFlow takes seconds to import; the page shows the spinner meanwhile.
+    # TensorFlow's greetings look like errors in the server's log.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # It takes seconds to import; the page shows the spinner meanwhile.
     from brats_tfrecord.serving.predict import Segmenter
 
     return Segmenter(model)

@@ -67,7 +67,7 @@ def test_a_record_and_its_files_give_the_same(segmenter, segmentation, small_dat
 @pytest.mark.parametrize("axes", ["RAS", "PIR", "SLA"])
 def test_how_the_files_lie_does_not_matter(segmenter, segmentation, case, tmp_path, axes):
     target = nibabel.orientations.axcodes2ornt(tuple(axes))
-    for modality, path in case.images.items():
+    for path in case.images.values():
         image = nibabel.load(path)
         turn = nibabel.orientations.ornt_transform(
             nibabel.orientations.io_orientation(image.affine), target)

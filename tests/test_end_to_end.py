@@ -1,0 +1,81 @@
+"""The whole road through the real command lines, ending in a real browser.
+
+The fixtures of `conftest.py` are the road: make_phantom.py, convert_to_tfrecord.py, train.py on
+two replicas. Here is what came out at its end; `tests/app` opens the viewer on the same model.
+"""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from brats_tfrecord import spec
+from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.training import loop, unet
+from brats_tfrecord.training.options import TrainOptions
+
+
+@pytest.fixture(scope="module")
+def report(run_tool, tiny_model, small_cohort, tmp_path_factory):
+    root = tmp_path_factory.mktemp("report")
+    run_tool("evaluate.py", f"--model={tiny_model}", f"--input_dir={small_cohort}",
+             f"--output_dir={root}", "--pictures=2")
+    return root / "report.html"
+
+
+def test_training_left_what_its_help_promises(model_dir):
+    for name in ("saved_model/saved_model.pb", "saved_model/assets/model.json", "history.csv",
+                 "history.png", "checkpoints", "tensorboard"):
+        assert (model_dir / name).exists(), name
+    rows = np.genfromtxt(model_dir / "history.csv", delimiter=",", names=True)
+    assert len(rows) == 8 and rows["loss"][-1] < rows["loss"][0]
+
+
+def test_the_saved_model_is_the_trained_network_in_float32(model_dir, tiny_model, small_dataset,
+                                                           small_cohort):
+    """Trained in bfloat16 on two replicas; reloaded by bare TensorFlow, within 1e-5."""
+    result = loop.train(TrainOptions(
+        str(small_dataset), str(model_dir), filters="4,8,16", dropout="0", patch_size=32,
+        batch_size=2, epochs=8, learning_rate=0.01, loss="dice_cross_entropy",
+        precision="mixed_bfloat16", validate_every=8, gpus="none"))
+    network = unet.build_unet(**result.network, precision="float32")
+    network.set_weights(result.weights)
+    raw = nifti.read_case(layouts.find_cases(small_cohort)[0], result.modalities)
+    recipe = result.manifest.recipe
+    image = recipe.network_input(recipe.correct(raw.volumes)).astype(np.float32)[None]
+    signature = tf.saved_model.load(str(tiny_model)).signatures["serving_default"]
+    found = signature(image=tf.constant(image))["probabilities"].numpy()
+    assert np.abs(found - network(image).numpy()).max() <= 1e-5
+    assert found.std() > 1e-3, "a flat output would equal anything flat"
+
+
+@pytest.mark.browser
+def test_the_report_opens_in_a_browser(report):
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        assert os.environ.get("BROWSER_TESTS") != "required", "no chromium on this machine"
+        pytest.skip("NO CHROMIUM: the report was not opened in a browser")
+    from playwright.sync_api import sync_playwright
+
+    complaints, requests = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-background-networking", "--disable-quic",
+                  "--no-first-run", "--disable-sync"])
+        page = browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(report.as_uri())
+        text = page.inner_text("body")
+        pictures = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
+        browser.close()
+    assert not complaints
+    assert all(url.startswith(("file:", "data:")) for url in requests)
+    for region in spec.REGIONS:
+        assert region in text
+    assert "BraTS20_Training_001" in text and "Validation_001" in text
+    assert len(pictures) >= 2 and min(pictures) > 100
