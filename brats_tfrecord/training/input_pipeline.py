@@ -23,6 +23,7 @@ def make_train_dataset(
     *,
     modalities,
     patch_size=0,
+    foreground_fraction=0.0,
     batch_size=2,
     seed=0,
     first_epoch=0,
@@ -41,6 +42,7 @@ def make_train_dataset(
         modalities: names of the image's channels to give, in that order.
         patch_size: edge in voxels of the random patches; a shorter axis of the crop is taken
             whole. 0 gives whole crops.
+        foreground_fraction: share of the patches that are centred on tumour.
         batch_size: examples a batch.
         seed: int.
         first_epoch, epochs: counted from 0.
@@ -75,7 +77,7 @@ def make_train_dataset(
 
     def patch_of(example_seed, record):
         found = _parse(record, manifest)
-        drawn = augment.draw(example_seed, manifest.crop_shape, shape)
+        drawn = augment.draw(example_seed, found["mask"], shape, foreground_fraction)
         # Cut before anything is picked, flipped or cast: a 64-voxel patch is a twelfth of a crop.
         image = augment.cut(found["image"], drawn, shape)
         packed = augment.cut(found["mask"], drawn, shape)

@@ -81,6 +81,8 @@ class _Run:
     def __init__(self, options, dataset, train_folds, strategy):
         self.options, self.dataset = options, dataset
         self.train_folds, self.strategy = train_folds, strategy
+        self.epoch_steps = input_pipeline.steps_per_epoch(
+            dataset, train_folds, options.batch_size)
         self.precision = devices.resolve_precision(options.precision, strategy)
         self.network = {
             "input_shape": (None, None, None, len(options.modality_names)),
@@ -92,7 +94,9 @@ class _Run:
             self.model = unet.build_unet(
                 **self.network, precision=self.precision, seed=options.seed)
             self.optimizer = optimizers.make_optimizer(
-                options.optimizer, options.learning_rate,
+                options.optimizer,
+                optimizers.make_schedule(options.schedule, options.learning_rate,
+                                         options.epochs * self.epoch_steps),
                 loss_scaling=self.precision == "mixed_float16")
             optimizers.create_slots(self.optimizer, self.model.trainable_variables)
         self.checkpoints = run_folder.Checkpoints(options.model_dir, self.model, self.optimizer)
@@ -149,12 +153,11 @@ class _Run:
     def _epoch(self, epoch, batches, train_step):
         """Trains for one epoch; returns its part of the history row."""
         options, began = self.options, time.monotonic()
-        count = input_pipeline.steps_per_epoch(self.dataset, self.train_folds, options.batch_size)
         losses, accuracies = [], []
-        bar = tqdm(total=count, desc=f"epoch {epoch}/{options.epochs}", unit="step",
+        bar = tqdm(total=self.epoch_steps, desc=f"epoch {epoch}/{options.epochs}", unit="step",
                    leave=False, disable=None, dynamic_ncols=True)
         with bar:
-            for step in range(1, count + 1):
+            for step in range(1, self.epoch_steps + 1):
                 loss, accuracy = (float(value) for value in train_step(next(batches)))
                 if not np.isfinite(loss):
                     raise self._diverged(f"the loss became {loss}", epoch, step)
@@ -167,7 +170,7 @@ class _Run:
             "epoch": epoch,
             "loss": float(np.mean(losses)),
             "accuracy": float(np.mean(accuracies)),
-            "volumes_per_second": count * options.batch_size / seconds,
+            "volumes_per_second": self.epoch_steps * options.batch_size / seconds,
             "seconds": seconds,
         }
 
@@ -192,9 +195,7 @@ class _Run:
             raise self._diverged("weights became NaN or infinite", epoch, None)
 
     def _diverged(self, what, epoch, step):
-        count = input_pipeline.steps_per_epoch(
-            self.dataset, self.train_folds, self.options.batch_size)
-        total = (epoch - 1) * count + (step or count)
+        total = (epoch - 1) * self.epoch_steps + (step or self.epoch_steps)
         kept = (f"the state after epoch {self.finished_epochs} is kept in "
                 f"{self.options.model_dir}/checkpoints" if self.finished_epochs
                 else "no epoch was finished")
@@ -208,6 +209,7 @@ class _Run:
             self.train_folds,
             modalities=options.modality_names,
             patch_size=options.patch_size,
+            foreground_fraction=options.foreground_fraction,
             batch_size=options.batch_size,
             seed=options.seed,
             first_epoch=self.finished_epochs,

@@ -12,7 +12,7 @@ def make_optimizer(name, learning_rate=1e-3, *, loss_scaling=False):
 
     Args:
         name: "adam" (Kingma and Ba 2015, Keras's) or "lamb" (You et al. 2020, Addons').
-        learning_rate: step size.
+        learning_rate: step size, or a schedule of `make_schedule`.
         loss_scaling: wraps it into dynamic loss scaling, which float16 gradients need. Then
             losses pass through `get_scaled_loss` and gradients through
             `get_unscaled_gradients`.
@@ -24,6 +24,22 @@ def make_optimizer(name, learning_rate=1e-3, *, loss_scaling=False):
     if loss_scaling:
         optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer
+
+
+def make_schedule(name, learning_rate, steps):
+    """The course of the learning rate over a run.
+
+    Args:
+        name: "constant", or "cosine" (Loshchilov and Hutter 2017, without restarts).
+        learning_rate: at the first step.
+        steps: of the whole run; cosine reaches 0 there.
+
+    Returns:
+        What `make_optimizer` takes.
+    """
+    if name == "cosine":
+        return tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    return learning_rate
 
 
 def create_slots(optimizer, variables):

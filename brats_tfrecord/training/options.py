@@ -1,19 +1,17 @@
-"""What a training run is asked to do: one frozen dataclass, checked together at construction."""
+"""What a training run is asked to do: one frozen dataclass, checked together at construction.
+
+Imports no TensorFlow, so that a command line can show its help at once.
+"""
 
 import dataclasses
 from dataclasses import dataclass
 
 from brats_tfrecord import spec
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.training import unet
 
 
 def _option(default, help_text, **metadata):
     return dataclasses.field(default=default, metadata={"help": help_text, **metadata})
-
-
-def _joined(values):
-    return ",".join(str(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,25 @@ class TrainOptions:
         "Edge in voxels of the random patches trained on (a shorter axis of the crop is taken "
         "whole); 0 trains on whole crops.",
     )
+    foreground_fraction: float = _option(
+        0.33,
+        "Share of the patches that are centred on tumour, from 0 to 1; the rest lie anywhere.",
+    )
     batch_size: int = _option(
         2, "Examples a step, over all replicas together; must divide by their number."
     )
     epochs: int = _option(
         30,
-        "Passes over the training cases. A finished run continues when rerun with more.",
+        "Passes over the training cases. A finished run continues when rerun with more, unless "
+        "its schedule is made for their number.",
         may_change=True,
     )
-    learning_rate: float = _option(1e-3, "Step size of the optimizer.")
+    learning_rate: float = _option(1e-3, "Step size of the optimizer, at the start.")
+    schedule: str = _option(
+        "constant",
+        "Course of the learning rate: constant, or cosine from its start to 0 at the last step.",
+        choices=("constant", "cosine"),
+    )
     optimizer: str = _option(
         "adam",
         "adam from Keras, or lamb (You et al. 2020) from TensorFlow Addons.",
@@ -71,10 +79,10 @@ class TrainOptions:
         choices=("cross_entropy", "dice_cross_entropy"),
     )
     filters: str = _option(
-        _joined(unet.FILTERS), "Channels of each level of the U-Net, finest first."
+        "16,32,64,128,256", "Channels of each level of the U-Net, finest first."
     )
     dropout: str = _option(
-        _joined(unet.DROPOUT),
+        "0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1",
         "Dropout rate of each block of the U-Net (down, bottleneck, up), or one for all.",
     )
     validate_every: int = _option(
@@ -103,6 +111,7 @@ class TrainOptions:
             _check(getattr(self, name) >= 1, self, name, "1 or more")
         for name in ("patch_size", "virtual_devices", "seed"):
             _check(getattr(self, name) >= 0, self, name, "0 or more")
+        _check(0 <= self.foreground_fraction <= 1, self, "foreground_fraction", "0 to 1")
         _check(0 < self.learning_rate < float("inf"), self, "learning_rate", "a number above 0")
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
@@ -145,16 +154,17 @@ class TrainOptions:
 
     def identity(self):
         """What must be the same for a rerun to continue a run: flag -> value."""
-        return {
+        fixed = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if not field.metadata.get("may_change")
         }
+        return fixed | {"epochs": self.epochs} if self.schedule == "cosine" else fixed
 
     def _check_modalities(self):
         names = self.modality_names
         good = len(set(names)) == len(names) and set(names) <= set(spec.MODALITIES)
-        _check(good, self, "modalities", f"distinct names out of {_joined(spec.MODALITIES)}")
+        _check(good, self, "modalities", f"distinct names out of {','.join(spec.MODALITIES)}")
 
     def _check_network(self):
         counts = _integers(self.filters)

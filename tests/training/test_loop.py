@@ -145,7 +145,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_folder_is_free_again(da
         loop.train(wild)
     # The same folder, other flags; a test fold and no validation: the last epoch counts.
     tame = options(dataset, tmp_path / "model", epochs=1, validation_fold="none", test_fold="1",
-                   optimizer="lamb", precision="mixed_bfloat16", patch_size=0, modalities="t2")
+                   optimizer="lamb", schedule="cosine", precision="mixed_bfloat16", patch_size=0,
+                   modalities="t2")
     result = loop.train(tame)
     assert result.best_epoch == 1 and result.select_case_ids == []
     assert result.train_case_ids == dataset.case_ids([0, 2])

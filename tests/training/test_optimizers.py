@@ -55,3 +55,10 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path, name, loss_scaling):
 def test_the_learning_rate_arrives(name):
     optimizer = optimizers.make_optimizer(name, 0.25)
     assert float(optimizer.learning_rate) == 0.25
+
+
+def test_schedules():
+    assert optimizers.make_schedule("constant", 0.5, 8) == 0.5
+    cosine = optimizers.make_schedule("cosine", 0.5, 8)
+    np.testing.assert_allclose([cosine(step) for step in (0, 4, 8)], [0.5, 0.25, 0], atol=1e-7)
+    assert optimizers.make_optimizer("lamb", cosine).learning_rate is cosine

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training import unet
 from brats_tfrecord.training.options import TrainOptions
 
 
@@ -17,6 +18,11 @@ def test_every_field_explains_itself_and_its_default_is_among_its_choices():
             assert field.default in field.metadata["choices"]
 
 
+def test_defaults_are_the_documented_network():
+    assert options().filter_counts == unet.FILTERS
+    assert options().dropout_rates == unet.DROPOUT
+
+
 def test_lists_are_read():
     chosen = options(modalities="t2,flair", filters="4,8,16", dropout="0.5", test_fold="3")
     assert chosen.modality_names == ("t2", "flair")
@@ -29,6 +35,7 @@ def test_lists_are_read():
 @pytest.mark.parametrize("changes, message", [
     ({"batch_size": 0}, "--batch_size=0: expected 1 or more"),
     ({"patch_size": -1}, "--patch_size=-1"),
+    ({"foreground_fraction": 1.5}, "--foreground_fraction=1.5: expected 0 to 1"),
     ({"learning_rate": float("nan")}, "--learning_rate=nan"),
     ({"optimizer": "sgd"}, "--optimizer=sgd: expected adam|lamb"),
     ({"modalities": "flair,t1c"}, "--modalities=flair,t1c: .*t1,t1ce,t2,flair"),
@@ -48,4 +55,5 @@ def test_wrong_flags_are_named(changes, message):
 
 def test_what_a_rerun_may_change_is_no_part_of_the_identity():
     assert options(epochs=9, gpus="none", virtual_devices=2).identity() == options().identity()
+    assert options(schedule="cosine", epochs=9).identity() != options(schedule="cosine").identity()
     assert options(seed=1).identity() != options().identity()
