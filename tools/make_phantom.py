@@ -11,10 +11,12 @@ third first, has no enhancing tumour. Files that are there already are replaced.
 from dataclasses import dataclass, field
 
 import command_line
+import numpy as np
 from tqdm import tqdm
 
-from brats_tfrecord.cohort import phantom
+from brats_tfrecord.cohort import layouts, nifti, phantom
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.metrics.threshold import best_threshold_dice
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class PhantomOptions:
     jobs: int = field(default=1, metadata={"help": "processes"})
     shape: str = field(default="240,240,155", metadata={
         "help": "voxels x,y,z; a smaller volume holds a smaller head and is made in no time"})
+
+    threshold_baselines: bool = field(default=False, metadata={
+        "help": "also print how well the best single threshold of one modality segments the "
+                "cohort: what a network has to beat"})
 
     @property
     def voxels(self):
@@ -51,7 +57,26 @@ def main(options):
         )
     print(f"Wrote {len(folders)} phantom cases ({options.unlabelled} without a mask) to "
           f"{options.output_dir}")
+    if options.threshold_baselines:
+        print_baselines(options.output_dir)
     return 0
+
+
+def print_baselines(root):
+    """Prints mean Dice at the best single threshold, on raw and on z-scored intensities."""
+    cases = [case for case in layouts.find_cases(root) if case.mask is not None]
+    truths = [nifti.read_volume(case.mask)[0] for case in cases]
+    for modality, region, labels in (("flair", "WT", (1, 2, 4)), ("t1ce", "ET", (4,))):
+        raw, wanted = [], []
+        for case, truth in zip(cases, truths):
+            volume = nifti.read_volume(case.image(modality))[0]
+            brain = volume > 0
+            raw.append(volume[brain])
+            wanted.append(np.isin(truth[brain], labels))
+        scaled = [(values - values.mean()) / values.std() for values in raw]
+        print(f"Best single {modality} threshold over the cohort: {region} Dice "
+              f"{best_threshold_dice(raw, wanted)[0]:.3f} (raw), "
+              f"{best_threshold_dice(scaled, wanted)[0]:.3f} (z-scored)")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ class EvaluateOptions:
     threshold_baselines: bool = _option(
         False,
         "Also score the best single threshold of FLAIR (whole tumour) and T1ce (enhancing tumour) "
-        "over the same cases: what a network has to beat. Holds some 20 MB a case.",
+        "over the same cases: what a network has to beat. Uses the images at hand: preprocessed "
+        "ones of --data_dir, raw ones of --input_dir. Holds some 20 MB a case.",
     )
     pictures: int = _option(6, "Cases shown in the report, from the worst to the best.")
 
