@@ -128,9 +128,10 @@ class _Evaluation:
     def _baseline_dice(self):
         """Best thresholds over the very cases that the headline counts."""
         images = "preprocessed" if self._options.data_dir else "raw"
-        return [(f"best single {name} threshold ({images} images)", {region: best_threshold_dice(*found)[0]})
-                for (use, name, region), found in self._baselines.items()
-                if use == _headline_use(self.rows)]
+        use_shown = _headline_use(self.rows)
+        return [(f"best single {name} threshold ({images} images)",
+                 {region: best_threshold_dice(*found)[0]})
+                for (use, name, region), found in self._baselines.items() if use == use_shown]
 
 
 def _mean_dice(row):
