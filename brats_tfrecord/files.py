@@ -5,7 +5,10 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from pathlib import Path
+
+from brats_tfrecord.errors import InputError
 
 
 @contextlib.contextmanager
@@ -25,6 +28,22 @@ def replacing(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(flag, folder):
+    """Makes `folder` if it is missing, and proves that files can be made in it.
+
+    Raises:
+        InputError: naming `flag`, before any work was done for nothing.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{flag}={folder}: cannot be written to ({error.strerror}); expected a "
+                         "folder of yours") from error
 
 
 def write_bytes(path, data):

@@ -3,7 +3,10 @@
 from importlib import metadata
 from pathlib import Path
 
+import tensorflow as tf
+
 from brats_tfrecord import __version__
+from brats_tfrecord.errors import InputError
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.training import unet
@@ -25,7 +28,11 @@ def train_and_export(options):
     Returns:
         (`training.loop.TrainResult`, path of the SavedModel).
     """
-    result = train(options)
+    try:
+        result = train(options)
+    except tf.errors.DataLossError as error:
+        raise InputError(f"--data_dir={options.data_dir}: a shard is damaged "
+                         f"({error.message[:120]}); copy or convert the dataset again") from error
     network = unet.build_unet(**result.network, precision="float32")
     network.set_weights(result.weights)
     path = Path(options.model_dir) / "saved_model"

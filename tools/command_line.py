@@ -34,14 +34,19 @@ def run(main, options_class):
 
 def _run(main, options_class, argv):
     tool = Path(argv[0]).name
-    if any(argument in ("--help", "-help", "-h") for argument in argv[1:]):
-        print(usage(sys.modules[main.__module__].__doc__, options_class))
-        return 0
     try:
+        if any(argument in ("--help", "-help", "-h") for argument in argv[1:]):
+            print(usage(sys.modules[main.__module__].__doc__, options_class), flush=True)
+            return 0
         return main(parse(options_class, argv))
     except (InputError, TrainingDiverged) as error:
         print(f"{tool}: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return 0  # whoever reads our output has had enough of it
+    except OSError as error:
+        print(f"{tool}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return InputError.exit_code
     except KeyboardInterrupt:
         print(f"{tool}: interrupted", file=sys.stderr)
         return 130
@@ -66,8 +71,9 @@ def parse(options_class, argv):
         raise InputError(f"{rest[0]!r}: expected only flags such as --name=value; see --help")
     given = {field.name: values[field.name].value for field in dataclasses.fields(options_class)}
     for field in dataclasses.fields(options_class):
-        if _required(field) and given[field.name] is None:
-            raise InputError(f"--{field.name}: this flag is required; see --help")
+        if _required(field) and not given[field.name]:
+            state = "is empty" if given[field.name] == "" else "this flag is required"
+            raise InputError(f"--{field.name}: {state}; see --help")
     return options_class(**given)
 
 

@@ -14,6 +14,7 @@ import command_line
 import numpy as np
 from tqdm import tqdm
 
+from brats_tfrecord import files
 from brats_tfrecord.cohort import layouts, nifti, phantom
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics.threshold import best_threshold_dice
@@ -44,11 +45,14 @@ class PhantomOptions:
         except ValueError as error:
             raise InputError(f"--shape={self.shape}: expected three whole numbers such as "
                              "240,240,155") from error
+        if max(x, y, z) > 512:
+            raise InputError(f"--shape={self.shape}: expected at most 512 voxels an axis")
         return x, y, z
 
 
 def main(options):
     """Writes the cohort; returns 0."""
+    files.require_writable("--output_dir", options.output_dir)
     total = options.cases + options.unlabelled
     with tqdm(total=total, desc="phantoms", unit="case", delay=0.5) as bar:
         folders = phantom.write_cohort(

@@ -25,7 +25,7 @@ SPACING_TOLERANCE = 0.05
 """How far spacings may be off the 1 mm that the recipe and its windows are made for."""
 
 _READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError,
-                nibabel.spatialimages.HeaderDataError, KeyError, MemoryError)
+                nibabel.spatialimages.HeaderDataError, KeyError, MemoryError, TypeError)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ concatenation of its cases' files in fixed order, so that jobs and order never c
 """
 
 import contextlib
+import json
 import os
 import shutil
 import traceback
@@ -58,6 +59,11 @@ class ConvertOptions:
                 "OUTPUT_DIR/processed_images and OUTPUT_DIR/processed_masks."})
     seed: int = field(default=0, metadata={"help": "Decides which patients share a fold."})
 
+    def __post_init__(self):
+        if self.jobs == 0:
+            raise InputError("--jobs=0: expected the number of worker processes, or -1 for one a "
+                             "core")
+
     def recipe(self):
         """The `Recipe` that the flags ask for; raises InputError naming the flag."""
         mask = self.bias_mask
@@ -77,8 +83,8 @@ def convert(options):
         the `manifest.Manifest` of the finished dataset; `failures` names the cases left out.
 
     Raises:
-        InputError: nothing was written: no cohort, no usable case, folds that do not work, or an
-            output folder that holds a finished dataset.
+        InputError: no dataset was written: no cohort, no usable case, folds that do not work, or
+            an output folder that holds a finished dataset.
     """
     recipe = options.recipe()
     cases = {case.case_id: case for case in layouts.find_cases(options.input_dir)}
@@ -87,11 +93,13 @@ def convert(options):
     root = Path(options.output_dir)
     _check_output(root)
     print(*survey.survey(options.input_dir, list(cases.values())).lines, sep="\n", flush=True)
+    files.require_writable("--output_dir", root)
     _clear(root)
     work = root / WORK_FOLDER
-    work.mkdir(parents=True)
+    work.mkdir()
     try:
         _convert_shards(plans, cases, recipe, options, root, work)
+        _refuse_empty(root, plans)
         result = manifest.write(root, plans, recipe, scheme, options.folds, options.seed,
                                 _versions(recipe))
     finally:
@@ -229,6 +237,17 @@ def _check_output(root):
     if (root / manifest.FILE_NAME).exists():
         raise InputError(f"--output_dir={root}: already holds a finished dataset; name another "
                          "folder, or remove this one")
+
+
+def _refuse_empty(root, plans):
+    """A dataset without one record is none: clears it away and says why it is empty."""
+    sidecars = [json.loads((root / plan.sidecar).read_text()) for plan in plans]
+    if any(entry["cases"] for entry in sidecars):
+        return
+    failures = [failure for entry in sidecars for failure in entry["failures"]]
+    _clear(root)
+    raise InputError(f"none of the {len(failures)} cases could be converted; the first: "
+                     f"{failures[0]['reason']}")
 
 
 def _clear(root):

@@ -162,11 +162,18 @@ def load(root):
     if schema != SCHEMA:
         raise InputError(f"{path}: has schema {schema}, this version reads {SCHEMA}; convert the "
                          "cohort again, or use the version that wrote it")
-    manifest = _from_json(root, value, hashlib.sha256(data).hexdigest())
+    try:
+        manifest = _from_json(root, value, hashlib.sha256(data).hexdigest())
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); copy it again, or "
+                         "convert the cohort again") from error
     for shard in manifest.shards:
-        if not (root / shard.name).is_file():
-            raise InputError(f"{root / shard.name}: this shard is missing; {path} lists it, copy "
-                             "the dataset again")
+        shard_path = root / shard.name
+        size = shard_path.stat().st_size if shard_path.is_file() else None
+        if size != shard.bytes:
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise InputError(f"{shard_path}: this shard {state}, {path.name} says {shard.bytes} "
+                             "bytes; copy the dataset again")
     return manifest
 
 
@@ -176,7 +183,7 @@ def _from_json(root, value, fingerprint):
         recipe=Recipe.from_json(value["recipe"]),
         modalities=tuple(value["modalities"]),
         label_scheme=spec.LABEL_SCHEMES[value["label_scheme"]],
-        folds=value["folds"],
+        folds=int(value["folds"]),
         seed=value["seed"],
         shards=tuple(Shard(**entry) for entry in value["shards"]),
         cases=tuple(CaseRow(**{**entry, "class_voxels": tuple(entry["class_voxels"]),

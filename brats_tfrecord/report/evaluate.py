@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from brats_tfrecord import __version__, metrics, spec
+from brats_tfrecord import __version__, files, metrics, spec
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.metrics.threshold import best_threshold_dice
 from brats_tfrecord.report import figures, html, subjects, tables
@@ -38,6 +38,7 @@ def evaluate(options):
     root = Path(options.output_dir)
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
+    files.require_writable("--output_dir", root)
     evaluation = _Evaluation(segmenter, options, root)
     for subject in tqdm(cases, total=count, unit="case", desc="evaluating", dynamic_ncols=True):
         evaluation.add(subject)
@@ -56,15 +57,23 @@ class _Evaluation:
 
     def add(self, subject):
         """Examines one case; one that fails becomes a row that says why."""
-        began = time.perf_counter()
         use = self._segmenter.card.use_of(subject.case_id)
         try:
-            examined = subject.examine()
+            self._examine(subject, use)
         except CaseError as error:
-            tqdm.write(f"failed: {error}")
-            self.rows.append(tables.CaseResult(subject.case_id, subject.patient_id, subject.grade,
-                                               use, "failed", str(error)))
-            return
+            self._fail(subject, use, str(error))
+        except Exception as error:  # noqa: B902 - one case must not cost the others
+            self._fail(subject, use, f"{subject.case_id}: {type(error).__name__}: "
+                                     f"{' '.join(str(error).split())[:200]}")
+
+    def _fail(self, subject, use, reason):
+        tqdm.write(f"failed: {reason}")
+        self.rows.append(tables.CaseResult(subject.case_id, subject.patient_id, subject.grade,
+                                           use, "failed", reason))
+
+    def _examine(self, subject, use):
+        began = time.perf_counter()
+        examined = subject.examine()
         segmentation, truth = examined.segmentation, examined.truth
         spacing = segmentation.geometry.spacing_mm
         scores = None if truth is None else metrics.case_metrics(
@@ -73,16 +82,17 @@ class _Evaluation:
             segmentation.write(self._root / "segmentations" / f"{subject.case_id}.nii.gz")
         if self._options.threshold_baselines and truth is not None:
             self._add_baseline(use, examined)
-        self.rows.append(tables.CaseResult(
+        row = tables.CaseResult(
             subject.case_id, subject.patient_id, subject.grade, use,
             "unlabelled" if truth is None else "ok", None, scores,
             _volumes_ml(segmentation.classes, self._segmenter.scheme, spacing),
-            time.perf_counter() - began))
+            time.perf_counter() - began)
         if self._options.pictures:
             name = next(name for name in (*subjects.SHOWN, *examined.volumes)
                         if name in examined.volumes)
             self._pictures[subject.case_id] = figures.overlay_figure(
                 examined.volumes[name], truth, segmentation.classes, f"{subject.case_id} · {name}")
+        self.rows.append(row)
 
     def write(self):
         """Writes tables and report, prints the headline and where they lie."""
@@ -122,14 +132,14 @@ class _Evaluation:
             if name in examined.volumes:
                 images, truths = self._baselines.setdefault((use, name, region), ([], []))
                 brain = examined.volumes[name] > 0
-                images.append(examined.volumes[name][brain].astype(np.float16))
+                values = examined.volumes[name][brain]
+                images.append(((values - values.mean()) / values.std()).astype(np.float16))
                 truths.append(np.isin(examined.truth[brain], spec.REGIONS[region]))
 
     def _baseline_dice(self):
         """Best thresholds over the very cases that the headline counts."""
-        images = "preprocessed" if self._options.data_dir else "raw"
         use_shown = _headline_use(self.rows)
-        return [(f"best single {name} threshold ({images} images)",
+        return [(f"best single {name} threshold (z-scored images)",
                  {region: best_threshold_dice(*found)[0]})
                 for (use, name, region), found in self._baselines.items() if use == use_shown]
 
@@ -162,7 +172,9 @@ def _print_headline(rows, baselines):
     """The summary of the best evidence there is, said to be what it is."""
     use = _headline_use(rows)
     if use is None:
-        print("No case has a mask to compare with: segmentations, no metrics.")
+        failed = sum(row.status == "failed" for row in rows)
+        print("No case has a mask to compare with: segmentations, no metrics."
+              if failed < len(rows) else f"All {failed} cases failed: nothing was segmented.")
         return
     summary = tables.summary(rows, use)
     note = "" if use == "unseen" else "  (no case is unseen: not a measure of the model)"

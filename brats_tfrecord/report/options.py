@@ -39,8 +39,8 @@ class EvaluateOptions:
     threshold_baselines: bool = _option(
         False,
         "Also score the best single threshold of FLAIR (whole tumour) and T1ce (enhancing tumour) "
-        "over the same cases: what a network has to beat. Uses the images at hand: preprocessed "
-        "ones of --data_dir, raw ones of --input_dir. Holds some 20 MB a case.",
+        "over the same cases, each z-scored over its brain: what a network has to beat. Goes with "
+        "--input_dir; holds some 20 MB a case.",
     )
     pictures: int = _option(6, "Cases shown in the report, from the worst to the best.")
 
@@ -50,7 +50,11 @@ class EvaluateOptions:
         if self.fold is not None and self.data_dir is None:
             raise InputError(f"--fold={self.fold}: goes with --data_dir; an --input_dir is "
                              "evaluated whole")
-        if self.fold not in (None, "all", "unlabelled") and not self.fold.isdigit():
+        if self.threshold_baselines and self.input_dir is None:
+            raise InputError("--threshold_baselines: goes with --input_dir; a dataset keeps no "
+                             "raw intensities")
+        number = (self.fold or "0").isascii() and (self.fold or "0").isdigit()
+        if self.fold not in ("all", "unlabelled") and not number:
             raise InputError(f"--fold={self.fold}: expected a number, all or unlabelled")
         if self.pictures < 0:
             raise InputError(f"--pictures={self.pictures}: expected 0 or more")

@@ -95,7 +95,9 @@ def _subjects_of_shards(dataset, folds, segmenter):
         try:
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
                 stored = example.decode(record, dataset.recipe.image_dtype)
-                row = owed.pop(stored.case_id)
+                row = owed.pop(stored.case_id, None)
+                if row is None:
+                    continue  # a record of another shard: this one's own stay owed
                 yield Subject(row.case_id, row.patient_id, row.grade,
                               lambda stored=stored: _examine_record(stored, segmenter))
         except tf.errors.DataLossError:
@@ -114,7 +116,7 @@ def _examine_record(stored, segmenter):
     volumes = {}
     for name in SHOWN:
         window = stored.image[..., stored.modalities.index(name)].astype(np.float32)
-        # The darkest value of a normalised crop is the zero outside the brain.
-        volumes[name] = segmenter.recipe.to_native(window - window.min(),
-                                                   stored.geometry.lps_shape)
+        # The window's first corner lies outside the head: what zero became when it was normalised.
+        shifted = np.maximum(window - window[0, 0, 0], 0)
+        volumes[name] = segmenter.recipe.to_native(shifted, stored.geometry.lps_shape)
     return Examined(segmenter.segment_stored(stored), stored.native_classes(), volumes)

@@ -87,7 +87,11 @@ def read(model_dir):
     if schema != SCHEMA:
         raise InputError(f"{model_dir}: has schema {schema}, this version reads {SCHEMA}; use the "
                          "version that wrote it, or export it again")
-    return ModelCard.from_json(value)
+    try:
+        return ModelCard.from_json(value)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); copy or export "
+                         "the model again") from error
 
 
 def fingerprint(model_dir):

@@ -51,7 +51,7 @@ class Segmenter:
             model = tf.saved_model.load(str(model_dir))
             self._predict = model.signatures["serving_default"]
             self._segment = model.signatures["segment"]
-        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+        except (OSError, KeyError, ValueError, IndexError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"{model_dir}: the SavedModel does not load ({reason}); it is "
                              "damaged, copy or export it again") from error

@@ -109,8 +109,9 @@ class TrainOptions:
     def __post_init__(self):
         for name in ("batch_size", "epochs", "validate_every"):
             _check(getattr(self, name) >= 1, self, name, "1 or more")
-        for name in ("patch_size", "virtual_devices", "seed"):
+        for name in ("patch_size", "virtual_devices"):
             _check(getattr(self, name) >= 0, self, name, "0 or more")
+        _check(0 <= self.seed < 2**31, self, "seed", "0 to 2147483647")
         _check(0 <= self.foreground_fraction <= 1, self, "foreground_fraction", "0 to 1")
         _check(0 < self.learning_rate < float("inf"), self, "learning_rate", "a number above 0")
         for field in dataclasses.fields(self):

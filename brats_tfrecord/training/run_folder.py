@@ -22,7 +22,7 @@ CHECKPOINTS = "checkpoints"
 def claim(options, manifest):
     """Takes `options.model_dir` for a new run, or checks that it belongs to this very run.
 
-    A run that finished no epoch has nothing to lose, and gives way to another.
+    A run that left nothing but its claim has nothing to lose, and gives way to another.
 
     Raises:
         InputError: the folder holds something else, or a run with other flags or another
@@ -32,11 +32,14 @@ def claim(options, manifest):
     now = {"dataset": manifest.fingerprint, "options": options.identity()}
     path = root / RUN_FILE
     if path.is_file():
-        if any((root / CHECKPOINTS).glob("last-*.index")):
+        if any((root / name).exists() for name in ("history.csv", "saved_model", CHECKPOINTS)):
             _compare(options.model_dir, _read(path), now)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if not root.is_dir():
+            raise InputError(f"--model_dir={root}: is a file; expected a folder")
         raise InputError(f"--model_dir={root}: holds no run ({RUN_FILE} is missing), but is not "
                          "empty; choose a new folder")
+    files.require_writable("--model_dir", root)
     files.write_json(path, now)
 
 
@@ -57,9 +60,8 @@ class Checkpoints:
         """Restores the newest state; returns its epoch, counted from 1, or 0 if there is none."""
         epoch = max(self._epochs("last"), default=0)
         if epoch:
-            status = self._last.read(self._prefix("last", epoch))
             # Slots of LAMB do not exist before the first step: they are restored as they appear.
-            status.expect_partial().assert_existing_objects_matched()
+            self._read(self._last, "last", epoch, partial=True)
         return epoch
 
     def save(self, epoch, best_epoch):
@@ -76,7 +78,18 @@ class Checkpoints:
 
     def restore_best(self, epoch):
         """Restores the model of the best `epoch`."""
-        self._best.read(self._prefix("best", epoch)).assert_existing_objects_matched()
+        self._read(self._best, "best", epoch)
+
+    def _read(self, checkpoint, kind, epoch, partial=False):
+        path = self._prefix(kind, epoch)
+        try:
+            status = checkpoint.read(path)
+            if partial:
+                status = status.expect_partial()
+            status.assert_existing_objects_matched()
+        except (tf.errors.OpError, OSError, IndexError, ValueError, AssertionError) as error:
+            raise InputError(f"{path}: this checkpoint is damaged or incomplete; restore the "
+                             "folder from a copy, or choose a new --model_dir") from error
 
     def _prefix(self, kind, epoch):
         return str(self._folder / f"{kind}-{epoch:05d}")
@@ -95,7 +108,7 @@ class Checkpoints:
 def _read(path):
     try:
         run = json.loads(path.read_text())
-        return {"dataset": run["dataset"], "options": dict(run["options"])}
+        return {"dataset": str(run["dataset"]), "options": dict(run["options"])}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged; choose a new --model_dir") from error
 

@@ -158,6 +158,8 @@ def test_failed_cases_are_named_and_the_rest_goes_on(run_tool, broken_cohort, tm
     (["--crop_window=5:1,2"], "--crop_window=5:1,2: expected first:end of x,y,z"),
     (["--bias_correction=n5"], "--bias_correction=n5: value should be one of"),
     (["--fold=2"], "Unknown command line flag 'fold'"),
+    (["--jobs=0"], "--jobs=0: expected the number of worker processes"),
+    (["--input_dir="], "--input_dir: is empty"),
     (["extra"], "'extra': expected only flags"),
     (["--input_dir=/nowhere"], "/nowhere: no such folder"),
 ])
@@ -166,6 +168,23 @@ def test_bad_flags_write_nothing(run_tool, small_cohort, tmp_path, flags, messag
                     f"--output_dir={tmp_path / 'out'}", *flags, expect=2)
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cohort_that_fails_whole_leaves_no_dataset(small_cohort, tmp_path):
+    """The default window is larger than these phantoms; the message says what would help."""
+    chosen = convert.ConvertOptions(str(small_cohort), str(tmp_path / "out"), folds=2, jobs=1,
+                                    bias_correction="none")
+    with pytest.raises(InputError, match="none of the 5 cases .* give a --crop_window that does"):
+        convert.convert(chosen)
+    assert not list((tmp_path / "out").iterdir())
+    convert.convert(dataclasses.replace(chosen, crop_window=WINDOW))
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null/x"])
+def test_an_output_that_cannot_be_written_is_refused_at_once(run_tool, small_cohort, place):
+    done = run_tool("convert_to_tfrecord.py", f"--input_dir={small_cohort}",
+                    f"--output_dir={place}", "--folds=2", expect=2)
+    assert f"--output_dir={place}: cannot be written to" in done.stderr
 
 
 def test_a_finished_dataset_is_never_overwritten(small_cohort, small_dataset):
@@ -193,6 +212,12 @@ def test_folders_that_are_no_dataset(tmp_path, small_dataset):
     shutil.copytree(small_dataset, tmp_path / "copy")
     (tmp_path / "copy" / "fold0-00000-of-00002.tfrecord").unlink()
     with pytest.raises(InputError, match="fold0-00000-of-00002.tfrecord: this shard is missing"):
+        manifest.load(tmp_path / "copy")
+    (tmp_path / "copy" / "fold0-00000-of-00002.tfrecord").write_bytes(b"short")
+    with pytest.raises(InputError, match="this shard has 5 bytes, dataset.json says"):
+        manifest.load(tmp_path / "copy")
+    (tmp_path / "copy" / manifest.FILE_NAME).write_text('{"schema": 1}')
+    with pytest.raises(InputError, match="dataset.json: is damaged"):
         manifest.load(tmp_path / "copy")
     (tmp_path / "copy" / manifest.FILE_NAME).write_text("{}")
     with pytest.raises(InputError, match="not a manifest of ours"):

@@ -76,8 +76,11 @@ def test_the_report_needs_nothing_else(from_files):
 
 def test_a_broken_case_is_named_and_the_others_are_done(run_tool, tiny_model, small_cohort,
                                                         tmp_path):
-    for name in ("BraTS20_Training_001", "BraTS20_Training_002"):
+    for name in ("BraTS20_Training_001", "BraTS20_Training_002", "BraTS20_Training_003"):
         shutil.copytree(small_cohort / name, tmp_path / "in" / name)
+    t2 = tmp_path / "in" / "BraTS20_Training_003" / "BraTS20_Training_003_t2.nii.gz"
+    colours = np.zeros(nibabel.load(t2).shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, nibabel.load(t2).affine), t2)
     flair = tmp_path / "in" / "BraTS20_Training_002" / "BraTS20_Training_002_flair.nii.gz"
     flair.write_bytes(flair.read_bytes()[:999])
     done = run_tool("evaluate.py", f"--model={tiny_model}", f"--input_dir={tmp_path / 'in'}",
@@ -86,12 +89,15 @@ def test_a_broken_case_is_named_and_the_others_are_done(run_tool, tiny_model, sm
     rows = rows_of(tmp_path / "out")
     assert rows["BraTS20_Training_001"]["status"] == "ok"
     assert rows["BraTS20_Training_002"]["status"] == "failed"
+    assert "BraTS20_Training_003_t2.nii.gz" in rows["BraTS20_Training_003"]["reason"]
 
 
 @pytest.mark.parametrize("flags, message", [
     ([], "--data_dir, --input_dir: expected exactly one"),
     (["--input_dir={cohort}", "--fold=0"], "--fold=0: goes with --data_dir"),
     (["--data_dir={cohort}"], "no dataset there"),
+    (["--data_dir={dataset}", "--threshold_baselines"], "goes with --input_dir"),
+    (["--input_dir={cohort}", "--output_dir=/dev/null/x"], "cannot be written to"),
     (["--data_dir={dataset}", "--fold=7"], "--fold=7: no case of"),
     (["--data_dir={dataset}", "--fold=x"], "--fold=x: expected a number"),
     (["--input_dir={cohort}", "--model={cohort}"], "no SavedModel there"),

@@ -162,3 +162,17 @@ def test_region_dice_by_hand():
     np.testing.assert_allclose(steps.region_dice(truth, prediction, (1, 3)), [2 / 3, 1], rtol=1e-6)
     np.testing.assert_allclose(steps.region_dice(truth, prediction, (3,)), [0, 1])
     np.testing.assert_allclose(steps.accuracy(truth, prediction), [0.5, 1])
+
+
+def test_a_finished_model_is_guarded_without_its_checkpoints(copy):
+    """Deleting checkpoints saves disk; other flags must still not replace what stands there."""
+    shutil.rmtree(pathlib.Path(copy.model_dir) / "checkpoints")
+    with pytest.raises(InputError, match="--learning_rate was 0.01, now 0.3"):
+        loop.train(dataclasses.replace(copy, learning_rate=0.3))
+
+
+def test_a_damaged_checkpoint_is_named(copy):
+    [data] = (pathlib.Path(copy.model_dir) / "checkpoints").glob("last-*.data*")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(InputError, match="last-00003: this checkpoint is damaged or incomplete"):
+        loop.train(copy)
