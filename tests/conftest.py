@@ -67,7 +67,7 @@ def tiny_model(model_dir):
 
 @pytest.fixture(scope="session")
 def real_cases():
-    """Folder of two real cases, where the workplace has it; skips, saying so, where not."""
+    """Folder of two real cases beside the checkout; skips, saying so, where there is none."""
     folder = ROOT.parent / "shared" / "cases"
     if not folder.is_dir():
         pytest.skip(f"NO REAL CASES: {folder} is not there, so nothing is checked on real input")
