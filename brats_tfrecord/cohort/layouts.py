@@ -60,8 +60,13 @@ def find_cases(root):
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected one that holds BraTS case folders")
-    cases = {}
+    cases, seen = {}, set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder met before, or a circle of links
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders.sort()
         for case in _cases_of_folder(Path(folder), sorted(names)):
             if case.case_id in cases:

@@ -82,8 +82,9 @@ class TrainOptions:
         "16,32,64,128,256", "Channels of each level of the U-Net, finest first."
     )
     dropout: str = _option(
-        "0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1",
-        "Dropout rate of each block of the U-Net (down, bottleneck, up), or one for all.",
+        "auto",
+        "Dropout rate of each block of the U-Net (down, bottleneck, up), or one for all. auto is "
+        "the documented 0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1, cut to the depth of --filters.",
     )
     validate_every: int = _option(
         1, "Epochs from one validation (and drawing of history.png) to the next; the last epoch "
@@ -139,6 +140,9 @@ class TrainOptions:
     @property
     def dropout_rates(self):
         """One rate for each block of the U-Net."""
+        if self.dropout == "auto":
+            down = [0.1 if level < 2 else 0.2 for level in range(len(self.filter_counts) - 1)]
+            return (*down, 0.3, *reversed(down))
         rates = _floats(self.dropout)
         blocks = 2 * len(self.filter_counts) - 1
         return tuple(rates) if len(rates) > 1 else tuple(rates) * blocks
@@ -171,12 +175,12 @@ class TrainOptions:
         counts = _integers(self.filters)
         good = counts is not None and len(counts) >= 2 and min(counts) >= 1
         _check(good, self, "filters", "two or more channel counts such as 16,32,64")
-        rates = _floats(self.dropout)
+        rates = [] if self.dropout == "auto" else _floats(self.dropout)
         blocks = 2 * len(counts) - 1
-        good = rates is not None and len(rates) in (1, blocks) and all(0 <= r < 1 for r in rates)
+        good = rates is not None and len(rates) in (0, 1, blocks) and all(0 <= r < 1 for r in rates)
         _check(
             good, self, "dropout",
-            f"one rate in [0, 1) or {blocks}, one for each block of --filters={self.filters}",
+            f"auto, one rate in [0, 1) or {blocks}, one for each block of --filters={self.filters}",
         )
 
     def _check_folds(self):

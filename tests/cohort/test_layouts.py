@@ -61,6 +61,11 @@ def test_one_id_in_two_folders(tmp_path):
         find_cases(tmp_path)
 
 
+def test_a_link_back_to_the_cohort_is_no_second_case(tmp_path):
+    (make_case(tmp_path, "A_001") / "again").symlink_to(tmp_path)
+    assert len(find_cases(tmp_path)) == 1
+
+
 def test_one_modality_in_two_files(tmp_path):
     folder = make_case(tmp_path, "A_001")
     (folder / "A_001_t1.nii").touch()

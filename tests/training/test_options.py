@@ -21,6 +21,7 @@ def test_every_field_explains_itself_and_its_default_is_among_its_choices():
 def test_defaults_are_the_documented_network():
     assert options().filter_counts == unet.FILTERS
     assert options().dropout_rates == unet.DROPOUT
+    assert options(filters="4,8,16").dropout_rates == (0.1, 0.1, 0.3, 0.1, 0.1)
 
 
 def test_lists_are_read():
@@ -42,7 +43,8 @@ def test_lists_are_read():
     ({"modalities": "flair,flair"}, "--modalities"),
     ({"filters": "16"}, "--filters=16"),
     ({"filters": "16,x"}, "--filters=16,x"),
-    ({"filters": "8,16"}, "--dropout=.*or 3"),
+    ({"filters": "8,16", "dropout": "0.1,0.2"}, "--dropout=.*or 3"),
+    ({"dropout": ""}, "--dropout=: expected auto"),
     ({"dropout": "1"}, "--dropout=1"),
     ({"validation_fold": "-1"}, "--validation_fold=-1"),
     ({"test_fold": "0"}, "--test_fold=0: is the validation fold too"),
