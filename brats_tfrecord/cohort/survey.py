@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,21 +13,12 @@ SAMPLE = 3
 """Cases whose voxels are read for the intensity ranges; headers are read of all."""
 
 
-@dataclass(frozen=True)
-class Survey:
-    """A cohort at a glance.
-
-    Attributes:
-        lines: text for people.
-        problems: case id -> why it cannot be used, as far as names and headers tell.
-    """
-
-    lines: tuple[str, ...]
-    problems: dict[str, str]
-
-
 def survey(root, cases):
     """Looks at every header and at the voxels of a few cases.
+
+    Returns:
+        list of lines for people; a case that cannot be used, as far as names and headers tell, has
+        a line that says why.
 
     Raises:
         InputError: not one case can be used; quotes the first reason.
@@ -45,7 +35,7 @@ def survey(root, cases):
     if not usable:
         raise InputError(f"{root}: none of its {len(cases)} cases can be used; "
                          f"{next(iter(problems.values()))}")
-    lines = [
+    return [
         _patients_line(root, cases),
         f"  ids           {id_range([case.case_id for case in cases])}",
         f"  shapes        {_counts(shapes)}",
@@ -53,7 +43,6 @@ def survey(root, cases):
         *_voxel_lines(usable[:SAMPLE]),
         *(f"  problem       {reason}" for reason in problems.values()),
     ]
-    return Survey(tuple(lines), problems)
 
 
 def id_range(case_ids):

@@ -92,7 +92,7 @@ def convert(options):
     plans = _plan(cases.values(), options)
     root = Path(options.output_dir)
     _check_output(root)
-    print(*survey.survey(options.input_dir, list(cases.values())).lines, sep="\n", flush=True)
+    print(*survey.survey(options.input_dir, list(cases.values())), sep="\n", flush=True)
     files.require_writable("--output_dir", root)
     _clear(root)
     work = root / WORK_FOLDER
@@ -288,7 +288,7 @@ def _hidden_gpus():
 def _versions(recipe):
     """Versions of what shaped the bytes."""
     names = ["numpy", "nibabel", "tensorflow"]
-    if "ants" in (recipe.bias_correction,) or recipe.bias_mask == "get_mask":
+    if recipe.bias_correction == "ants" or recipe.bias_mask == "get_mask":
         names.append("antspyx")
     return {"brats-tfrecord": __version__, **{name: metadata.version(name) for name in names}}
 
