@@ -1,85 +1,28 @@
 """Reads NIfTI cases into LPS arrays with every geometry check, and writes arrays back.
 
 Inside the project every array is in LPS order (`spec.ORIENTATION`); `Geometry` remembers how the
-file lay, and is what undoes the reorientation on writing.
+file lay, and is what undoes the reorientation on writing. What is unusual in a file is refused, or
+handled and noted; nothing is repaired in silence.
 """
 
 import gzip
-import zlib
 from dataclasses import dataclass
 
 import nibabel
 import numpy as np
-from nibabel import orientations
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.errors import CaseError
+from brats_tfrecord.cohort.content import open_content
+from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.header import parse_header
+from brats_tfrecord.cohort.voxels import Voxels
+from brats_tfrecord.errors import CaseError, InputError
 
-MAX_VOXELS = 640**3
-"""A header that declares more is refused before anything is allocated."""
-
-AFFINE_TOLERANCE_MM = 1e-3
-"""How far corresponding corners of two volumes of a case may lie apart."""
+BARE_MASK_AFFINES = ("refuse", "ignore")
+"""What to do with a mask whose affine says nothing, but whose array fits its images'."""
 
 SPACING_TOLERANCE = 0.05
 """How far spacings may be off the 1 mm that the recipe and its windows are made for."""
-
-_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError,
-                nibabel.spatialimages.HeaderDataError, KeyError, MemoryError, TypeError)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a file's array lies in the world.
-
-    Attributes:
-        shape: (i, j, k) of the array in the file's own order.
-        affine: float64 4x4, voxel indices of the file's order -> millimetres RAS+.
-        xyzt_units, qform_code, sform_code: as in the file's header, for writing back.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    xyzt_units: int = 2
-    qform_code: int = 1
-    sform_code: int = 1
-
-    @property
-    def orientation(self):
-        """Axis codes of the file's order, such as ("R", "A", "S")."""
-        return nibabel.aff2axcodes(self.affine)
-
-    @property
-    def _to_lps(self):
-        return orientations.ornt_transform(
-            orientations.io_orientation(self.affine), orientations.axcodes2ornt(spec.ORIENTATION)
-        )
-
-    @property
-    def lps_shape(self):
-        """Shape (X, Y, Z) of the array in LPS order."""
-        return tuple(int(self.shape[axis]) for axis in np.argsort(self._to_lps[:, 0]))
-
-    @property
-    def lps_affine(self):
-        """Affine of the LPS array, float64 4x4, to the same millimetres."""
-        return self.affine @ orientations.inv_ornt_aff(self._to_lps, self.shape)
-
-    @property
-    def spacing_mm(self):
-        """Voxel spacing (X, Y, Z) of the LPS array in millimetres."""
-        return tuple(float(v) for v in nibabel.affines.voxel_sizes(self.lps_affine))
-
-    def to_lps(self, array):
-        """Reorients `array` [i, j, k, ...] of the file's order to LPS [X, Y, Z, ...]."""
-        return orientations.apply_orientation(array, self._to_lps)
-
-    def from_lps(self, array):
-        """Undoes `to_lps`: `array` [X, Y, Z, ...] to the file's order [i, j, k, ...]."""
-        back = orientations.ornt_transform(
-            orientations.axcodes2ornt(spec.ORIENTATION), orientations.io_orientation(self.affine)
-        )
-        return orientations.apply_orientation(array, back)
 
 
 @dataclass(frozen=True)
@@ -87,11 +30,13 @@ class RawCase:
     """A case as read: LPS order, intensities untouched.
 
     Attributes:
-        case_id, patient_id, grade, label_scheme: as in `layouts.Case`.
+        case_id, patient_id, grade, label_scheme: as in `case.Case`.
         modalities: names of the channels of `volumes`.
-        volumes: float32 [X, Y, Z, C].
+        volumes: float32 [X, Y, Z, C]; each channel lies in one piece in memory.
         mask: int16 [X, Y, Z], the file's own label values, or None.
-        geometry: how the files lay.
+        geometry: how the first file lay.
+        notes: what was unusual in the files, each "what: what was done", without numbers or paths,
+            so that equal ones of many cases can be counted.
     """
 
     case_id: str
@@ -102,40 +47,66 @@ class RawCase:
     volumes: np.ndarray
     mask: np.ndarray | None
     geometry: Geometry
+    notes: tuple[str, ...] = ()
 
 
-def read_case(case, modalities=spec.MODALITIES, with_mask=True):
+def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=False,
+              bare_mask_affine="refuse"):
     """Reads the volumes and the mask of `case` into one `RawCase`.
+
+    Args:
+        case: a `case.Case`.
+        modalities: which, in the order of the channels.
+        with_mask: whether to read the mask, where there is one.
+        any_spacing: whether voxels may measure anything but 1 mm (they are not resampled here).
+        bare_mask_affine: one of `BARE_MASK_AFFINES`.
 
     Raises:
         CaseError: a modality is missing, a file is unreadable, not 3-D or not finite, geometries
             differ, spacing is not 1 mm, or the mask holds fractions.
     """
+    if bare_mask_affine not in BARE_MASK_AFFINES:
+        raise InputError(f"--bare_mask_affine={bare_mask_affine}: expected one of "
+                         f"{', '.join(BARE_MASK_AFFINES)}")
     paths = [case.image(modality) for modality in modalities]
-    first, geometry = read_volume(paths[0])
-    volumes = np.empty((*first.shape, len(paths)), np.float32)
-    volumes[..., 0] = first
-    for channel, path in enumerate(paths[1:], start=1):
-        array, other = read_volume(path)
-        _check_same_geometry(path, other, paths[0], geometry)
-        volumes[..., channel] = array
-    _check_spacing(paths[0], geometry)
-    mask = None
+    notes, opened = [], None
+    for index, (modality, path) in enumerate(zip(modalities, paths)):
+        channel = case.channels.get(modality)
+        if opened is None or opened.path != path:  # one 4-D file holds all of MSD's modalities
+            opened = Voxels(path, four_d=channel is not None)
+            notes.extend(opened.notes())
+        geometry = opened.header.geometry
+        if index == 0:
+            first = geometry
+            if not any_spacing:
+                _check_spacing(path, first)
+            stack = np.empty((len(paths), *first.lps_shape), np.float32)
+        _check_grid(path, geometry, paths[0], first, "image", notes)
+        if opened.fill(stack[index], channel) < 0:
+            notes.append("negative intensities: kept, they take no part in the bias correction")
+    if first.bare:
+        notes.append(f"affine of the images {first.bare}: taken as it is, but left and right rest "
+                     "on it")
+    mask = opened = None
     if with_mask and case.mask is not None:
-        array, other = read_volume(case.mask)
-        _check_same_geometry(case.mask, other, paths[0], geometry)
-        mask = _to_labels(case.mask, array)
+        mask = _read_mask(case.mask, paths[0], first, bare_mask_affine, notes)
     return RawCase(case.case_id, case.patient_id, case.grade, case.label_scheme,
-                   tuple(modalities), volumes, mask, geometry)
+                   tuple(modalities), np.moveaxis(stack, 0, -1), mask, first,
+                   tuple(dict.fromkeys(notes)))
 
 
-def read_geometry(path):
+def read_geometry(path, channel=None):
     """Reads only the header of `path`; raises `CaseError` as `read_volume` does."""
-    return _geometry(path, _load(path))
+    with open_content(path) as content:
+        return parse_header(path, content.head, four_d=channel is not None).geometry
 
 
-def read_volume(path):
-    """Reads one 3-D file.
+def read_volume(path, channel=None):
+    """Reads one volume.
+
+    Args:
+        path: a 3-D file; or a 4-D one, with `channel`.
+        channel: index on the fourth axis, or None.
 
     Returns:
         (float32 [X, Y, Z] in LPS order, its `Geometry`).
@@ -144,18 +115,10 @@ def read_volume(path):
         CaseError: missing, empty, truncated or damaged file, not 3-D, or a value that is not
             finite.
     """
-    image = _load(path)
-    geometry = _geometry(path, image)
-    try:
-        array = np.asarray(_whole(path, image).dataobj, dtype=np.float32)
-    except _READ_ERRORS as error:
-        raise CaseError(f"{path}: its data cannot be read ({_reason(error)}); the file is "
-                        "truncated or damaged, copy it again") from error
-    if not np.isfinite(array).all():
-        count = int(np.count_nonzero(~np.isfinite(array)))
-        raise CaseError(f"{path}: {count} voxels are NaN or infinite; expected finite "
-                        "intensities, replace them (with 0 outside the brain)")
-    return np.ascontiguousarray(geometry.to_lps(array)), geometry
+    voxels = Voxels(path, four_d=channel is not None)
+    volume = np.empty(voxels.header.geometry.lps_shape, np.float32)
+    voxels.fill(volume, channel)
+    return volume, voxels.header.geometry
 
 
 def write_volume(path, array, geometry):
@@ -176,83 +139,55 @@ def write_volume(path, array, geometry):
     files.write_bytes(path, data)
 
 
-def _load(path):
-    try:
-        if not path.stat().st_size:
-            raise CaseError(f"{path}: the file is empty; copy it again")
-        return nibabel.load(path)
-    except FileNotFoundError as error:
-        raise CaseError(f"{path}: no such file") from error
-    except CaseError:
-        raise
-    except _READ_ERRORS as error:
-        raise CaseError(f"{path}: not a readable NIfTI file ({_reason(error)}); expected "
-                        ".nii or .nii.gz, copy it again") from error
+def _read_mask(path, first_path, first, bare_mask_affine, notes):
+    """The labels of `path`, int16 [X, Y, Z] on the grid `first` of the images."""
+    voxels = Voxels(path)
+    notes.extend(voxels.notes())
+    own = voxels.header.geometry
+    if own.bare and own.shape == first.shape and not own.shares_grid(first):
+        if bare_mask_affine == "refuse":
+            raise CaseError(f"{path}: its affine {own.bare} and puts the mask elsewhere than "
+                            f"{first_path.name}; if the mask lies in its images' own array order, "
+                            "give --bare_mask_affine=ignore")
+        notes.append("bare affine of a mask: ignored, the mask is taken in its images' own array "
+                     "order")
+        own = first
+    else:
+        _check_grid(path, own, first_path, first, "mask", notes)
+    labels, rounded = voxels.labels(own)
+    if rounded:
+        notes.append("mask values near whole numbers: rounded")
+    return labels
 
 
-def _whole(path, image):
-    """`image` with its data in memory, if it is compressed, and proved by gzip's checksum.
-
-    nibabel stops at the last voxel, before the checksum: a damaged file would pass as wrong voxels.
-    """
-    if not str(path).lower().endswith(".gz"):
-        return image
-    end = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
-    with gzip.open(path) as stream:
-        data = stream.read(end)
-        while stream.read(1 << 20):
-            pass
-    return type(image).from_bytes(data)
-
-
-def _geometry(path, image):
-    shape = image.shape
-    if len(shape) != 3:
-        raise CaseError(f"{path}: has shape {_times(shape)}; expected a 3-D volume")
-    if np.prod(shape, dtype=object) > MAX_VOXELS or min(shape) < 1:
-        raise CaseError(f"{path}: its header declares {_times(shape)} voxels; expected a head "
-                        f"scan such as 240x240x155 (at most {MAX_VOXELS:,} voxels)")
-    affine = np.asarray(image.affine, np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise CaseError(f"{path}: its affine is not invertible; expected voxel axes that span "
-                        "space, repair the header's sform or qform")
-    header = image.header
-    return Geometry(tuple(int(n) for n in shape), affine, int(header["xyzt_units"]),
-                    int(header["qform_code"]), int(header["sform_code"]))
-
-
-def _check_same_geometry(path, geometry, first_path, first):
-    if geometry.shape != first.shape:
-        raise CaseError(f"{path}: has shape {_times(geometry.shape)}, but {first_path.name} has "
-                        f"{_times(first.shape)}; the files of a case must share one grid")
-    corners = np.array([[i, j, k, 1] for i in (0, first.shape[0]) for j in (0, first.shape[1])
-                        for k in (0, first.shape[2])], np.float64)
-    apart = np.abs(corners @ (geometry.affine - first.affine).T).max()
-    if apart > AFFINE_TOLERANCE_MM:
-        raise CaseError(f"{path}: its affine puts voxels up to {apart:.3g} mm from those of "
-                        f"{first_path.name}; the files of a case must share one affine, "
-                        "register or re-export them")
+def _check_grid(path, geometry, first_path, first, what, notes):
+    """Refuses a file that does not share the grid of the first; notes one that lies turned."""
+    if geometry.lps_shape != first.lps_shape:
+        turned = geometry.shape == first.shape
+        ours, theirs = (_times(grid.lps_shape if turned else grid.shape)
+                        for grid in (geometry, first))
+        raise CaseError(f"{path}: has shape {ours}{' once turned to LPS' if turned else ''}, but "
+                        f"{first_path.name} has {theirs}; the files of a case must share one grid")
+    if not geometry.shares_grid(first):
+        raise CaseError(f"{path}: its affine puts voxels up to {geometry.apart_mm(first):.3g} mm "
+                        f"from those of {first_path.name}; the files of a case must share one "
+                        "grid, register or re-export them")
+    if geometry.orientation != first.orientation:
+        notes.append(f"{what} in another orientation than the first image, on the same grid: "
+                     "reoriented by its affine")
 
 
 def _check_spacing(path, geometry):
-    if any(abs(size - 1) > SPACING_TOLERANCE for size in geometry.spacing_mm):
+    if not is_millimetre(geometry):
         spacing = " x ".join(f"{size:.3g}" for size in geometry.spacing_mm)
-        raise CaseError(f"{path}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, resample "
-                        "the case as BraTS does")
+        raise CaseError(f"{path}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, give "
+                        "--resample=1mm")
 
 
-def _to_labels(path, array):
-    labels = np.rint(array)
-    if np.abs(array - labels).max() > 1e-3 or np.abs(labels).max() > 32767:
-        raise CaseError(f"{path}: holds values that are not whole numbers; expected label values "
-                        "(a mask resampled with interpolation must be redone with nearest "
-                        "neighbour)")
-    return labels.astype(np.int16)
+def is_millimetre(geometry):
+    """Whether voxels measure 1 mm along each axis, to `SPACING_TOLERANCE`."""
+    return all(abs(size - 1) <= SPACING_TOLERANCE for size in geometry.spacing_mm)
 
 
 def _times(shape):
-    return "x".join(str(int(n)) for n in shape)
-
-
-def _reason(error):
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return "x".join(map(str, shape))

@@ -1,0 +1,108 @@
+"""The voxels of one NIfTI file as finite intensities or labels in LPS order."""
+
+import numpy as np
+
+from brats_tfrecord.cohort.content import open_content
+from brats_tfrecord.cohort.header import parse_header
+from brats_tfrecord.errors import CaseError
+
+
+class Voxels:
+    """All stored voxels of one file.
+
+    Attributes:
+        header: its `header.Header`.
+
+    Args:
+        path: the file.
+        four_d: whether it must be 4-D, a channel a modality, instead of 3-D.
+
+    Raises:
+        CaseError: missing, empty, truncated or damaged file, or not of that dimension.
+    """
+
+    def __init__(self, path, *, four_d=False):
+        self.path = path
+        with open_content(path) as content:
+            self.header = parse_header(path, content.head, four_d=four_d)
+            stored = content.voxel_bytes(self.header.offset, self.header.byte_count)
+            self.misnamed = content.compressed != str(path).lower().endswith(".gz")
+        self._stored = stored.view(self.header.dtype).reshape(self.header.shape, order="F")
+
+    def notes(self):
+        """What is unusual in the file as such, and what is done about it."""
+        if self.misnamed:
+            yield "gzip or not, the name says otherwise than the content: read by content"
+        if self.header.dropped_axes:
+            yield "trailing axes of length one: dropped"
+
+    def fill(self, target, channel=None):
+        """Puts the intensities in LPS order into `target`.
+
+        Args:
+            target: float32 [X, Y, Z] array of the geometry's `lps_shape`, overwritten.
+            channel: index on the fourth axis of a 4-D file, None for a 3-D one.
+
+        Returns:
+            the lowest intensity.
+
+        Raises:
+            CaseError: no such channel, or values that are not finite in float32.
+        """
+        stored = self._channel(channel)
+        with np.errstate(all="ignore"):
+            target[...] = self.header.geometry.to_lps(self._scaled(stored))
+            lowest, highest = float(target.min()), float(target.max())
+        if not np.isfinite([lowest, highest]).all():
+            self._refuse(self._scaled(stored))
+        return lowest
+
+    def labels(self, geometry):
+        """The label values, int16 [X, Y, Z], put into LPS order as `geometry` tells.
+
+        Returns:
+            (labels, whether values had to be rounded).
+
+        Raises:
+            CaseError: values that are not near whole numbers, or beyond int16.
+        """
+        with np.errstate(all="ignore"):
+            values = self._scaled(self._channel(None))
+        rounded = False
+        if values.dtype.kind == "f":
+            if not np.isfinite(values).all():
+                self._refuse(values)
+            whole = np.rint(values)
+            error = np.abs(values - whole).max()
+            if error > 1e-3:
+                raise CaseError(f"{self.path}: holds values that are not whole numbers; expected "
+                                "label values (a mask resampled with interpolation must be redone "
+                                "with nearest neighbour)")
+            values, rounded = whole, bool(error)
+        low, high = values.min(), values.max()
+        if low < -32768 or high > 32767:
+            raise CaseError(f"{self.path}: holds values from {low:g} to {high:g}; expected label "
+                            "values such as 0, 1, 2 and 4, is it an image?")
+        return np.ascontiguousarray(geometry.to_lps(values), np.int16), rounded
+
+    def _channel(self, channel):
+        if channel is None:
+            return self._stored
+        if channel >= self.header.channels:
+            raise CaseError(f"{self.path}: has {self.header.channels} volumes; expected the four "
+                            "of MSD Task01, FLAIR, T1w, T1gd and T2w")
+        return self._stored[..., channel]
+
+    def _scaled(self, stored):
+        if not self.header.scaled:
+            return stored
+        return stored.astype(np.float64) * self.header.slope + self.header.intercept
+
+    def _refuse(self, values):
+        with np.errstate(all="ignore"):
+            count = int(np.count_nonzero(~np.isfinite(values)))
+        if count:
+            raise CaseError(f"{self.path}: {count} voxels are NaN or infinite; expected finite "
+                            "intensities, replace them (with 0 outside the brain)")
+        raise CaseError(f"{self.path}: holds values up to {np.abs(values).max():.3g}, beyond "
+                        "32-bit floats; expected intensities, rescale them")
