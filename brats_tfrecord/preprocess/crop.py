@@ -1,6 +1,42 @@
-"""Cuts a fixed window out of an array, and puts it back."""
+"""Places a window on an array, cuts it out, and puts it back."""
 
 import numpy as np
+
+
+def bounding_box(inside):
+    """The box of the true voxels of `inside`, bool [X, Y, Z].
+
+    Returns:
+        three (first, stop) voxel ranges; the whole array where nothing is true.
+    """
+    # Two passes over the voxels, not three: the second and third axis share the first.
+    plane = inside.any(axis=0)
+    lines = (inside.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))
+    return tuple(_ends(line) for line in lines)
+
+
+def centred(box, shape, window_shape):
+    """Where a window goes to have a box at its centre.
+
+    An axis at a time: the window's first voxel is floor((first + stop - size) / 2), so that where
+    box and window differ by an odd number, the odd voxel lies at the far end. Then it is shifted
+    as little as needed for the window to lie within the array, where the array is at least as
+    long, and for the array to lie within the window, where it is shorter: neither padding nor
+    loss that a shift can avoid.
+
+    Args:
+        box: three (first, stop) ranges, as from `bounding_box`.
+        shape: (X, Y, Z) of the array.
+        window_shape: (X, Y, Z) of the window.
+
+    Returns:
+        (x, y, z) of the window's first voxel; negative where the array is shorter.
+    """
+    origin = []
+    for (first, stop), length, size in zip(box, shape, window_shape):
+        low, high = sorted((0, length - size))
+        origin.append(min(max((first + stop - size) // 2, low), high))
+    return tuple(origin)
 
 
 def crop(array, origin, shape):
@@ -15,7 +51,7 @@ def crop(array, origin, shape):
         A new array [*shape, ...]; zero where the window leaves the array.
     """
     window = np.zeros((*shape, *array.shape[3:]), array.dtype)
-    inside, outside = _overlap(array.shape, origin, shape)
+    inside, outside = overlap(array.shape, origin, shape)
     window[inside] = array[outside]
     return window
 
@@ -23,16 +59,9 @@ def crop(array, origin, shape):
 def uncrop(window, origin, shape, fill=0):
     """Undoes `crop`: an array [*shape, ...] with `window` at `origin` and `fill` elsewhere."""
     array = np.full((*shape, *window.shape[3:]), fill, window.dtype)
-    inside, outside = _overlap(shape, origin, window.shape)
+    inside, outside = overlap(shape, origin, window.shape)
     array[outside] = window[inside]
     return array
-
-
-def outside(shape, origin, window_shape):
-    """Bool [X, Y, Z], true where a voxel of an array of `shape` lies outside the window."""
-    result = np.ones(shape[:3], bool)
-    result[_overlap(shape, origin, window_shape)[1]] = False
-    return result
 
 
 def fits(shape, origin, window_shape):
@@ -41,11 +70,16 @@ def fits(shape, origin, window_shape):
                for length, first, size in zip(shape, origin, window_shape))
 
 
-def _overlap(shape, origin, window_shape):
-    """Slices of the common voxels, within the window and within the array."""
+def overlap(shape, origin, window_shape):
+    """Slices of the voxels common to a window and an array of `shape`: (in window, in array)."""
     inside, outside = [], []
     for length, first, size in zip(shape, origin, window_shape):
         low, high = max(first, 0), max(min(first + size, length), max(first, 0))
         outside.append(slice(low, high))
         inside.append(slice(low - first, high - first))
     return tuple(inside), tuple(outside)
+
+
+def _ends(line):
+    used = np.flatnonzero(line)
+    return (int(used[0]), int(used[-1]) + 1) if used.size else (0, line.size)

@@ -4,6 +4,8 @@ import numpy as np
 
 from brats_tfrecord.errors import CaseError
 
+UNKNOWN = 255
+
 
 def to_classes(values, scheme, name):
     """Maps a file's label values to canonical classes.
@@ -19,17 +21,21 @@ def to_classes(values, scheme, name):
     Raises:
         CaseError: a value that the scheme does not know.
     """
-    classes = np.zeros(np.shape(values), np.uint8)
-    known = np.zeros(np.shape(values), bool)
-    for class_id, value in enumerate(scheme.values):
-        here = values == value
-        classes[here] = class_id
-        known |= here
-    if not known.all():
-        unknown = ", ".join(str(value) for value in np.unique(values[~known])[:8])
+    values = np.asarray(values)
+    table = np.full(256, UNKNOWN, np.uint8)
+    table[list(scheme.values)] = range(scheme.classes)
+    # Nearly all voxels are background, in every scheme: only the others are looked up.
+    classes = np.zeros(values.shape, np.uint8)
+    index = np.flatnonzero(values)
+    found = values.take(index)
+    of_found = table.take(found, mode="clip")
+    unknown = (of_found == UNKNOWN) | (found < 0) | (found > 255)
+    if unknown.any():
+        listed = ", ".join(str(value) for value in np.unique(found[unknown])[:8])
         expected = ", ".join(map(str, sorted(scheme.values)))
-        raise CaseError(f"{name}: the mask holds label {unknown}; scheme {scheme.name} knows "
+        raise CaseError(f"{name}: the mask holds label {listed}; scheme {scheme.name} knows "
                         f"{expected}; is it a mask of another BraTS release?")
+    classes.put(index, of_found)
     return classes
 
 

@@ -47,7 +47,8 @@ def correct_bias_field(volume, mask=None, *, engine="n4", iterations=LEVEL_ITERA
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r}; expected one of {', '.join(ENGINES)}")
     volume = np.asarray(volume, np.float32)
-    mask = positive_mask(volume) if mask is None else (np.asarray(mask) != 0) & (volume > 0)
+    positive = positive_mask(volume)
+    mask = positive if mask is None else np.asarray(mask, bool) & positive
     if mask.shape != volume.shape:
         raise ValueError(f"mask of shape {mask.shape} for a volume of shape {volume.shape}")
     if not mask.any() or np.ptp(volume[mask]) == 0:
@@ -94,14 +95,17 @@ def sharpen(log_values):
     if high <= low:
         return log_values
     slope = (high - low) / (HISTOGRAM_BINS - 1)
-    position = (log_values - low) / slope
+    position = log_values - low
+    position /= slope
     # The clip keeps the brightest voxel between the last two bins, where its share is exact.
     lower = np.minimum(position.astype(np.intp), HISTOGRAM_BINS - 2)
-    share = position - lower
+    share = np.subtract(position, lower, out=position)
     histogram = np.bincount(lower, 1 - share, HISTOGRAM_BINS)
     histogram[1:] += np.bincount(lower, share, HISTOGRAM_BINS)[:-1]
     expected = _expected_values(histogram, low, slope)
-    return expected[lower] + (expected[lower + 1] - expected[lower]) * share
+    share *= np.diff(expected).take(lower)
+    share += expected.take(lower)
+    return share
 
 
 def _expected_values(histogram, low, slope):
@@ -146,16 +150,20 @@ def _fit(volume, mask, iterations, tolerance):
             change = fit.values(update)
             field += change
             lattice += update
-            if _variation(change) < tolerance:
+            if _settled(change, tolerance):
                 break
         lattices.append(lattice)
     return lattices
 
 
-def _variation(change):
-    """Coefficient of variation of exp(field change), ITK's measure of convergence."""
+def _settled(change, tolerance):
+    """Whether the coefficient of variation of exp(field change), ITK's measure, is below it."""
+    # Two values apart by the range r alone make it at least (1 - exp(-r)) / sqrt(2 N): with the
+    # default tolerance that spares nearly every iteration the exponentials.
+    if -np.expm1(-np.ptp(change)) > 2 * tolerance * np.sqrt(2 * change.size):
+        return False
     ratio = np.exp(change)
-    return ratio.std(ddof=1) / ratio.mean() if ratio.size > 1 else 0.0
+    return (ratio.std(ddof=1) / ratio.mean() if ratio.size > 1 else 0.0) < tolerance
 
 
 def _divide(volume, mask, lattices):

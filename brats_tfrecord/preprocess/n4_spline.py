@@ -24,22 +24,23 @@ class LevelFit:
         bases = [basis(n, spans, part) for n, part in zip(mask.shape, box)]
         squares = [base**2 for base in bases]
         self.lattice_shape = (spans + 3,) * 3
-        self._inside = mask[box]
+        inside = mask[box]
+        self._inside = np.flatnonzero(inside)
         self._bases = [np.ascontiguousarray(base.T) for base in bases]
         self._numerator = [base**3 / square.sum(axis=1, keepdims=True)
                            for base, square in zip(bases, squares)]
-        weight = _product(self._inside.astype(np.float64), squares)
+        weight = _product(inside.astype(np.float64), squares)
         self._weight = np.where(weight > 0, weight, np.inf)
-        self._grid = np.zeros(self._inside.shape)
+        self._grid = np.zeros(inside.shape)
 
     def lattice(self, values):
         """Control points [m + 3] * 3 fitted to `values` float64 [N], one a voxel of the mask."""
-        self._grid[self._inside] = values
+        self._grid.put(self._inside, values)
         return _product(self._grid, self._numerator) / self._weight
 
     def values(self, lattice):
         """The spline of `lattice` at the mask's voxels, float64 [N]."""
-        return _product(lattice, self._bases)[self._inside]
+        return _product(lattice, self._bases).take(self._inside)
 
 
 def evaluate(lattices, shape, box):
@@ -99,9 +100,15 @@ def _extent(mask, axis):
 def _product(array, matrices):
     """Contracts axis k of `array` [a, b, c] with the rows of matrices[k]: [A, B, C].
 
-    Each step contracts the last axis and moves the result to the front, so that three steps
-    restore the order and every step is one plain matrix product.
+    The long axis goes first where the product shrinks and last where it grows; every step is a
+    plain matrix product of arrays as they lie in memory.
     """
-    for matrix in reversed(matrices):
-        array = np.moveaxis(array @ matrix, -1, 0)
-    return array
+    x, y, z = matrices
+    a, b, c = array.shape
+    if c >= z.shape[1]:
+        array = (array.reshape(a * b, c) @ z).reshape(a, b, -1)
+        array = y.T @ array
+        return (x.T @ array.reshape(a, -1)).reshape(x.shape[1], y.shape[1], -1)
+    array = (x.T @ array.reshape(a, b * c)).reshape(-1, b, c)
+    array = (array.reshape(-1, c) @ z).reshape(-1, b, z.shape[1])
+    return y.T @ array

@@ -18,9 +18,10 @@ def zscore(volume):
     Returns:
         float32 [X, Y, Z]; zeros if the volume does not vary.
     """
-    centred = np.asarray(volume, np.float64)
-    centred = centred - np.float64(np.float32(centred.mean()))
+    centred = np.array(volume, np.float64)
+    centred -= np.float64(np.float32(centred.mean()))
     deviation = np.float64(np.float32(np.sqrt(np.mean(np.square(centred)))))
     if deviation == 0:
         return np.zeros(centred.shape, np.float32)
-    return (centred / deviation).astype(np.float32)
+    centred /= deviation
+    return centred.astype(np.float32)

@@ -12,11 +12,24 @@ from threadpoolctl import threadpool_limits
 
 from brats_tfrecord import spec
 from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess import crop, masks, n4, normalize
+from brats_tfrecord.preprocess import crop, masks, n4, normalize, resample
+from brats_tfrecord.preprocess.ledger import Preprocessed
 
 BIAS_CORRECTIONS = (*n4.ENGINES, "none")
 BIAS_MASKS = ("positive", "get_mask")
 IMAGE_DTYPES = ("float16", "float32")
+CROPS = ("auto", "fixed", "brain")
+RESAMPLES = ("none", "1mm")
+
+DOCUMENTED_GRID = (240, 240, 155)
+"""The grid of every BraTS release, which the documented window is made for."""
+
+REFERENCES = ("flair", "t1ce", "t2", "t1")
+"""The first of these that is at hand is the channel whose brain a window is centred on. One
+channel, not their union: a model that reads some of a record's modalities sees the same window."""
+
+POSITIVE = np.finfo(np.float32).tiny
+"""What counts as positive for the brain's box: TensorFlow takes smaller values for zero."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +40,14 @@ class Recipe:
         bias_correction: "n4" (ours), "ants" (ANTsPy) or "none".
         bias_mask: what takes part in the bias correction: "positive" voxels, or ANTs' "get_mask"
             of each volume; always only where the intensity is positive.
-        crop_origin: (x, y, z) of the window's first voxel in LPS order.
+        crop_origin: (x, y, z) of the first voxel of the "fixed" window in LPS order.
         crop_shape: (X, Y, Z) of the window. The default window is the documented one,
             [48:192, 48:192, 5:149] of 240x240x155.
         image_dtype: how the normalised image is stored, "float16" or "float32".
+        crop: where the window goes: "fixed", at `crop_origin`; "brain", centred on the brain's
+            box; "auto", fixed where the grid is 240x240x155 and on the brain elsewhere.
+        resample: "none", or "1mm" to bring spacings more than 5 % off 1 mm to a grid of 1 mm
+            before all else; results go back to the case's own grid.
     """
 
     bias_correction: str = "n4"
@@ -38,10 +55,13 @@ class Recipe:
     crop_origin: tuple[int, int, int] = (48, 48, 5)
     crop_shape: tuple[int, int, int] = (144, 144, 144)
     image_dtype: str = "float16"
+    crop: str = "auto"
+    resample: str = "none"
 
     def __post_init__(self):
         for name, choices in (("bias_correction", BIAS_CORRECTIONS), ("bias_mask", BIAS_MASKS),
-                              ("image_dtype", IMAGE_DTYPES)):
+                              ("image_dtype", IMAGE_DTYPES), ("crop", CROPS),
+                              ("resample", RESAMPLES)):
             if getattr(self, name) not in choices:
                 raise InputError(f"recipe: {name} is {getattr(self, name)!r}; expected one of "
                                  f"{', '.join(choices)}")
@@ -68,26 +88,64 @@ class Recipe:
                              f"{sorted(known)}; use the version that wrote it")
         return cls(**value)
 
+    @property
+    def any_spacing(self):
+        """Whether it takes cases of any voxel spacing, for `nifti.read_case`."""
+        return self.resample == "1mm"
+
+    def grid_shape(self, raw):
+        """(X, Y, Z) of the LPS grid that a `cohort.nifti.RawCase` is processed on.
+
+        Raises:
+            CaseError: a 1 mm grid would hold more voxels than any head scan.
+        """
+        shape = raw.volumes.shape[:3]
+        if not self.any_spacing:
+            return shape
+        return resample.grid_shape(shape, raw.geometry.spacing_mm, raw.case_id)
+
     def correct(self, volumes):
-        """Bias-corrects every channel: float32 [X, Y, Z, C] to the same."""
+        """Bias-corrects every channel: float32 [X, Y, Z, C] on the grid to the same."""
         if self.bias_correction == "none":
             return volumes
         corrected = np.empty_like(volumes, np.float32)
-        find_mask = n4.get_mask if self.bias_mask == "get_mask" else n4.positive_mask
         # Matrix products round by the number of threads; with one, every caller gets equal bits.
         with threadpool_limits(1, "blas"):
             for channel in range(volumes.shape[-1]):
-                volume = volumes[..., channel]
+                # Channels lie interleaved: gathered once, each pass over one is some times faster.
+                volume = np.ascontiguousarray(volumes[..., channel])
+                mask = n4.get_mask(volume) if self.bias_mask == "get_mask" else None
                 corrected[..., channel] = n4.correct_bias_field(
-                    volume, find_mask(volume), engine=self.bias_correction)
+                    volume, mask, engine=self.bias_correction)
         return corrected
 
-    def network_input(self, volumes):
+    def is_fixed(self, shape):
+        """Whether the window of a grid of `shape` is the one at `crop_origin`."""
+        return self.crop == "fixed" or self.crop == "auto" and tuple(shape) == DOCUMENTED_GRID
+
+    def window(self, volumes, modalities):
+        """The first voxel (x, y, z) of the window; negative where it leaves the grid.
+
+        Args:
+            volumes: float32 [X, Y, Z, C] on the grid, bias-corrected or not: a bias field is
+                positive.
+            modalities: names of the channels. The brain is where the first of `REFERENCES` among
+                them is positive; where it nowhere is, the grid counts as brain.
+        """
+        shape = volumes.shape[:3]
+        if self.is_fixed(shape):
+            return self.crop_origin
+        reference = next(name for name in REFERENCES if name in modalities)
+        box = crop.bounding_box(volumes[..., modalities.index(reference)] >= POSITIVE)
+        return crop.centred(box, shape, self.crop_shape)
+
+    def network_input(self, volumes, origin):
         """Crops and normalises bias-corrected volumes, in `image_dtype`.
 
         Args:
             volumes: float32 [X, Y, Z, C], LPS order, any shape; the window is zero-padded where
                 it leaves the volume.
+            origin: (x, y, z) of the window's first voxel, as from `window`.
 
         Returns:
             [*crop_shape, C]; each channel has mean 0 and deviation 1, or is zero where it does
@@ -95,81 +153,33 @@ class Recipe:
         """
         image = np.empty((*self.crop_shape, volumes.shape[-1]), self.image_dtype)
         for channel in range(volumes.shape[-1]):
-            window = crop.crop(volumes[..., channel], self.crop_origin, self.crop_shape)
+            window = crop.crop(volumes[..., channel], origin, self.crop_shape)
             image[..., channel] = normalize.zscore(window)
         return image
 
-    def to_native(self, window, shape, fill=0):
-        """Undoes the crop: [*crop_shape, ...] to [*shape, ...] with `fill` outside."""
-        return crop.uncrop(window, self.crop_origin, shape, fill)
+    def to_grid(self, window, origin, shape, fill=0):
+        """Undoes the crop: [*crop_shape, ...] at `origin` to [*shape, ...], `fill` outside."""
+        return crop.uncrop(window, origin, shape, fill)
 
     def apply(self, raw):
-        """Runs the whole recipe on a `cohort.nifti.RawCase`; returns a `Preprocessed`.
+        """Runs the whole recipe on a `cohort.nifti.RawCase`; returns a `ledger.Preprocessed`.
 
         Raises:
-            CaseError: the window does not fit into the volume, or a label value is unknown.
+            CaseError: the fixed window does not fit into the grid, a label value is unknown, or a
+                1 mm grid would be too large.
         """
-        shape = raw.volumes.shape[:3]
-        if not crop.fits(shape, self.crop_origin, self.crop_shape):
+        shape = self.grid_shape(raw)
+        if self.is_fixed(shape) and not crop.fits(shape, self.crop_origin, self.crop_shape):
             window = ",".join(f"{first}:{first + size}" for first, size
                               in zip(self.crop_origin, self.crop_shape))
             raise CaseError(f"{raw.case_id}: the crop window {window} does not fit into its "
-                            f"{'x'.join(map(str, shape))} voxels; give a --crop_window that does")
+                            f"{'x'.join(map(str, shape))} voxels; give --crop=brain, or a "
+                            "--crop_window that does")
         scheme = spec.LABEL_SCHEMES[raw.label_scheme]
         # The mask comes first: an unknown label is cheaper to find than a bias field.
-        classes = None if raw.mask is None else masks.to_classes(raw.mask, scheme, raw.case_id)
-        image = self.network_input(self.correct(raw.volumes))
-        return Preprocessed.of(self, raw, image, classes)
-
-
-@dataclass(frozen=True)
-class Preprocessed:
-    """What a recipe makes of a case.
-
-    Attributes:
-        image: [*crop_shape, C] in the recipe's image dtype.
-        classes: uint8 [*crop_shape] canonical classes, or None for an unlabelled case.
-        outside_index: int32 [N, 3], LPS indices in the uncropped grid of tumour voxels that the
-            window cuts off, so that the truth never is.
-        outside_classes: uint8 [N], their classes.
-        brain_voxels, brain_voxels_lost: voxels where any modality is positive; those outside the
-            window.
-        class_voxels: voxels of each class in the uncropped mask; empty if unlabelled.
-        warnings: what a person should know of this case.
-    """
-
-    image: np.ndarray
-    classes: np.ndarray | None
-    outside_index: np.ndarray
-    outside_classes: np.ndarray
-    brain_voxels: int
-    brain_voxels_lost: int
-    class_voxels: tuple[int, ...]
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, recipe, raw, image, classes):
-        """Gathers the window of the mask and the ledger of what the crop cost."""
-        shape = raw.volumes.shape[:3]
-        outside = crop.outside(shape, recipe.crop_origin, recipe.crop_shape)
-        brain = (raw.volumes > 0).any(axis=-1)
-        index, window, class_voxels = np.zeros((0, 3), np.int32), None, ()
-        if classes is not None:
-            index = np.argwhere(outside & (classes > 0)).astype(np.int32)
-            window = crop.crop(classes, recipe.crop_origin, recipe.crop_shape)
-            count = spec.LABEL_SCHEMES[raw.label_scheme].classes
-            class_voxels = tuple(np.bincount(classes.ravel(), minlength=count).tolist())
-        flat = [name for channel, name in enumerate(raw.modalities)
-                if not image[..., channel].any()]
-        return cls(
-            image=image,
-            classes=window,
-            outside_index=index,
-            outside_classes=(np.zeros(0, np.uint8) if classes is None
-                             else classes[tuple(index.T)]),
-            brain_voxels=int(brain.sum()),
-            brain_voxels_lost=int((brain & outside).sum()),
-            class_voxels=class_voxels,
-            warnings=tuple(f"{name} does not vary within the crop; stored as zeros"
-                           for name in flat),
-        )
+        native = None if raw.mask is None else masks.to_classes(raw.mask, scheme, raw.case_id)
+        volumes = resample.volumes_to(shape, raw.volumes)
+        corrected = self.correct(volumes)
+        origin = self.window(corrected, raw.modalities)
+        return Preprocessed.of(volumes, native, scheme.classes, raw.modalities,
+                               self.network_input(corrected, origin), origin)

@@ -107,6 +107,19 @@ def test_an_early_stop_changes_the_field_a_little(volume):
     assert 0 < variation(early, full, mask) < 0.05
 
 
+@pytest.mark.parametrize("size", [1, 2, 500])
+@pytest.mark.parametrize("tolerance", [0, 1e-7, 1e-3, 0.3])
+def test_settled_is_the_coefficient_of_variation_below_the_tolerance(size, tolerance):
+    rng = np.random.default_rng(3)
+    found = set()
+    for scale in (0, *np.logspace(-9, 1, 200)):
+        ratio = np.exp(change := scale * rng.normal(size=size))
+        expected = bool(size == 1 or ratio.std(ddof=1) / ratio.mean() < tolerance)
+        assert n4._settled(change, tolerance) == (expected and tolerance > 0)
+        found.add(expected)
+    assert len(found) == 2 or size == 1 or not tolerance
+
+
 def test_basis_is_a_partition_of_unity_with_four_weights_a_voxel():
     weights = basis(11, spans=4)
     assert weights.shape == (11, 7)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -8,9 +9,11 @@ from brats_tfrecord.cohort.nifti import Geometry, RawCase
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess.normalize import zscore
 from brats_tfrecord.preprocess.recipe import Recipe
+from brats_tfrecord.preprocess.resample import classes_to, volumes_to
 
 SHAPE = (7, 8, 9)
-SMALL = Recipe(bias_correction="none", crop_origin=(1, 2, 3), crop_shape=(5, 4, 3))
+SMALL = Recipe(bias_correction="none", crop_origin=(1, 2, 3), crop_shape=(5, 4, 3), crop="fixed")
+BRAIN = Recipe(bias_correction="none", crop_shape=(5, 4, 3), crop="brain")
 
 
 def raw_case(mask=None, shape=SHAPE):
@@ -27,12 +30,13 @@ def test_zscore_over_all_voxels():
 
 
 def test_json_round_trip_in_full():
-    recipe = Recipe("ants", "get_mask", (1, 2, 3), (4, 5, 6), "float32")
+    recipe = Recipe("ants", "get_mask", (1, 2, 3), (4, 5, 6), "float32", "brain", "1mm")
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
     assert Recipe().crop_origin == (48, 48, 5) and Recipe().crop_shape == (144, 144, 144)
 
 
 @pytest.mark.parametrize("change", [{"bias_correction": "n5"}, {"image_dtype": "int8"},
+                                    {"crop": "head"}, {"resample": "2mm"},
                                     {"crop_shape": (4, 5)}, {"crop_shape": (0, 1, 1)}])
 def test_what_is_no_recipe_is_refused(change):
     with pytest.raises(InputError, match="expected"):
@@ -41,7 +45,7 @@ def test_what_is_no_recipe_is_refused(change):
 
 def test_another_versions_recipe_is_refused():
     with pytest.raises(InputError, match="use the version that wrote it"):
-        Recipe.from_json({**Recipe().to_json(), "resample": "1mm"})
+        Recipe.from_json({**Recipe().to_json(), "normalize": "brain"})
 
 
 def test_apply_crops_normalises_and_keeps_the_books():
@@ -62,7 +66,9 @@ def test_apply_crops_normalises_and_keeps_the_books():
     np.testing.assert_array_equal(done.outside_classes, [spec.ET, spec.ED])
     assert done.class_voxels == (7 * 8 * 9 - 5, 1, 2, 2)
     assert done.brain_voxels == 7 * 8 * 9 and done.brain_voxels_lost == 7 * 8 * 9 - 5 * 4 * 3
-    back = SMALL.to_native(done.classes, SHAPE)
+    assert done.crop_origin == (1, 2, 3) and done.grid_shape == SHAPE
+    assert done.native_classes is None
+    back = SMALL.to_grid(done.classes, done.crop_origin, SHAPE)
     inside = (slice(1, 6), slice(2, 6), slice(3, 6))
     np.testing.assert_array_equal(np.array([0, 1, 2, 4])[back][inside], mask[inside])
 
@@ -72,14 +78,136 @@ def test_a_flat_channel_is_zeros_and_a_warning():
     raw.volumes[..., 1] = 0
     done = SMALL.apply(raw)
     assert not done.image[..., 1].any()
-    assert done.warnings == ("t1ce does not vary within the crop; stored as zeros",)
+    assert done.warnings[0] == "t1ce does not vary within the crop; stored as zeros"
     assert done.classes is None and done.class_voxels == ()
 
 
 def test_a_window_that_does_not_fit_names_the_flag():
     with pytest.raises(CaseError, match="A_001: the crop window 48:192,48:192,5:149 does not fit "
-                                        "into its 7x8x9 voxels; .*--crop_window"):
-        Recipe(bias_correction="none").apply(raw_case())
+                                        "into its 7x8x9 voxels; give --crop=brain, or a "
+                                        "--crop_window that does"):
+        Recipe(bias_correction="none", crop="fixed").apply(raw_case())
+
+
+def brain_at(box, shape=SHAPE):
+    """A case whose FLAIR is positive in `box` alone; the other channels everywhere."""
+    raw = raw_case(shape=shape)
+    flair = raw.volumes[..., spec.MODALITIES.index("flair")]
+    kept = flair[box].copy()
+    flair[...] = 0
+    flair[box] = kept
+    return raw
+
+
+@pytest.mark.parametrize("box, origin", [
+    (np.s_[2:7, 3:6, 5:8], (2, 2, 5)),  # of (5, 3, 3) voxels: y has one to spare, before the box
+    (np.s_[0:2, 0:1, 8:9], (0, 0, 6)),  # shifted into the volume
+    (np.s_[0:0, 0:0, 0:0], (1, 2, 3)),  # FLAIR is empty: the middle of the volume
+])
+def test_the_window_is_centred_on_the_brain_of_flair(box, origin):
+    raw = brain_at(box)
+    assert BRAIN.window(raw.volumes, raw.modalities) == origin
+    done = BRAIN.apply(raw)
+    assert done.crop_origin == origin
+    inside = tuple(slice(first, first + size) for first, size in zip(origin, BRAIN.crop_shape))
+    np.testing.assert_array_equal(
+        done.image, SMALL.network_input(raw.volumes[inside], (0, 0, 0)))
+    three = [spec.MODALITIES.index(name) for name in ("t2", "flair", "t1")]
+    assert BRAIN.window(raw.volumes[..., three], ("t2", "flair", "t1")) == origin
+
+
+def test_without_flair_the_next_channel_is_the_reference():
+    raw = brain_at(np.s_[0:2, 0:2, 0:2])
+    raw.volumes[..., 1] = 0
+    raw.volumes[3:6, 3:6, 4:9, 1] = 5  # t1ce
+    assert BRAIN.window(raw.volumes[..., :3], ("t1", "t1ce", "t2")) == (2, 2, 5)
+
+
+def test_denormal_intensities_are_no_brain():
+    """TensorFlow reads them as zero, and both sides must see one box."""
+    raw = brain_at(np.s_[2:7, 3:6, 5:8])
+    raw.volumes[0, 0, 0, spec.MODALITIES.index("flair")] = 1e-40
+    assert BRAIN.window(raw.volumes, raw.modalities) == (2, 2, 5)
+
+
+def test_auto_is_fixed_on_the_documented_grid_alone():
+    raw = brain_at(np.s_[100:110, 20:30, 60:70], (240, 240, 155))
+    assert Recipe().window(raw.volumes, raw.modalities) == (48, 48, 5)
+    centred = (33, 0, 0)  # 105 - 72; 25 - 72 and 65 - 72 are shifted in
+    assert Recipe(crop="brain").window(raw.volumes, raw.modalities) == centred
+    cut = raw.volumes[:, :, :154]
+    assert Recipe().window(cut, raw.modalities) == centred
+    assert Recipe(crop="fixed").window(cut, raw.modalities) == (48, 48, 5)
+
+
+def test_a_window_larger_than_the_volume_holds_all_of_it():
+    mask = np.zeros(SHAPE, np.int16)
+    mask[0, 0, 0], mask[6, 7, 8], mask[3, 4, 5] = 1, 2, 4
+    recipe = Recipe(bias_correction="none", crop_shape=(12, 9, 10))  # auto
+    done = recipe.apply(raw_case(mask))
+    assert done.crop_origin == (-3, -1, -1)
+    assert done.image.shape == (12, 9, 10, 4)
+    assert done.brain_voxels_lost == 0 and not len(done.outside_index) and not done.warnings
+    back = recipe.to_grid(done.classes, done.crop_origin, done.grid_shape)
+    np.testing.assert_array_equal(np.array([0, 1, 2, 4])[back], mask)
+
+
+def test_losses_above_the_thresholds_are_warned_of():
+    mask = np.zeros((10, 10, 20), np.int16)
+    mask[:, :, 4:16] = 4
+    mask[0, 0, 0] = 1
+    raw = raw_case(mask, mask.shape)
+
+    def warnings_of(shape):
+        return Recipe(bias_correction="none", crop_origin=(0, 0, 0), crop_shape=shape,
+                      crop="fixed").apply(raw).warnings
+
+    assert warnings_of((10, 10, 18)) == ()  # 10 % of the brain, no tumour
+    assert [line[:47] for line in warnings_of((10, 10, 17))] == [
+        "the crop cuts off 15.0% of the brain (300 voxel"]
+    both = warnings_of((10, 10, 15))
+    assert both[0].startswith("the crop cuts off 25.0% of the brain")
+    assert both[1].startswith("the crop cuts off 8.3% of the tumour (100 voxels)")
+    mask[:, :, 4:16] = 0
+    mask[:, :, :10] = 4
+    mask[9, 9, 18] = 1  # one voxel of 1001 is under 0.1 %
+    assert warnings_of((10, 10, 18)) == ()
+
+
+def thick_case():
+    """Slices of 3 mm whose truth holds every label."""
+    shape = (12, 14, 5)
+    mask = np.zeros(shape, np.int16)
+    mask[2:5, 3:6, 1], mask[4:8, 4:9, 2], mask[6:9, 5:8, 3], mask[0, 0, 0] = 1, 2, 4, 2
+    raw = raw_case(mask, shape)
+    return dataclasses.replace(raw, geometry=Geometry(shape, np.diag([-1.0, -1, 3, 1])))
+
+
+def test_thick_slices_are_resampled_first_and_their_truth_is_kept():
+    recipe = Recipe(bias_correction="none", crop_shape=(8, 8, 12), resample="1mm")
+    raw = thick_case()
+    done = recipe.apply(raw)
+    assert done.grid_shape == recipe.grid_shape(raw) == (12, 14, 15)
+    on_grid = volumes_to((12, 14, 15), raw.volumes)
+    assert done.crop_origin == (2, 3, 1) == recipe.window(on_grid, raw.modalities)
+    np.testing.assert_array_equal(done.image, recipe.network_input(on_grid, (2, 3, 1)))
+    np.testing.assert_array_equal(np.array([0, 1, 2, 4])[done.native_classes], raw.mask)
+    grid_classes = classes_to((12, 14, 15), done.native_classes)
+    np.testing.assert_array_equal(done.classes, grid_classes[2:10, 3:11, 1:13])
+    assert set(np.unique(done.classes)) == {0, spec.NCR, spec.ED, spec.ET}
+    assert done.class_voxels == tuple(np.bincount(grid_classes.ravel()))
+    assert done.outside_index[0].tolist() == [0, 0, 0] and done.outside_classes[0] == spec.ED
+    assert done.brain_voxels == 12 * 14 * 15
+
+
+def test_without_resampling_the_grid_is_the_cases_own():
+    raw = thick_case()
+    assert SMALL.grid_shape(raw) == (12, 14, 5) and not SMALL.any_spacing
+    near = dataclasses.replace(raw, geometry=Geometry((12, 14, 5), np.diag([-1, -1, 1.04, 1])))
+    recipe = Recipe(bias_correction="none", crop_shape=(8, 8, 12), resample="1mm")
+    assert recipe.any_spacing
+    done = recipe.apply(near)
+    assert done.grid_shape == (12, 14, 5) and done.native_classes is None
 
 
 def test_correction_gives_the_same_bits_whatever_the_threads(small_cohort):
