@@ -58,26 +58,32 @@ class Recognised:
     ignored: tuple[str, ...]
 
 
-def load_case(case):
+def load_case(case, *, any_spacing=False):
     """Reads a case of a cohort, every modality it has, and its mask if there is one.
+
+    Args:
+        case: `cohort.layouts.Case`.
+        any_spacing: whether the model's recipe takes voxels of other sizes than 1 mm.
 
     Raises:
         CaseError: as `nifti.read_case`, or a label value that the case's scheme does not know.
     """
     started = time.monotonic()
-    raw = nifti.read_case(case, [name for name in spec.MODALITIES if name in case.images])
+    names = [name for name in spec.MODALITIES if name in case.images]
+    raw = nifti.read_case(case, names, any_spacing=any_spacing)
     truth = None
     if raw.mask is not None:
         truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], raw.case_id)
     return LoadedCase(raw, truth, _digest(case), time.monotonic() - started)
 
 
-def load_uploads(uploads, needed):
+def load_uploads(uploads, needed, *, any_spacing=False):
     """Reads uploaded files as one case.
 
     Args:
         uploads: sequence of (name, bytes-like), in any order.
         needed: names of the modalities that must be among them.
+        any_spacing: as in `load_case`.
 
     Raises:
         InputError: files of two cases, two files for one modality, or a needed one is missing.
@@ -100,7 +106,7 @@ def load_uploads(uploads, needed):
             names[path] = name
         try:
             [case] = layouts.find_cases(folder)
-            loaded = load_case(case)
+            loaded = load_case(case, any_spacing=any_spacing)
         except InputError as error:
             raise type(error)(_with_names(str(error), names, recognised.case_id)) from error
     raw = dataclasses.replace(loaded.raw, case_id=recognised.case_id,

@@ -7,7 +7,9 @@ Usage:
 Flags:
     --model      folder of an exported SavedModel (required; a SavedModel is code: load only
                  what you trust).
-    --cases_dir  folder of cases in BraTS layout to choose from; without it, upload files.
+    --cases_dir  folder of cases in a BraTS or MSD layout to choose from; without it, upload files.
+    --label_scheme  what the masks of --cases_dir hold, where names do not tell: brats2020,
+                 brats2023, brats2024 or msd.
 
 The server listens on this machine alone (`app/.streamlit/config.toml`).
 """
@@ -24,6 +26,7 @@ import panels
 import render
 import streamlit as st
 
+from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import InputError
 
@@ -60,7 +63,7 @@ def main():
         st.caption("Research software, not a medical device: not for diagnosis or treatment. "
                    "Radiological convention: the patient's right is on the left of the picture.")
         with st.sidebar:
-            scene = choose_case(options.cases_dir, segmenter.modalities)
+            scene = choose_case(options, segmenter)
         if scene is None:
             st.session_state.pop("shown", None)
             st.info("Choose a case in the sidebar to see its images, then press **Segment**. "
@@ -79,6 +82,7 @@ def parse_arguments(arguments):
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model", required=True)
     parser.add_argument("--cases_dir")
+    parser.add_argument("--label_scheme", default="auto", choices=("auto", *spec.LABEL_SCHEMES))
 
     def refuse(message):
         raise InputError(f"{message}; start the viewer as: streamlit run app/viewer.py -- "
@@ -113,29 +117,31 @@ def pool():
 
 
 @st.cache_data(show_spinner=False, ttl=60)
-def list_cases(cases_dir):
+def list_cases(cases_dir, label_scheme):
     """The cohort's cases; looked for again after a minute."""
-    return layouts.find_cases(cases_dir)
+    return layouts.find_cases(cases_dir, label_scheme=label_scheme)
 
 
-def choose_case(cases_dir, needed):
+def choose_case(options, segmenter):
     """Asks for a case; returns its `panels.Scene`, or None as long as there is none."""
     source = "Upload"
-    if cases_dir:
+    if options.cases_dir:
         source = st.segmented_control("Case", ["Folder", "Upload"], default="Folder",
                                       required=True, width="stretch", key="source")
     if source == "Folder":
-        cases = {case.case_id: case for case in list_cases(cases_dir)}
+        cases = {case.case_id: case for case in list_cases(
+            options.cases_dir, options.label_scheme)}
         case_id = st.selectbox("Case from the folder", list(cases), index=None, key="case",
                                placeholder=f"Choose one of {len(cases)}",
                                label_visibility="collapsed")
         if case_id is None:
             return None
-        return prepared(("folder", case_id), lambda: intake.load_case(cases[case_id]))
-    return uploaded_case(needed)
+        return prepared(("folder", case_id), lambda: intake.load_case(
+            cases[case_id], any_spacing=segmenter.recipe.any_spacing))
+    return uploaded_case(segmenter.modalities, segmenter.recipe.any_spacing)
 
 
-def uploaded_case(needed):
+def uploaded_case(needed, any_spacing):
     """Takes files, says what was recognised, returns the `panels.Scene` once nothing is missing."""
     uploads = st.file_uploader(
         f"Files ending in {', '.join('_' + name for name in needed)} (.nii or .nii.gz); "
@@ -148,7 +154,8 @@ def uploaded_case(needed):
     st.caption("  \n".join(messages.plain(line) for line in (found, *ignored)))
     return prepared(
         ("upload", *(upload.file_id for upload in uploads)),
-        lambda: intake.load_uploads([(file.name, file.getbuffer()) for file in uploads], needed),
+        lambda: intake.load_uploads([(file.name, file.getbuffer()) for file in uploads], needed,
+                                    any_spacing=any_spacing),
     )
 
 

@@ -44,7 +44,9 @@ def test_the_saved_model_is_the_trained_network_in_float32(model_dir, tiny_model
     network.set_weights(result.weights)
     raw = nifti.read_case(layouts.find_cases(small_cohort)[0], result.modalities)
     recipe = result.manifest.recipe
-    image = recipe.network_input(recipe.correct(raw.volumes)).astype(np.float32)[None]
+    volumes = recipe.correct(raw.volumes)
+    origin = recipe.window(volumes, raw.modalities)
+    image = recipe.network_input(volumes, origin).astype(np.float32)[None]
     signature = tf.saved_model.load(str(tiny_model)).signatures["serving_default"]
     found = signature(image=tf.constant(image))["probabilities"].numpy()
     assert np.abs(found - network(image).numpy()).max() <= 1e-5

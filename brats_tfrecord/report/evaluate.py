@@ -34,7 +34,7 @@ def evaluate(options):
     if options.data_dir is not None:
         count, cases = subjects.from_dataset(options.data_dir, options.fold or "0", segmenter)
     else:
-        count, cases = subjects.from_files(options.input_dir, segmenter)
+        count, cases = subjects.from_files(options, segmenter)
     root = Path(options.output_dir)
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")

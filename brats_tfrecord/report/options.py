@@ -3,11 +3,15 @@
 import dataclasses
 from dataclasses import dataclass
 
+from brats_tfrecord import spec
+from brats_tfrecord.cohort.layouts import LAYOUTS
+from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
 
 
-def _option(default, help_text):
-    return dataclasses.field(default=default, metadata={"help": help_text})
+def _option(default, help_text, choices=None):
+    metadata = {"help": help_text} | ({"choices": choices} if choices else {})
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,18 @@ class EvaluateOptions:
     input_dir: str | None = _option(
         None, "Cohort of NIfTI cases, to evaluate them from the files up."
     )
+    layout: str = _option(
+        "auto", "How the files of --input_dir are named. auto: told by the names.",
+        ("auto", *LAYOUTS),
+    )
+    label_scheme: str = _option(
+        "auto", "What the masks of --input_dir hold. auto: told by the release's names.",
+        ("auto", *spec.LABEL_SCHEMES),
+    )
+    bare_mask_affine: str = _option(
+        "refuse", "A mask of --input_dir whose affine says nothing over images whose affine does. "
+        "ignore: it lies voxel for voxel as the images do.", BARE_MASK_AFFINES,
+    )
     write_segmentations: bool = _option(
         False,
         "Also write OUTPUT_DIR/segmentations/CASE.nii.gz with the case's own geometry and label "
@@ -50,6 +66,11 @@ class EvaluateOptions:
         if self.fold is not None and self.data_dir is None:
             raise InputError(f"--fold={self.fold}: goes with --data_dir; an --input_dir is "
                              "evaluated whole")
+        for name, default in (("layout", "auto"), ("label_scheme", "auto"),
+                              ("bare_mask_affine", "refuse")):
+            if getattr(self, name) != default and self.input_dir is None:
+                raise InputError(f"--{name}={getattr(self, name)}: goes with --input_dir; a "
+                                 "dataset has been read already")
         if self.threshold_baselines and self.input_dir is None:
             raise InputError("--threshold_baselines: goes with --input_dir; a dataset keeps no "
                              "raw intensities")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess import masks
+from brats_tfrecord.preprocess import masks, resample
 from brats_tfrecord.records import example, manifest
 from brats_tfrecord.serving.predict import Segmentation
 
@@ -42,12 +42,14 @@ class Subject:
     examine: Callable[[], Examined]
 
 
-def from_files(root, segmenter):
-    """(number of cases, their `Subject`s) of the cohort in `root`."""
-    cases = layouts.find_cases(root)
+def from_files(options, segmenter):
+    """(number of cases, their `Subject`s) of the cohort of `EvaluateOptions`."""
+    cases = layouts.find_cases(options.input_dir, options.layout, options.label_scheme)
+    how_to_read = {"any_spacing": segmenter.recipe.any_spacing,
+                   "bare_mask_affine": options.bare_mask_affine}
     return len(cases), (
         Subject(case.case_id, case.patient_id, case.grade,
-                lambda case=case: _examine_files(case, segmenter)) for case in cases)
+                lambda case=case: _examine_files(case, segmenter, how_to_read)) for case in cases)
 
 
 def from_dataset(root, fold, segmenter):
@@ -77,9 +79,9 @@ def from_dataset(root, fold, segmenter):
     return count, _subjects_of_shards(dataset, folds, segmenter)
 
 
-def _examine_files(case, segmenter):
+def _examine_files(case, segmenter, how_to_read):
     names = list(dict.fromkeys([*segmenter.modalities, *(n for n in SHOWN if n in case.images)]))
-    raw = nifti.read_case(case, names)
+    raw = nifti.read_case(case, names, **how_to_read)
     truth = None
     if raw.mask is not None:
         truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], raw.case_id)
@@ -118,5 +120,6 @@ def _examine_record(stored, segmenter):
         window = stored.image[..., stored.modalities.index(name)].astype(np.float32)
         # The window's first corner lies outside the head: what zero became when it was normalised.
         shifted = np.maximum(window - window[0, 0, 0], 0)
-        volumes[name] = segmenter.recipe.to_native(shifted, stored.geometry.lps_shape)
+        whole = segmenter.recipe.to_grid(shifted, stored.crop_origin, stored.grid_shape)
+        volumes[name] = resample.volumes_to(stored.geometry.lps_shape, whole[..., None])[..., 0]
     return Examined(segmenter.segment_stored(stored), stored.native_classes(), volumes)

@@ -10,16 +10,17 @@ import tensorflow as tf
 
 from brats_tfrecord import files
 from brats_tfrecord.serving import card as cards
-from brats_tfrecord.serving import windows
+from brats_tfrecord.serving import recipe_graph, windows
 
 
 def export_saved_model(network, card, path):
     """Exports `network` with both signatures of contract 2.
 
     `serving_default`: `image` float32 [B, X, Y, Z, C], preprocessed -> `probabilities` float32
-    [B, X, Y, Z, K]. `segment`: `volume` float32 [X, Y, Z, C], bias-corrected, LPS order, any
-    shape -> `labels` uint8 [X, Y, Z] in the label scheme's own values and `probabilities` float32
-    [X, Y, Z, K]; outside the crop window the background has probability 1.
+    [B, X, Y, Z, K]. `segment`: `volume` float32 [X, Y, Z, C], resampled as the recipe says and
+    bias-corrected, LPS order, any shape -> `labels` uint8 [X, Y, Z] in the label scheme's own
+    values and `probabilities` float32 [X, Y, Z, K]; outside the crop window the background has
+    probability 1.
 
     Args:
         network: float32 Keras model with None as spatial extents.
@@ -62,65 +63,23 @@ class _Served(tf.Module):
         @tf.function(autograph=False, input_signature=[
             tf.TensorSpec([None, None, None, channels], tf.float32, "volume")])
         def segment(volume):
-            image = network_input(volume, card.recipe)
+            origin = recipe_graph.window(volume, card.recipe, card.modalities)
+            image = recipe_graph.network_input(volume, origin, card.recipe)
             probabilities = probabilities_of(image[None])[0]
             classes = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
             labels = tf.gather(tf.constant(card.scheme.values, tf.uint8), classes)
-            shape = tf.shape(volume)[:3]
-            labels = _to_native(labels[..., None], card.recipe, shape, card.scheme.values[0])
-            background = _to_native(probabilities[..., :1], card.recipe, shape, 1)
-            others = _to_native(probabilities[..., 1:], card.recipe, shape, 0)
+
+            def to_grid(cut, fill):
+                return recipe_graph.to_grid(cut, origin, tf.shape(volume)[:3], fill)
+
+            labels = to_grid(labels[..., None], card.scheme.values[0])
+            background = to_grid(probabilities[..., :1], 1)
+            others = to_grid(probabilities[..., 1:], 0)
             return {"labels": labels[..., 0],
                     "probabilities": tf.concat([background, others], axis=-1)}
 
         self.predict = predict
         self.segment = segment
-
-
-def network_input(volume, recipe):
-    """`Recipe.network_input` in a graph: the same crop, statistics and image dtype.
-
-    Args:
-        volume: float32 [X, Y, Z, C], any shape.
-        recipe: `Recipe`.
-
-    Returns:
-        float32 [*crop_shape, C], bit-equal to the stored image.
-    """
-    before, low, size, _ = _overlap(recipe, tf.shape(volume)[:3])
-    after = tf.constant(recipe.crop_shape) - before - size
-    window = tf.slice(volume, tf.pad(low, [[0, 1]]), tf.concat([size, [-1]], 0))
-    window = tf.cast(_pad(window, before, after, 0), tf.float64)
-    centred = window - _rounded(tf.reduce_mean(window, axis=(0, 1, 2)))
-    deviation = _rounded(tf.sqrt(tf.reduce_mean(tf.square(centred), axis=(0, 1, 2))))
-    image = tf.cast(tf.math.divide_no_nan(centred, deviation), tf.float32)
-    image = tf.ensure_shape(image, [*recipe.crop_shape, None])
-    return tf.cast(tf.cast(image, recipe.image_dtype), tf.float32)
-
-
-def _rounded(statistic):
-    """To float32 and back: see `preprocess.normalize.zscore`."""
-    return tf.cast(tf.cast(statistic, tf.float32), tf.float64)
-
-
-def _to_native(window, recipe, shape, fill):
-    """`Recipe.to_native` in a graph: [*crop_shape, C] to [*shape, C]."""
-    before, low, size, shape = _overlap(recipe, shape)
-    inside = tf.slice(window, tf.pad(before, [[0, 1]]), tf.concat([size, [-1]], 0))
-    return _pad(inside, low, shape - low - size, fill)
-
-
-def _overlap(recipe, shape):
-    """Where window and volume overlap: offset in the window, offset in the volume, size, shape."""
-    origin = tf.constant(recipe.crop_origin)
-    low = tf.clip_by_value(origin, 0, shape)
-    high = tf.clip_by_value(origin + tf.constant(recipe.crop_shape), low, shape)
-    return low - origin, low, high - low, shape
-
-
-def _pad(tensor, before, after, fill):
-    paddings = tf.pad(tf.stack([before, after], axis=1), [[0, 1], [0, 0]])
-    return tf.pad(tensor, paddings, constant_values=tf.cast(fill, tensor.dtype))
 
 
 def _replace_folder(path, temporary):

@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from brats_tfrecord.cohort import nifti
 from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess import masks
+from brats_tfrecord.preprocess import masks, resample
 from brats_tfrecord.serving import card as cards
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The segmentation of a whole case, in LPS order; `write` puts it into the case's own.
+    """The segmentation of a whole case on its own grid, in LPS order; `write` undoes that too.
 
     Attributes:
         case_id: of the case.
@@ -77,7 +77,8 @@ class Segmenter:
         """Reads and segments a `cohort.layouts.Case`; see `segment_raw`."""
         _tell(progress, "reading")
         started = time.perf_counter()
-        raw = nifti.read_case(case, self.modalities, with_mask=False)
+        raw = nifti.read_case(case, self.modalities, with_mask=False,
+                              any_spacing=self.recipe.any_spacing)
         return self.segment_raw(raw, progress, reading=time.perf_counter() - started)
 
     def segment_raw(self, raw, progress=None, reading=None):
@@ -85,14 +86,16 @@ class Segmenter:
 
         Args:
             raw: `cohort.nifti.RawCase`; its channels are found by name.
-            progress: called with "bias correction" and "network" as each begins.
+            progress: called with "bias correction" (to a grid of 1 mm before it, where the
+                recipe says so), "network", and then "resampling" (back) as each begins.
             reading: seconds that reading took, for the result's ledger.
 
         Returns:
             `Segmentation`.
 
         Raises:
-            CaseError: a modality that the model needs is missing.
+            CaseError: a modality that the model needs is missing, or a 1 mm grid of the case
+                would be too large.
         """
         missing = [name for name in self.modalities if name not in raw.modalities]
         if missing:
@@ -100,14 +103,13 @@ class Segmenter:
                             f"{', '.join(self.modalities)}")
         seconds = {} if reading is None else {"reading": reading}
         channels = [raw.modalities.index(name) for name in self.modalities]
-        corrected = _timed(seconds, progress, "bias correction",
-                           lambda: self.recipe.correct(raw.volumes[..., channels]))
+        shape = self.recipe.grid_shape(raw)
+        corrected = _timed(seconds, progress, "bias correction", lambda: self.recipe.correct(
+            resample.volumes_to(shape, raw.volumes[..., channels])))
         result = _timed(seconds, progress, "network",
                         lambda: self._run(self._segment, volume=corrected))
-        labels = result["labels"]
-        return Segmentation(raw.case_id, labels,
-                            masks.to_classes(labels, self.scheme, raw.case_id),
-                            result["probabilities"], raw.geometry, seconds)
+        classes = masks.to_classes(result["labels"], self.scheme, raw.case_id)
+        return self._native(raw, classes, result["probabilities"], seconds, progress)
 
     def segment_stored(self, stored):
         """Segments a record's preprocessed image; the same result as from its raw case.
@@ -124,12 +126,21 @@ class Segmenter:
         result = _timed(seconds, None, "network",
                         lambda: self._run(self._predict, image=image[None]))
         window = result["probabilities"][0]
-        shape = stored.geometry.lps_shape
-        classes = self.recipe.to_native(window.argmax(axis=-1).astype(np.uint8), shape)
-        probabilities = self.recipe.to_native(window, shape)
-        probabilities[..., 0] = self.recipe.to_native(window[..., 0], shape, fill=1)
-        return Segmentation(stored.case_id, masks.to_file_values(classes, self.scheme), classes,
-                            probabilities, stored.geometry, seconds)
+        place = stored.crop_origin, stored.grid_shape
+        classes = self.recipe.to_grid(window.argmax(axis=-1).astype(np.uint8), *place)
+        probabilities = self.recipe.to_grid(window, *place)
+        probabilities[..., 0] = self.recipe.to_grid(window[..., 0], *place, fill=1)
+        return self._native(stored, classes, probabilities, seconds)
+
+    def _native(self, case, classes, probabilities, seconds, progress=None):
+        """The `Segmentation` on the case's own grid, from its classes on the recipe's."""
+        shape = case.geometry.lps_shape
+        if classes.shape != shape:
+            probabilities = _timed(seconds, progress, "resampling",
+                                   lambda: resample.volumes_to(shape, probabilities))
+            classes = probabilities.argmax(axis=-1).astype(np.uint8)
+        return Segmentation(case.case_id, masks.to_file_values(classes, self.scheme), classes,
+                            probabilities, case.geometry, seconds)
 
     @staticmethod
     def _run(signature, **inputs):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brats_tfrecord.cohort import layouts
-from brats_tfrecord.errors import InputError
+from brats_tfrecord.errors import CaseError, InputError
 
 SHAPE = (6, 7, 8)
 NEEDED = ("flair", "t1ce", "t2")
@@ -125,3 +125,12 @@ def test_cohort_case_is_read_with_what_it_has(tmp_path):
     assert loaded.raw.modalities == ("t1", "flair")
     assert loaded.truth is None
     assert loaded.seconds > 0
+
+
+def test_thick_slices_are_for_models_that_resample():
+    thick = nibabel.Nifti1Image(np.full(SHAPE, 5, np.int16), np.diag([1.0, 1, 3, 1])).to_bytes()
+    uploads = [(f"my_{name}.nii", thick) for name in NEEDED]
+    with pytest.raises(CaseError, match=r"my_t1ce\.nii: voxels measure 1 x 1 x 3 mm"):
+        intake.load_uploads(uploads, NEEDED[:1])
+    loaded = intake.load_uploads(uploads, NEEDED, any_spacing=True)
+    assert loaded.raw.geometry.spacing_mm == (1, 1, 3) and loaded.raw.volumes.shape[:3] == SHAPE
