@@ -21,7 +21,7 @@ help:
 $(READY): setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 12) else "$(PYTHON) is %d.%d; TensorFlow 2.15 needs 3.10 or 3.11: make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
 	@touch $@
 
 # Every stage is made once; remove its folder (or `make clean`) to make it again.

@@ -19,3 +19,18 @@ class TrainingDiverged(RuntimeError):
     """Training met a loss that is not finite."""
 
     exit_code = 3
+
+
+class Stopped(RuntimeError):
+    """Work that was stopped from outside and can go on: run the same command again.
+
+    Attributes:
+        exit_code: 75 by default (EX_TEMPFAIL of sysexits.h, which SLURM scripts requeue on).
+    """
+
+    def __init__(self, message, exit_code=75):
+        super().__init__(message, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self):
+        return self.args[0]

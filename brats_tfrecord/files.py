@@ -12,19 +12,21 @@ from brats_tfrecord.errors import InputError
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, durable=True):
     """Yields a temporary path beside `path`, moved onto it when the block ends well.
 
     The temporary name is unique, so writers never share one; on an error it is removed and
-    `path` stays as it was. The bytes reach the disk before the name does.
+    `path` stays as it was. The bytes reach the disk before the name does, unless `durable` is
+    false: then only a power cut can leave a file that is not whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

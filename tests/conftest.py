@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_cohorts import write_tiny_case
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -43,7 +44,7 @@ def small_dataset(run_tool, small_cohort, tmp_path_factory):
     root = tmp_path_factory.mktemp("dataset")
     done = run_tool("convert_to_tfrecord.py", f"--input_dir={small_cohort}",
                     f"--output_dir={root}", "--folds=2", "--cases_per_shard=1", "--jobs=2",
-                    f"--crop_window={WINDOW}", "--write_nifti")
+                    "--crop=fixed", f"--crop_window={WINDOW}", "--write_nifti")
     assert done.stdout.splitlines()[-1] == "Successfully processed 5/5 patients"
     return root
 
@@ -63,6 +64,15 @@ def model_dir(run_tool, small_dataset, tmp_path_factory):
 def tiny_model(model_dir):
     """Its SavedModel."""
     return model_dir / "saved_model"
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tmp_path_factory):
+    """Folder of twelve labelled cases of 24x20x16 voxels."""
+    root = tmp_path_factory.mktemp("tiny")
+    for index in range(1, 13):
+        write_tiny_case(root, index)
+    return root
 
 
 @pytest.fixture(scope="session")

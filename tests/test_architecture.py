@@ -12,7 +12,7 @@ ROOMS = ("errors", "spec", "files", "metrics", "cohort", "preprocess", "records"
 FORBIDDEN = {("serving", "training"), ("report", "training")}
 DOORS = {
     "tensorflow_addons": {"training/optimizers.py"},
-    "joblib": {"records/convert.py"},
+    "joblib": {"records/pool.py"},
     "ants": {"preprocess/n4.py"},
     "streamlit": set(),
 }

@@ -1,7 +1,8 @@
 """From an options dataclass to a command line: flags, help, errors, exit codes.
 
 Exit codes, the same for every tool: 0 done; 1 finished, but some cases failed; 2 bad flags or
-input, nothing written; 3 training diverged; 70 a bug of ours; 130 interrupted.
+input, nothing written; 3 training diverged; 70 a bug of ours; 75 stopped, run it again to go on;
+130 interrupted.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import flags  # noqa: E402
 
-from brats_tfrecord.errors import InputError, TrainingDiverged  # noqa: E402
+from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged  # noqa: E402
 
 
 def run(main, options_class):
@@ -39,7 +40,7 @@ def _run(main, options_class, argv):
             print(usage(sys.modules[main.__module__].__doc__, options_class), flush=True)
             return 0
         return main(parse(options_class, argv))
-    except (InputError, TrainingDiverged) as error:
+    except (InputError, Stopped, TrainingDiverged) as error:
         print(f"{tool}: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:

@@ -1,217 +1,237 @@
-"""Converts a cohort into a dataset: joblib over cases, shards by concatenation.
+"""Converts a cohort into a dataset, and takes up again what an earlier run was stopped in.
 
-The unit of work is a case. A worker turns one case into a one-record TFRecord file; a shard is the
-concatenation of its cases' files in fixed order, so that jobs and order never change a byte.
+The unit of work is a case: a worker turns one case into one framed record in the work folder; a
+shard is the concatenation of its cases' records in fixed order. So jobs, backend and interruptions
+never change a byte.
 """
 
 import contextlib
-import json
+import dataclasses
+import hashlib
+import math
 import os
 import shutil
-import traceback
-from dataclasses import dataclass, field
+import signal
 from importlib import metadata
 from pathlib import Path
 
-import joblib
-from threadpoolctl import threadpool_limits
+import numpy as np
 from tqdm import tqdm
 
 from brats_tfrecord import __version__, files, spec
-from brats_tfrecord.cohort import layouts, nifti, survey
-from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess.recipe import BIAS_CORRECTIONS, BIAS_MASKS, IMAGE_DTYPES, Recipe
-from brats_tfrecord.records import manifest, shards
-from brats_tfrecord.records.processed import write_processed
-
-WORK_FOLDER = ".converting"
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """What to convert, and how; every field is a flag of convert_to_tfrecord.py."""
-
-    input_dir: str = field(metadata={
-        "help": "Folder of the cohort: BraTS 2018-2020 case folders, at any depth."})
-    output_dir: str = field(metadata={"help": "Folder of the dataset; made if missing."})
-    jobs: int = field(default=-1, metadata={
-        "help": "Worker processes; -1 is one a core. Each takes one core and about 1 GB."})
-    folds: int = field(default=5, metadata={
-        "help": "Folds for cross-validation, dealt by patient; --validation_fold=0 of train.py "
-                "then is the classic 80/20 split."})
-    cases_per_shard: int = field(default=4, metadata={
-        "help": "The most cases in one TFRecord file."})
-    bias_correction: str = field(default="n4", metadata={
-        "choices": BIAS_CORRECTIONS,
-        "help": "n4: our own N4, the same field as ANTs in a fraction of the time. ants: ANTsPy "
-                "itself, the documented recipe, minutes a case. none: leave intensities."})
-    bias_mask: str = field(default="auto", metadata={
-        "choices": ("auto", *BIAS_MASKS),
-        "help": "Voxels that take part in the bias correction: the positive ones, or ANTs' "
-                "get_mask of each volume. auto: get_mask for ants, positive otherwise."})
-    crop_window: str = field(default="48:192,48:192,5:149", metadata={
-        "help": "Window of voxels kept, x,y,z in LPS order; the default is the documented crop of "
-                "240x240x155 to 144x144x144."})
-    image_dtype: str = field(default="float16", metadata={
-        "choices": IMAGE_DTYPES, "help": "How normalised images are stored."})
-    write_nifti: bool = field(default=False, metadata={
-        "help": "Also save the processed images and one-hot masks as NIfTI, under "
-                "OUTPUT_DIR/processed_images and OUTPUT_DIR/processed_masks."})
-    seed: int = field(default=0, metadata={"help": "Decides which patients share a fold."})
-
-    def __post_init__(self):
-        if self.jobs == 0:
-            raise InputError("--jobs=0: expected the number of worker processes, or -1 for one a "
-                             "core")
-
-    def recipe(self):
-        """The `Recipe` that the flags ask for; raises InputError naming the flag."""
-        mask = self.bias_mask
-        if mask == "auto":
-            mask = "get_mask" if self.bias_correction == "ants" else "positive"
-        origin, shape = _parse_window(self.crop_window)
-        return Recipe(self.bias_correction, mask, origin, shape, self.image_dtype)
+from brats_tfrecord.cohort import layouts, survey
+from brats_tfrecord.errors import InputError, Stopped
+from brats_tfrecord.records import earlier, manifest, shards, work_folder
+from brats_tfrecord.records.pool import WorkerKilled, open_pool
+from brats_tfrecord.records.task import (
+    DISK_FULL,
+    CaseTask,
+    Settings,
+    convert_case,
+    killed_outcome,
+)
 
 
 def convert(options):
-    """Converts the cohort of `options.input_dir`.
+    """Converts the cohort of `options.input_dir`, or finishes a conversion that was stopped.
 
     Prints what the cohort holds, a progress bar, each failed case with its reason, what the crop
-    cost, and `Successfully processed k/n patients`.
-
-    Returns:
-        the `manifest.Manifest` of the finished dataset; `failures` names the cases left out.
-
-    Raises:
-        InputError: no dataset was written: no cohort, no usable case, folds that do not work, or
-            an output folder that holds a finished dataset.
-    """
-    recipe = options.recipe()
-    cases = {case.case_id: case for case in layouts.find_cases(options.input_dir)}
-    scheme = _common_scheme(cases.values())
-    plans = _plan(cases.values(), options)
-    root = Path(options.output_dir)
-    _check_output(root)
-    print(*survey.survey(options.input_dir, list(cases.values())), sep="\n", flush=True)
-    files.require_writable("--output_dir", root)
-    _clear(root)
-    work = root / WORK_FOLDER
-    work.mkdir()
-    try:
-        _convert_shards(plans, cases, recipe, options, root, work)
-        _refuse_empty(root, plans)
-        result = manifest.write(root, plans, recipe, scheme, options.folds, options.seed,
-                                _versions(recipe))
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    _print_ledger(result)
-    print(f"Successfully processed {len(result.cases)}/{len(cases)} patients")
-    return result
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a worker reports of a case: a row, or the reason why there is none."""
-
-    case_id: str
-    row: manifest.CaseRow | None
-    reason: str | None
-
-
-def convert_case(case, recipe, target, fold, shard, processed_root=None):
-    """Turns one case into the one-record TFRecord file `target`; runs in a worker.
+    cost, and `Successfully processed k/n patients`. A finished dataset is kept as it is, but for
+    cases that failed or whose files changed: those are tried again.
 
     Args:
-        case: `layouts.Case`.
-        recipe: `Recipe`.
-        target: the file to write, whole or not at all.
-        fold, shard: where the record will end up, for the manifest.
-        processed_root: also save processed NIfTI files below this folder.
+        options: `records.options.ConvertOptions`.
 
     Returns:
-        an `_Outcome`; a case that fails is reported, never raised.
+        the `manifest.Ledger` of the finished dataset; `failures` names the cases left out.
+
+    Raises:
+        InputError: nothing was written: no cohort, no usable case, folds that do not work, or an
+            output folder that holds another dataset.
+        Stopped: interrupted, told to stop, or the disk is full; what is done is kept.
     """
+    cohort = layouts.find_cohort(os.path.abspath(options.input_dir), options.layout,
+                                 options.label_scheme)
+    cases = {case.case_id: case for case in cohort.cases}
+    plans = _plan(cohort.cases, options)
+    root = Path(os.path.abspath(options.output_dir))
+    recipe = options.recipe()
+    head = manifest.Head(recipe, cohort.layout, options.how_to_read(),
+                         spec.LABEL_SCHEMES[cohort.label_scheme], options.folds, options.seed,
+                         _versions(recipe))
+    earlier.check_finished(root, plans, head)
+    print(*survey.summary(cohort), sep="\n", flush=True)
+    files.require_writable("--output_dir", root)
+    with work_folder.locked(root) as work:
+        settings = Settings(recipe, head.how_to_read, head.versions, work.path,
+                            root if options.write_nifti else None)
+        conversion = _Conversion(root, work, plans, cases, settings, cohort.root)
+        with _stoppable(conversion):
+            with open_pool(options.workers()) as run:
+                conversion.run(run, options.workers())
+            ledger = conversion.finish(head)
+        work_folder.remove(work)
+    _print_ledger(ledger, len(cases))
+    return ledger
+
+
+class _Conversion:
+    """A conversion under way: what is planned, what is done, what waits for its shard."""
+
+    def __init__(self, root, work, plans, cases, settings, input_dir):
+        self.root, self.total, self.done = root, len(cases), 0
+        self._work, self._plans, self._cases, self._settings = work, plans, cases, settings
+        # Reasons name files as the user gave them; a dataset knows no paths outside itself.
+        self._prefix = f"{input_dir}{os.sep}"
+        self._said, self._first_reason, self._successes = set(), None, 0
+
+    def run(self, run, workers):
+        """Converts whatever no earlier run has left whole, and seals shard by shard."""
+        kept = earlier.keep(self.root, self._plans, self._cases, self._settings, run)
+        todo = [plan for plan in self._plans if plan.name not in kept]
+        plan_of = {case_id: plan for plan in todo for case_id in plan.case_ids}
+        waiting = {plan.name: {} for plan in todo}
+        self.done = self._successes = self.total - len(plan_of)
+        tasks = {case_id: CaseTask(self._cases[case_id], self._settings) for case_id in plan_of}
+        outcomes = _outcomes(run, tasks, self._work, workers)
+        with contextlib.closing(outcomes), tqdm(
+                total=self.total, initial=self.done, unit="case", desc="converting",
+                dynamic_ncols=True) as progress:
+            for outcome in outcomes:
+                self._tell(outcome)
+                progress.update()
+                plan = plan_of.pop(outcome.case_id)
+                waiting[plan.name][outcome.case_id] = outcome
+                if len(waiting[plan.name]) == len(plan.case_ids):
+                    self._seal(plan, waiting.pop(plan.name))
+
+    def finish(self, head):
+        """Writes the manifest; a dataset without one record is none, and goes."""
+        if self._successes:
+            return manifest.write(self.root, self._plans, head)
+        for plan in self._plans:
+            (self.root / plan.sidecar).unlink()
+            (self.root / plan.name).unlink()
+        work_folder.remove(self._work)
+        raise InputError(f"none of the {self.total} cases could be converted; the first: "
+                         f"{self._first_reason}")
+
+    def bytes_needed(self):
+        """About what the cases that are not done will take on the disk."""
+        recipe = self._settings.recipe
+        voxel = len(spec.MODALITIES) * np.dtype(recipe.image_dtype).itemsize + 1
+        return (self.total - self.done + 1) * math.prod(recipe.crop_shape) * voxel
+
+    def _tell(self, outcome):
+        """Says at once what failed, and each warning when it first comes up."""
+        self.done += 1
+        if outcome.reason:
+            self._first_reason = self._first_reason or outcome.reason
+            tqdm.write(f"failed: {outcome.reason}")
+            return
+        self._successes += 1
+        for warning in set(outcome.row.warnings) - self._said:
+            self._said.add(warning)
+            tqdm.write(f"warning: {outcome.case_id}: {warning}")
+
+    def _seal(self, plan, outcomes):
+        """Concatenates the finished cases of a shard, then writes the sidecar that proves it."""
+        ordered = [outcomes[case_id] for case_id in plan.case_ids]
+        rows = [dataclasses.replace(outcome.row, fold=plan.fold, shard=plan.name)
+                for outcome in ordered if outcome.row]
+        digest, size = hashlib.sha256(), 0
+        with files.replacing(self.root / plan.name) as temporary:
+            with open(temporary, "wb") as shard:
+                for row in rows:
+                    record = self._work.record(row.key).read_bytes()
+                    digest.update(record)
+                    size += shard.write(record)
+        failures = [manifest.Failure(outcome.case_id, outcome.reason.replace(self._prefix, ""))
+                    for outcome in ordered if outcome.reason]
+        shard = manifest.Shard(plan.name, plan.fold, len(rows), size, digest.hexdigest())
+        files.write_json(self.root / plan.sidecar,
+                         manifest.sidecar(shard, self._settings.recipe, rows, failures))
+        for row in rows:
+            self._work.drop(row.key)
+
+
+def _outcomes(run, tasks, work, workers):
+    """Yields an `Outcome` for every task, whatever becomes of the workers.
+
+    When a worker is killed, the cases that were under way are tried again one at a time, so that
+    the one to blame is found out; the rest goes on with half the workers.
+
+    Args:
+        run: as from `pool.open_pool`.
+        tasks: case id -> `CaseTask`; emptied.
+        work: `WorkFolder`.
+        workers: `pool.Workers`.
+    """
+    while tasks:
+        try:
+            for outcome in run(convert_case, list(tasks.values()), workers):
+                del tasks[outcome.case_id]
+                yield outcome
+        except WorkerKilled:
+            suspects = [case_id for case_id in work.running() if case_id in tasks]
+            if workers.count == 1 and not suspects:
+                raise
+            workers = workers.with_jobs(max(workers.count // 2, 1))
+            tqdm.write(f"warning: a worker was killed, most likely for lack of memory; "
+                       f"{', '.join(suspects) or 'no case'} was under way and is tried again "
+                       f"alone, then the rest with {workers.count} worker(s)")
+            for case_id in suspects:
+                yield _alone(run, tasks.pop(case_id), workers)
+
+
+def _alone(run, task, workers):
+    """The `Outcome` of a case that has the machine for itself, killed or not."""
     try:
-        with threadpool_limits(1):
-            return _Outcome(case.case_id,
-                            _convert(case, recipe, target, fold, shard, processed_root), None)
-    except CaseError as error:
-        return _Outcome(case.case_id, None, str(error))
+        [outcome] = run(convert_case, [task], workers.with_jobs(1))
+        return outcome
+    except WorkerKilled:
+        return killed_outcome(task.case.case_id)
+
+
+@contextlib.contextmanager
+def _stoppable(conversion):
+    """Turns SIGINT, SIGTERM and a full disk into `Stopped`, which says how to go on."""
+    state = f"--output_dir={conversion.root}"
+    try:
+        with _sigterm_raises():
+            yield
+    except KeyboardInterrupt as error:
+        code = 75 if isinstance(error, _Terminated) else 130
+        raise Stopped(f"stopped; {conversion.done} of {conversion.total} cases are done and kept; "
+                      "run the same command again to go on", code) from None
     except OSError as error:
-        return _Outcome(case.case_id, None, f"{case.case_id}: {error}")
-    except Exception as error:  # noqa: B902 - one case's surprise must not cost the others
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return _Outcome(case.case_id, None, f"{case.case_id}: a bug of ours, "
-                        f"{type(error).__name__}: {error} ({Path(where.filename).name}:"
-                        f"{where.lineno})")
+        if error.errno not in DISK_FULL:
+            raise
+        free = shutil.disk_usage(conversion.root).free / 1e6
+        raise Stopped(f"{state}: the disk is full ({free:,.0f} MB free); {conversion.done} of "
+                      f"{conversion.total} cases are done and kept; make room for about "
+                      f"{conversion.bytes_needed() / 1e6:,.0f} MB and run the same command again "
+                      "to go on") from None
 
 
-def _convert(case, recipe, target, fold, shard, processed_root):
-    import tensorflow as tf  # late: the parent plans without it
-
-    from brats_tfrecord.records import example
-
-    raw = nifti.read_case(case)
-    preprocessed = recipe.apply(raw)
-    with files.replacing(target) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-        writer.write(example.encode(raw, preprocessed, recipe))
-    if processed_root is not None:
-        write_processed(processed_root, raw, preprocessed, recipe)
-    inputs = {name: files.sha256(path) for name, path in case.images.items()}
-    if case.mask is not None:
-        inputs["seg"] = files.sha256(case.mask)
-    return manifest.CaseRow(
-        case_id=case.case_id, patient_id=case.patient_id, grade=case.grade,
-        labelled=case.mask is not None, fold=fold, shard=shard, inputs=inputs,
-        brain_voxels=preprocessed.brain_voxels, brain_voxels_lost=preprocessed.brain_voxels_lost,
-        tumour_voxels_lost=len(preprocessed.outside_index),
-        class_voxels=preprocessed.class_voxels, warnings=preprocessed.warnings)
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it before they kill."""
 
 
-def _convert_shards(plans, cases, recipe, options, root, work):
-    """Runs all cases; seals each shard as soon as the last of its cases is done."""
-    plan_of = {case_id: plan for plan in plans for case_id in plan.case_ids}
-    waiting = {plan.name: set(plan.case_ids) for plan in plans}
-    outcomes = {}
-    processed_root = root if options.write_nifti else None
-    tasks = (
-        joblib.delayed(convert_case)(cases[case_id], recipe, work / f"{case_id}.tfrecord",
-                                     plan.fold, plan.name, processed_root)
-        for plan in plans for case_id in plan.case_ids
-    )
-    with _hidden_gpus(), joblib.Parallel(options.jobs, "loky", "generator_unordered") as parallel:
-        progress = tqdm(parallel(tasks), total=len(plan_of), unit="case", desc="converting",
-                        dynamic_ncols=True)
-        for outcome in progress:
-            outcomes[outcome.case_id] = outcome
-            if outcome.reason:
-                tqdm.write(f"failed: {outcome.reason}")
-            for warning in outcome.row.warnings if outcome.row else ():
-                tqdm.write(f"warning: {outcome.case_id}: {warning}")
-            plan = plan_of[outcome.case_id]
-            waiting[plan.name].discard(outcome.case_id)
-            if not waiting[plan.name]:
-                _seal(plan, [outcomes.pop(case_id) for case_id in plan.case_ids], recipe, root,
-                      work, options.input_dir)
+@contextlib.contextmanager
+def _sigterm_raises():
+    def stop(number, frame):
+        raise _Terminated
 
-
-def _seal(plan, outcomes, recipe, root, work, input_dir):
-    """Concatenates the finished cases of a shard, then writes the sidecar that proves it."""
-    rows = [outcome.row for outcome in outcomes if outcome.row]
-    parts = [work / f"{row.case_id}.tfrecord" for row in rows]
-    with files.replacing(root / plan.name) as temporary, open(temporary, "wb") as shard:
-        for part in parts:
-            with open(part, "rb") as source:
-                shutil.copyfileobj(source, shard, 1 << 22)
-    for part in parts:
-        part.unlink()
-    # Reasons name files as the user gave them; a dataset knows no paths outside itself.
-    failures = [manifest.Failure(outcome.case_id,
-                                 outcome.reason.replace(f"{Path(input_dir)}{os.sep}", ""))
-                for outcome in outcomes if outcome.reason]
-    path = root / plan.name
-    shard = manifest.Shard(plan.name, plan.fold, len(rows), path.stat().st_size, files.sha256(path))
-    files.write_json(root / plan.sidecar, manifest.sidecar(shard, recipe, rows, failures))
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever called us has the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _plan(cases, options):
@@ -223,83 +243,19 @@ def _plan(cases, options):
     return shards.plan_shards(fold_of_case, options.cases_per_shard, options.seed)
 
 
-def _common_scheme(cases):
-    names = sorted({case.label_scheme for case in cases})
-    if len(names) > 1:
-        raise InputError(f"--input_dir: mixes label schemes {', '.join(names)}; convert each "
-                         "release on its own")
-    return spec.LABEL_SCHEMES[names[0]]
-
-
-def _check_output(root):
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--output_dir={root}: is a file; expected a folder")
-    if (root / manifest.FILE_NAME).exists():
-        raise InputError(f"--output_dir={root}: already holds a finished dataset; name another "
-                         "folder, or remove this one")
-
-
-def _refuse_empty(root, plans):
-    """A dataset without one record is none: clears it away and says why it is empty."""
-    sidecars = [json.loads((root / plan.sidecar).read_text()) for plan in plans]
-    if any(entry["cases"] for entry in sidecars):
-        return
-    failures = [failure for entry in sidecars for failure in entry["failures"]]
-    _clear(root)
-    raise InputError(f"none of the {len(failures)} cases could be converted; the first: "
-                     f"{failures[0]['reason']}")
-
-
-def _clear(root):
-    """Removes what an unfinished conversion left behind, by our own names only."""
-    shutil.rmtree(root / WORK_FOLDER, ignore_errors=True)
-    for path in root.glob("*.tfrecord"):
-        if shards.parse_shard_name(path.name):
-            path.unlink()
-            (root / shards.sidecar_name(path.name)).unlink(missing_ok=True)
-
-
-def _parse_window(text):
-    """"48:192,48:192,5:149" to ((48, 48, 5), (144, 144, 144))."""
-    try:
-        bounds = [tuple(int(bound) for bound in axis.split(":")) for axis in text.split(",")]
-        if len(bounds) != 3 or any(len(b) != 2 or not 0 <= b[0] < b[1] for b in bounds):
-            raise ValueError
-    except ValueError as error:
-        raise InputError(f"--crop_window={text}: expected first:end of x,y,z in voxels, such as "
-                         "48:192,48:192,5:149") from error
-    return tuple(low for low, _ in bounds), tuple(high - low for low, high in bounds)
-
-
-@contextlib.contextmanager
-def _hidden_gpus():
-    """Workers inherit this environment: none of them may take a GPU's memory."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
-
-
 def _versions(recipe):
-    """Versions of what shaped the bytes."""
-    names = ["numpy", "nibabel", "tensorflow"]
+    """Versions of what shapes the bytes."""
+    names = ["numpy", "nibabel"]
     if recipe.bias_correction == "ants" or recipe.bias_mask == "get_mask":
         names.append("antspyx")
+    if recipe.resample != "none":
+        names.append("scipy")
     return {"brats-tfrecord": __version__, **{name: metadata.version(name) for name in names}}
 
 
-def _print_ledger(result):
-    """What the crop cost, summed over the cohort."""
-    if not result.cases:
-        return
-    brain = sum(case.brain_voxels for case in result.cases)
-    brain_lost = sum(case.brain_voxels_lost for case in result.cases)
-    tumour = sum(sum(case.class_voxels[1:]) for case in result.cases)
-    tumour_lost = sum(case.tumour_voxels_lost for case in result.cases)
-    print(f"Outside the crop: {brain_lost / max(brain, 1):.1%} of the brain, "
-          f"{tumour_lost / max(tumour, 1):.2%} of the tumour ({tumour_lost:,} voxels)")
+def _print_ledger(ledger, total):
+    """What the crop cost, summed over the cohort, and how many cases came through."""
+    print(f"Outside the crop: {ledger.brain_voxels_lost / max(ledger.brain_voxels, 1):.1%} of the "
+          f"brain, {ledger.tumour_voxels_lost / max(ledger.tumour_voxels, 1):.2%} of the tumour "
+          f"({ledger.tumour_voxels_lost:,} voxels)")
+    print(f"Successfully processed {ledger.cases}/{total} patients")

@@ -12,7 +12,7 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import shards
 
 FILE_NAME = "dataset.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class CaseRow:
         fold: the fold of its shard; None if unlabelled.
         shard: the file that holds its record.
         inputs: modality or "seg" -> SHA-256 of the input file.
+        key: SHA-256 of all that decides the record's bytes: inputs, recipe, versions, names.
         brain_voxels, brain_voxels_lost: voxels of the brain; those that the crop cut off.
         tumour_voxels_lost: tumour voxels outside the crop (kept apart in the record).
         class_voxels: voxels of each class in the uncropped mask; empty if unlabelled.
@@ -48,6 +49,7 @@ class CaseRow:
     fold: int | None
     shard: str
     inputs: dict[str, str]
+    key: str
     brain_voxels: int
     brain_voxels_lost: int
     tumour_voxels_lost: int
@@ -73,7 +75,8 @@ class Manifest:
         modalities: names of the image's channels.
         label_scheme: `spec.LabelScheme` of the cohort.
         folds, seed: of the split.
-        shards, cases, failures: in order of shard name and case id.
+        shards, cases: in the order of the shards and of their records.
+        failures: in order of case id.
         versions: of the software that shaped the bytes.
         fingerprint: hex SHA-256 of `dataset.json`, and so of every shard's SHA-256.
     """
@@ -102,40 +105,107 @@ class Manifest:
 
     def case_ids(self, folds):
         """Ids of the cases of the given folds (None: the unlabelled), sorted."""
-        return [case.case_id for case in self.cases if case.fold in folds]
+        return sorted(case.case_id for case in self.cases if case.fold in folds)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is said once of a whole dataset; see `Manifest`.
+
+    `layout` and `how_to_read` (of `nifti.read_case`) are kept for those who read the cohort again.
+    """
+
+    recipe: Recipe
+    layout: str
+    how_to_read: dict
+    scheme: spec.LabelScheme
+    folds: int
+    seed: int
+    versions: dict[str, str]
+
+    def to_json(self):
+        """Its entries in the manifest."""
+        return {
+            "schema": SCHEMA,
+            "recipe": self.recipe.to_json(),
+            "layout": self.layout,
+            "how_to_read": self.how_to_read,
+            "modalities": list(spec.MODALITIES),
+            "classes": list(self.scheme.class_names),
+            "label_scheme": self.scheme.name,
+            "folds": self.folds,
+            "seed": self.seed,
+            "versions": self.versions,
+        }
 
 
 def sidecar(shard, recipe, cases, failures):
-    """The JSON value of a shard's sidecar."""
+    """The JSON value of a shard's sidecar; `cases` are its rows in the order of its records."""
     return {
         "schema": SCHEMA,
         "shard": dataclasses.asdict(shard),
         "recipe": recipe.to_json(),
-        "cases": [dataclasses.asdict(case) for case in sorted(cases, key=lambda c: c.case_id)],
+        "cases": [dataclasses.asdict(case) for case in cases],
         "failures": [dataclasses.asdict(failure)
                      for failure in sorted(failures, key=lambda f: f.case_id)],
     }
 
 
-def write(root, plans, recipe, scheme, folds, seed, versions):
-    """Sums the sidecars of `plans` to `dataset.json`; returns the `Manifest`."""
-    sidecars = [json.loads((Path(root) / plan.sidecar).read_text()) for plan in plans]
-    files.write_json(Path(root) / FILE_NAME, {
-        "schema": SCHEMA,
-        "recipe": recipe.to_json(),
-        "modalities": list(spec.MODALITIES),
-        "classes": list(scheme.class_names),
-        "label_scheme": scheme.name,
-        "folds": folds,
-        "seed": seed,
-        "shards": [entry["shard"] for entry in sidecars],
-        "cases": sorted((case for entry in sidecars for case in entry["cases"]),
-                        key=lambda case: case["case_id"]),
-        "failures": sorted((failure for entry in sidecars for failure in entry["failures"]),
-                           key=lambda failure: failure["case_id"]),
-        "versions": versions,
-    })
-    return load(root)
+@dataclass
+class Ledger:
+    """What a conversion came to, summed over its cases.
+
+    Attributes:
+        cases: cases with a record.
+        failures: list of `Failure`.
+        brain_voxels, brain_voxels_lost, tumour_voxels, tumour_voxels_lost: as in `CaseRow`.
+    """
+
+    cases: int = 0
+    failures: list = dataclasses.field(default_factory=list)
+    brain_voxels: int = 0
+    brain_voxels_lost: int = 0
+    tumour_voxels: int = 0
+    tumour_voxels_lost: int = 0
+
+    def add(self, row):
+        """Adds a case's row, as a dict."""
+        self.cases += 1
+        for name in ("brain_voxels", "brain_voxels_lost", "tumour_voxels_lost"):
+            setattr(self, name, getattr(self, name) + row[name])
+        self.tumour_voxels += sum(row["class_voxels"][1:])
+
+
+def write(root, plans, head):
+    """Sums the sidecars of `plans` to `dataset.json`; returns the `Ledger`.
+
+    Sidecars are read one after the other and rows written as they come, a line each, in the order
+    of the shards: what it takes in memory does not grow with the cases.
+    """
+    root, ledger, lines = Path(root), Ledger(), []
+    with files.replacing(root / FILE_NAME) as temporary, open(temporary, "w") as stream:
+        stream.write(json.dumps(head.to_json(), indent=2, sort_keys=True).removesuffix("\n}"))
+        stream.write(',\n  "cases": [')
+        for plan in plans:
+            entry = json.loads((root / plan.sidecar).read_text())
+            lines.append(_line(entry["shard"]))
+            ledger.failures += [Failure(**failure) for failure in entry["failures"]]
+            for row in entry["cases"]:
+                stream.write(("," if ledger.cases else "") + _line(row))
+                ledger.add(row)
+        failures = sorted(ledger.failures, key=lambda failure: failure.case_id)
+        for name, rows in (("shards", lines), ("failures", map(_row_line, failures))):
+            stream.write(f'\n  ],\n  "{name}": [' + ",".join(rows))
+        stream.write("\n  ]\n}\n")
+    return ledger
+
+
+def _line(value):
+    return "\n    " + json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def _row_line(row):
+    return _line(dataclasses.asdict(row))
 
 
 def load(root):
@@ -177,6 +247,12 @@ def load(root):
     return manifest
 
 
+def row_from_json(entry):
+    """A `CaseRow` from its JSON value."""
+    return CaseRow(**{**entry, "class_voxels": tuple(entry["class_voxels"]),
+                      "warnings": tuple(entry["warnings"])})
+
+
 def _from_json(root, value, fingerprint):
     return Manifest(
         root=root,
@@ -186,8 +262,7 @@ def _from_json(root, value, fingerprint):
         folds=int(value["folds"]),
         seed=value["seed"],
         shards=tuple(Shard(**entry) for entry in value["shards"]),
-        cases=tuple(CaseRow(**{**entry, "class_voxels": tuple(entry["class_voxels"]),
-                               "warnings": tuple(entry["warnings"])}) for entry in value["cases"]),
+        cases=tuple(row_from_json(entry) for entry in value["cases"]),
         failures=tuple(Failure(**entry) for entry in value["failures"]),
         versions=value["versions"],
         fingerprint=fingerprint,

@@ -11,13 +11,13 @@ from brats_tfrecord.preprocess import masks
 IMAGES, MASKS = "processed_images", "processed_masks"
 
 
-def write_processed(root, raw, preprocessed, recipe):
+def write_processed(root, raw, preprocessed):
     """Writes the window of a case as NIfTI, in LPS order with its true place in the world.
 
     `root/processed_images/ID/ID_flair.nii.gz` and so on are float32 [X, Y, Z];
     `root/processed_masks/ID/ID_seg.nii.gz` is the one-hot mask, uint8 [X, Y, Z, K].
     """
-    window = window_geometry(raw.geometry, recipe)
+    window = window_geometry(raw.geometry, preprocessed)
     images = Path(root) / IMAGES / raw.case_id
     for channel, name in enumerate(raw.modalities):
         nifti.write_volume(images / f"{raw.case_id}_{name}.nii.gz",
@@ -28,9 +28,25 @@ def write_processed(root, raw, preprocessed, recipe):
                            masks.one_hot(preprocessed.classes, count), window)
 
 
-def window_geometry(geometry, recipe):
-    """The geometry of the recipe's window cut from an LPS array of `geometry`."""
-    affine = geometry.lps_affine.copy()
-    affine[:, 3] = affine @ np.array([*recipe.crop_origin, 1.0])
-    return nifti.Geometry(recipe.crop_shape, affine, geometry.xyzt_units,
-                          geometry.qform_code, geometry.sform_code)
+def is_written(root, case):
+    """Whether `write_processed` has written all files of a `layouts.Case`."""
+    images = Path(root) / IMAGES / case.case_id
+    paths = [images / f"{case.case_id}_{name}.nii.gz" for name in spec.MODALITIES]
+    if case.mask is not None:
+        paths.append(Path(root) / MASKS / case.case_id / f"{case.case_id}_seg.nii.gz")
+    return all(path.is_file() for path in paths)
+
+
+def window_geometry(geometry, preprocessed):
+    """The geometry of the window cut from the LPS grid of a case.
+
+    Args:
+        geometry: `nifti.Geometry` of the case's files.
+        preprocessed: `preprocess.ledger.Preprocessed`; its grid has the case's field of view,
+            corner to corner, in the case's own voxels or in others.
+    """
+    scale = np.divide(geometry.lps_shape, preprocessed.grid_shape)
+    to_native = np.diag([*scale, 1.0])
+    to_native[:3, 3] = scale * (np.array(preprocessed.crop_origin) + 0.5) - 0.5
+    return nifti.Geometry(preprocessed.image.shape[:3], geometry.lps_affine @ to_native,
+                          geometry.xyzt_units, geometry.qform_code, geometry.sform_code)

@@ -7,7 +7,7 @@ core, and the batches prefetched: 1 to 1.5 GB in all, measured at 144x144x144 wi
 
 import tensorflow as tf
 
-from brats_tfrecord.records import example
+from brats_tfrecord.records import graph
 from brats_tfrecord.training import augment
 
 SHUFFLE_RECORDS = 8
@@ -134,7 +134,7 @@ def patch_shape(crop_shape, patch_size):
 
 
 def _parse(record, manifest):
-    found = example.parse(record, manifest.recipe.image_dtype)
+    found = graph.parse(record, manifest.recipe.image_dtype)
     shape = manifest.crop_shape
     return {
         "case_id": found["case_id"],
@@ -145,7 +145,7 @@ def _parse(record, manifest):
 
 def _to_network(image, packed, manifest):
     """Casts and one-hots, last of all: until here an example is a fifth of the size."""
-    truth = example.unpack(packed, manifest.label_scheme.classes, tf.float32)
+    truth = graph.unpack(packed, manifest.label_scheme.classes, tf.float32)
     return {"image": tf.cast(image, tf.float32), "truth": truth}
 
 

@@ -24,7 +24,7 @@ tf.config.set_logical_device_configuration(
 def dataset(tmp_path_factory):
     """Six labelled cases in three folds and one unlabelled, two records a shard."""
     root = tmp_path_factory.mktemp("dataset")
-    recipe = Recipe(bias_correction="none", crop_origin=(0, 0, 0), crop_shape=SHAPE)
+    recipe = Recipe(bias_correction="none", crop_origin=(0, 0, 0), crop_shape=SHAPE, crop="fixed")
     scheme = spec.LABEL_SCHEMES["brats2020"]
     fold_of_case = {f"case{n}": n % FOLDS for n in range(6)} | {"unlabelled": None}
     plans = shards.plan_shards(fold_of_case, 2, seed=0)
@@ -36,13 +36,14 @@ def dataset(tmp_path_factory):
                 done = recipe.apply(raw)
                 writer.write(example.encode(raw, done, recipe))
                 rows.append(manifest.CaseRow(
-                    case_id, case_id, None, plan.fold is not None, plan.fold, plan.name, {},
+                    case_id, case_id, None, plan.fold is not None, plan.fold, plan.name, {}, "",
                     done.brain_voxels, 0, 0, done.class_voxels, ()))
         path = root / plan.name
         shard = manifest.Shard(
             plan.name, plan.fold, len(rows), path.stat().st_size, files.sha256(path))
         files.write_json(root / plan.sidecar, manifest.sidecar(shard, recipe, rows, []))
-    return manifest.write(root, plans, recipe, scheme, FOLDS, 0, {})
+    manifest.write(root, plans, manifest.Head(recipe, "", {}, scheme, FOLDS, 0, {}))
+    return manifest.load(root)
 
 
 @pytest.fixture(scope="session")
