@@ -32,7 +32,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, phantom
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess.recipe import Recipe
-from brats_tfrecord.records import task
+from brats_tfrecord.records import pool, task
 from brats_tfrecord.records.work_folder import WorkFolder
 
 TOOL = Path(__file__).parents[1] / "tools" / "convert_to_tfrecord.py"
@@ -111,6 +111,8 @@ def bench_patient(input_dir, shape, scratch):
     os.sched_setaffinity(0, {min(every_core)})
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     import ants  # imported before the clock starts, as ours is
+
+    pool.prepare_worker()
 
     profile = cProfile.Profile()
     profile.runcall(convert_once, case, scratch)  # also warms up what both read

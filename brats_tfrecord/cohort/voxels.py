@@ -51,10 +51,12 @@ class Voxels:
         """
         stored = self._channel(channel)
         with np.errstate(all="ignore"):
-            target[...] = self.header.geometry.to_lps(self._scaled(stored))
-            lowest, highest = float(target.min()), float(target.max())
+            values = self._scaled(stored)
+            _copy(target, self.header.geometry.to_lps(values))
+            exact = values if values.dtype.kind in "iu" else target
+            lowest, highest = float(exact.min()), float(exact.max())
         if not np.isfinite([lowest, highest]).all():
-            self._refuse(self._scaled(stored))
+            self._refuse(values)
         return lowest
 
     def labels(self, geometry):
@@ -83,7 +85,9 @@ class Voxels:
         if low < -32768 or high > 32767:
             raise CaseError(f"{self.path}: holds values from {low:g} to {high:g}; expected label "
                             "values such as 0, 1, 2 and 4, is it an image?")
-        return np.ascontiguousarray(geometry.to_lps(values), np.int16), rounded
+        labels = np.empty(geometry.lps_shape, np.int16)
+        _copy(labels, geometry.to_lps(values))
+        return labels, rounded
 
     def _channel(self, channel):
         if channel is None:
@@ -106,3 +110,17 @@ class Voxels:
                             "intensities, replace them (with 0 outside the brain)")
         raise CaseError(f"{self.path}: holds values up to {np.abs(values).max():.3g}, beyond "
                         "32-bit floats; expected intensities, rescale them")
+
+
+def _copy(target, source):
+    """target[...] = source of [X, Y, Z] arrays, plane by plane where their fastest axes differ.
+
+    NIfTI's first axis moves fastest, NumPy's last: a plane of the two fits into the cache.
+    """
+    fastest = int(np.argmin(np.abs(source.strides)))
+    if fastest == 2:
+        target[...] = source
+        return
+    across = 1 - fastest
+    for to, plane in zip(np.moveaxis(target, across, 0), np.moveaxis(source, across, 0)):
+        to[...] = plane

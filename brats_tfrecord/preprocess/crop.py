@@ -48,8 +48,10 @@ def crop(array, origin, shape):
         shape: (X, Y, Z) of the window; may reach beyond the array.
 
     Returns:
-        A new array [*shape, ...]; zero where the window leaves the array.
+        [*shape, ...]; zero where the window leaves the array, a view where it does not.
     """
+    if fits(array.shape, origin, shape):
+        return array[tuple(slice(first, first + size) for first, size in zip(origin, shape))]
     window = np.zeros((*shape, *array.shape[3:]), array.dtype)
     inside, outside = overlap(array.shape, origin, shape)
     window[inside] = array[outside]

@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 
+from brats_tfrecord.preprocess import crop
 from brats_tfrecord.preprocess.n4_spline import LevelFit, evaluate
 
 SHRINK_FACTOR = 4
@@ -23,7 +24,7 @@ ENGINES = ("n4", "ants")
 
 
 def correct_bias_field(volume, mask=None, *, engine="n4", iterations=LEVEL_ITERATIONS,
-                       tolerance=TOLERANCE):
+                       tolerance=TOLERANCE, out=None):
     """Divides `volume` by its bias field.
 
     Args:
@@ -36,9 +37,10 @@ def correct_bias_field(volume, mask=None, *, engine="n4", iterations=LEVEL_ITERA
         tolerance: a level ends early when the coefficient of variation of the field's change
             falls below it. The default, ANTsPy's own, never ends a level early; 1e-3, ITK's own,
             is some four times faster and moves the field by 1-2 %.
+        out: float32 [X, Y, Z] array to put the result into; a new one by default.
 
     Returns:
-        float32 [X, Y, Z]; voxels outside mask and positive are returned as they came. A volume
+        `out`, float32 [X, Y, Z]; voxels outside mask and positive are returned as they came. A volume
         without contrast (empty mask, one intensity) comes back unchanged.
 
     Raises:
@@ -51,12 +53,13 @@ def correct_bias_field(volume, mask=None, *, engine="n4", iterations=LEVEL_ITERA
     mask = positive if mask is None else np.asarray(mask, bool) & positive
     if mask.shape != volume.shape:
         raise ValueError(f"mask of shape {mask.shape} for a volume of shape {volume.shape}")
-    if not mask.any() or np.ptp(volume[mask]) == 0:
-        return volume.copy()
+    out = np.empty(volume.shape, np.float32) if out is None else out
+    np.copyto(out, volume)
+    if not mask.any():
+        return out
     if engine == "ants":
-        return _correct_with_ants(volume, mask, iterations, tolerance)
-    lattices = _fit(volume, mask, iterations, tolerance)
-    return _divide(volume, mask, lattices) if lattices else volume.copy()
+        return _correct_with_ants(volume, mask, iterations, tolerance, out)
+    return _divide(volume, mask, _fit(volume, mask, iterations, tolerance), out)
 
 
 def positive_mask(volume):
@@ -166,19 +169,18 @@ def _settled(change, tolerance):
     return (ratio.std(ddof=1) / ratio.mean() if ratio.size > 1 else 0.0) < tolerance
 
 
-def _divide(volume, mask, lattices):
+def _divide(volume, mask, lattices, out):
     """Divides inside the mask's bounding box, the only place where the field is needed."""
-    box = tuple(
-        slice(int(used[0]), int(used[-1]) + 1)
-        for used in (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    )
-    log_field = evaluate(lattices, volume.shape, box)
-    corrected = volume.copy()
-    np.divide(volume[box], np.exp(log_field, out=log_field), out=corrected[box], where=mask[box])
-    return corrected
+    if lattices:
+        box = tuple(slice(*ends) for ends in crop.bounding_box(mask))
+        log_field = evaluate(lattices, volume.shape, box)
+        np.divide(volume[box], np.exp(log_field, out=log_field), out=out[box], where=mask[box])
+    return out
 
 
-def _correct_with_ants(volume, mask, iterations, tolerance):
+def _correct_with_ants(volume, mask, iterations, tolerance, out):
+    if np.ptp(volume[mask]) == 0:  # no histogram to sharpen
+        return out
     ants = _import_ants()
     result = ants.n4_bias_field_correction(
         ants.from_numpy(volume),
@@ -186,7 +188,8 @@ def _correct_with_ants(volume, mask, iterations, tolerance):
         shrink_factor=SHRINK_FACTOR,
         convergence={"iters": list(iterations), "tol": tolerance},
     ).numpy()
-    return np.where(mask, result, volume)
+    np.copyto(out, result, where=mask)
+    return out
 
 
 def _import_ants():

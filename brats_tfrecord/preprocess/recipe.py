@@ -112,11 +112,11 @@ class Recipe:
         # Matrix products round by the number of threads; with one, every caller gets equal bits.
         with threadpool_limits(1, "blas"):
             for channel in range(volumes.shape[-1]):
-                # Channels lie interleaved: gathered once, each pass over one is some times faster.
+                # Where channels lie interleaved, one gathered once is faster in every pass.
                 volume = np.ascontiguousarray(volumes[..., channel])
                 mask = n4.get_mask(volume) if self.bias_mask == "get_mask" else None
-                corrected[..., channel] = n4.correct_bias_field(
-                    volume, mask, engine=self.bias_correction)
+                n4.correct_bias_field(volume, mask, engine=self.bias_correction,
+                                      out=corrected[..., channel])
         return corrected
 
     def is_fixed(self, shape):
@@ -153,8 +153,8 @@ class Recipe:
         """
         image = np.empty((*self.crop_shape, volumes.shape[-1]), self.image_dtype)
         for channel in range(volumes.shape[-1]):
-            window = crop.crop(volumes[..., channel], origin, self.crop_shape)
-            image[..., channel] = normalize.zscore(window)
+            image[..., channel] = normalize.zscore(
+                crop.crop(volumes[..., channel], origin, self.crop_shape))
         return image
 
     def to_grid(self, window, origin, shape, fill=0):
