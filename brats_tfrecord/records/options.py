@@ -45,8 +45,8 @@ class ConvertOptions:
     verify_sample: int = field(default=3, metadata={
         "help": "How many cases --verify --input_dir converts afresh, spread over the dataset."})
     jobs: int = field(default=-1, metadata={
-        "help": "Worker processes; -1 is one a core. Each takes one core and about 1 GB. A Dask "
-                "cluster has its own number."})
+        "help": "Worker processes; -1 is one a core. Each takes one core and about half a GB. A "
+                "Dask cluster has its own number."})
     backend: str = field(default="loky", metadata={
         "choices": BACKENDS,
         "help": "loky: processes on this machine. dask: the workers of --dask_scheduler, which "
