@@ -24,7 +24,8 @@ def main(chosen):
     if chosen.verify:
         problems = verify.verify(chosen.output_dir, chosen.input_dir, chosen.verify_sample,
                                  chosen.workers())
-        print(*problems, f"{len(problems) or 'No'} problems in {chosen.output_dir}", sep="\n")
+        count = f"{len(problems) or 'No'} problem{'s' * (len(problems) != 1)}"
+        print(*problems, f"{count} in {chosen.output_dir}", sep="\n")
         return 1 if problems else 0
     return 1 if convert.convert(chosen).failures else 0
 
