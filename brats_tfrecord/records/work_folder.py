@@ -8,7 +8,6 @@ and whoever writes the same name writes the same bytes.
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.records import manifest
+from brats_tfrecord.records import manifest, tfrecord
 
 NAME = ".converting"
 
@@ -40,27 +39,20 @@ class WorkFolder:
             row: its `manifest.CaseRow`.
             pieces: bytes objects that make up its framed record.
         """
-        digest, size = hashlib.sha256(), 0
         with files.replacing(self.record(row.key), durable=False) as temporary:
             with open(temporary, "wb") as stream:
-                for piece in pieces:
-                    digest.update(piece)
-                    size += stream.write(piece)
-        entry = {"row": dataclasses.asdict(row), "bytes": size, "sha256": digest.hexdigest()}
+                stream.writelines(pieces)
         with files.replacing(self.path / f"{row.key}.json", durable=False) as temporary:
-            temporary.write_text(json.dumps(entry))
+            temporary.write_text(json.dumps(dataclasses.asdict(row)))
 
     def find(self, key):
         """The `manifest.CaseRow` of a finished case whose record is proved whole, or None."""
         try:
-            entry = json.loads((self.path / f"{key}.json").read_text())
-            record = self.record(key)
-            if (record.stat().st_size == entry["bytes"]
-                    and files.sha256(record) == entry["sha256"]):
-                return manifest.row_from_json(entry["row"])
+            row = manifest.row_from_json(json.loads((self.path / f"{key}.json").read_text()))
+            [_] = tfrecord.read_records(self.record(key))
+            return row
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # not there, or cut off by a crash: converted again
-        return None
+            return None  # not there, or cut off by a crash: converted again
 
     def drop(self, key):
         """Forgets a finished case."""

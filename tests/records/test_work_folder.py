@@ -1,0 +1,52 @@
+import pytest
+
+from brats_tfrecord.records import manifest, tfrecord, work_folder
+
+ROW = manifest.CaseRow("A_001", "A", None, True, None, "", {"t1": "0"}, "abc", 9, 1, 0, (5, 4), ())
+
+
+@pytest.fixture
+def work(tmp_path):
+    with work_folder.locked(tmp_path) as work:
+        yield work
+
+
+def test_a_finished_case_is_found_by_its_key(work):
+    work.put(ROW, tfrecord.frame(b"payload"))
+    assert work.find("abc") == ROW
+    assert list(tfrecord.read_records(work.record("abc"))) == [b"payload"]
+    work.drop("abc")
+    assert work.find("abc") is None
+
+
+@pytest.mark.parametrize("damage", [
+    lambda work: work.record("abc").write_bytes(b""),
+    lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes()[:-1]),
+    lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes() * 2),
+    lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes()[:-9] + bytes(9)),
+    lambda work: work.record("abc").unlink(),
+    lambda work: (work.path / "abc.json").write_text("{"),
+    lambda work: (work.path / "abc.json").write_text("{}"),
+])
+def test_what_a_crash_left_of_a_case_is_not_found(work, damage):
+    work.put(ROW, tfrecord.frame(b"payload"))
+    damage(work)
+    assert work.find("abc") is None
+
+
+def test_marks_count_how_often_a_case_was_begun_and_not_ended(work):
+    with work.mark("A_001") as begun:
+        assert begun == 0 and work.running() == ["A_001"]
+        with open(work.path / "running" / "A_001") as mark:  # what a killed worker leaves
+            left = mark.read()
+    assert work.running() == []
+    (work.path / "running" / "A_001").write_text(left)
+    with work.mark("A_001") as begun:
+        assert begun == 1
+
+
+def test_a_lock_ends_with_its_holder(tmp_path):
+    with work_folder.locked(tmp_path) as work:
+        work_folder.remove(work)
+    with work_folder.locked(tmp_path):
+        pass
