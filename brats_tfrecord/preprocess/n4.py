@@ -40,8 +40,8 @@ def correct_bias_field(volume, mask=None, *, engine="n4", iterations=LEVEL_ITERA
         out: float32 [X, Y, Z] array to put the result into; a new one by default.
 
     Returns:
-        `out`, float32 [X, Y, Z]; voxels outside mask and positive are returned as they came. A volume
-        without contrast (empty mask, one intensity) comes back unchanged.
+        `out`, float32 [X, Y, Z]; voxels outside mask and positive are returned as they came. A
+        volume without contrast (empty mask, one intensity) comes back unchanged.
 
     Raises:
         ValueError: unknown engine, or shapes that differ.

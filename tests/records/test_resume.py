@@ -111,7 +111,7 @@ def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_done(tmp_pa
     """Whoever has begun case 004 is killed, as the kernel does with those who want too much."""
     victim, out = "BraTS20_Training_004", tmp_path / "out"
     for index in range(1, 8):
-        write_tiny_case(tmp_path / "in", index, (120, 100, 90) if index == 4 else TINY_SHAPE)
+        write_tiny_case(tmp_path / "in", index, (180, 160, 130) if index == 4 else TINY_SHAPE)
     process = start_conversion(*flags(tmp_path / "in", out))
     mark, deaths = out / ".converting" / "running" / victim, 0
     while process.poll() is None:
