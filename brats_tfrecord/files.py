@@ -1,10 +1,12 @@
 """Files that exist whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 import tempfile
 from pathlib import Path
 
@@ -64,8 +66,25 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path):
+    """The JSON value of a regular file.
+
+    Raises:
+        OSError: no such file.
+        ValueError: not JSON, or nothing to read from without waiting, such as a pipe.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is not a regular file")
+    try:
+        return json.loads(Path(path).read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+
+
 def sha256(path):
-    """Hex SHA-256 of the file at `path`, read in pieces."""
+    """Hex SHA-256 of the regular file at `path`, read in pieces; OSError if it is none."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while piece := stream.read(1 << 20):

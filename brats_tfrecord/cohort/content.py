@@ -28,17 +28,10 @@ def open_content(path):
         CaseError: no such file, not a regular file (never waits on a pipe), not readable, empty, or
             truncated or damaged while the block reads.
     """
+    size = regular_size(path)
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-            raise CaseError(f"{path}: is {what}, not a regular file; expected a NIfTI image")
-        if not status.st_size:
-            raise CaseError(f"{path}: the file is empty; copy it again")
         with open(path, "rb", buffering=0) as stream:
-            yield Content(path, stream, status.st_size)
-    except FileNotFoundError as error:
-        raise CaseError(f"{path}: no such file") from error
+            yield Content(path, stream, size)
     except OSError as error:
         raise CaseError(f"{path}: cannot be read ({error.strerror or error}); check its "
                         "permissions and its disk") from error
@@ -47,6 +40,24 @@ def open_content(path):
     except (EOFError, isal_zlib.error) as error:
         raise CaseError(f"{path}: its data cannot be read ({error}); the file is truncated or "
                         "damaged, copy it again") from error
+
+
+def regular_size(path):
+    """Bytes of the regular file at `path`; it is not opened.
+
+    Raises:
+        CaseError: no such file, not a regular one, or empty.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise CaseError(f"{path}: no such file ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise CaseError(f"{path}: is {what}, not a regular file; expected a NIfTI image")
+    if not status.st_size:
+        raise CaseError(f"{path}: the file is empty; copy it again")
+    return status.st_size
 
 
 class Content:

@@ -59,16 +59,19 @@ def convert(options):
     head = manifest.Head(recipe, cohort.layout, options.how_to_read(),
                          spec.LABEL_SCHEMES[cohort.label_scheme], options.folds, options.seed,
                          _versions(recipe))
-    earlier.check_finished(root, plans, head)
+    _refuse_nested(cohort.root, root)
+    earlier.check(root, plans, head)
     print(*survey.summary(cohort), sep="\n", flush=True)
     files.require_writable("--output_dir", root)
     with work_folder.locked(root) as work:
         settings = Settings(recipe, head.how_to_read, head.versions, work.path,
                             root if options.write_nifti else None)
         conversion = _Conversion(root, work, plans, cases, settings, cohort.root)
+        workers = options.workers().for_tasks(len(cases))
         with _stoppable(conversion):
-            with open_pool(options.workers()) as run:
-                conversion.run(run, options.workers())
+            earlier.remember(work, head)
+            with open_pool(workers) as run:
+                conversion.run(run, workers)
             ledger = conversion.finish(head)
         work_folder.remove(work)
     _print_ledger(ledger, len(cases))
@@ -234,6 +237,13 @@ def _sigterm_raises():
         signal.signal(signal.SIGTERM, before)
 
 
+def _refuse_nested(input_dir, output_dir):
+    """What is written among the cases would be found as cases the next time."""
+    if Path(output_dir).resolve().is_relative_to(Path(input_dir).resolve()):
+        raise InputError(f"--output_dir={output_dir}: lies within --input_dir={input_dir}; name a "
+                         "folder outside of it")
+
+
 def _plan(cases, options):
     """Deals labelled patients to folds and cases to shards."""
     grades = {case.patient_id: case.grade for case in cases if case.mask is not None}
@@ -258,4 +268,7 @@ def _print_ledger(ledger, total):
     print(f"Outside the crop: {ledger.brain_voxels_lost / max(ledger.brain_voxels, 1):.1%} of the "
           f"brain, {ledger.tumour_voxels_lost / max(ledger.tumour_voxels, 1):.2%} of the tumour "
           f"({ledger.tumour_voxels_lost:,} voxels)")
+    for one, other in ledger.twins[:5]:
+        print(f"warning: {one} and {other} have byte for byte the same images; if they are one "
+              "patient, folds leak")
     print(f"Successfully processed {ledger.cases}/{total} patients")

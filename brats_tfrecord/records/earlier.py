@@ -1,17 +1,22 @@
 """What an earlier run left in the output folder: what can be kept, and what cannot."""
 
-import json
 from pathlib import Path
 
 from tqdm import tqdm
 
+from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.records import manifest, shards
+from brats_tfrecord.records import manifest, shards, work_folder
 from brats_tfrecord.records.task import ShardTask, check_shard, open_shard
 
+HEAD = "head.json"
+"""What a conversion was begun with, in its work folder."""
 
-def check_finished(root, plans, head):
-    """Refuses a folder with a finished dataset that the planned one would not go on with.
+
+def check(root, plans, head):
+    """Refuses a folder whose dataset, finished or not, the planned one would not go on with.
+
+    A manifest that a crash has left unreadable is no reason: it is written anew.
 
     Args:
         root: the output folder.
@@ -23,17 +28,21 @@ def check_finished(root, plans, head):
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
-    path = root / manifest.FILE_NAME
-    if not path.exists():
-        return
-    try:
-        found = json.loads(path.read_text())
-        differences = _differences(found, plans, head)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        differences = [f"{manifest.FILE_NAME} cannot be read as this version writes it"]
+    finished = _read(root / manifest.FILE_NAME)
+    begun = _read(root / work_folder.NAME / HEAD)
+    if finished:
+        kind, differences = "another dataset", _differences(finished, plans, head)
+    else:
+        kind, differences = "an unfinished conversion with other options", _changes(begun, head)
     if differences:
-        raise InputError(f"--output_dir={root}: already holds another dataset: "
-                         f"{'; '.join(differences)}; name another folder, or remove this one")
+        raise InputError(f"--output_dir={root}: already holds {kind}: {'; '.join(differences)}; "
+                         "give the options it was begun with, name another folder, or remove this "
+                         "one")
+
+
+def remember(work, head):
+    """Notes in the work folder what the conversion is begun with."""
+    files.write_json(work.path / HEAD, head.to_json())
 
 
 def keep(root, plans, cases, settings, run):
@@ -63,6 +72,7 @@ def keep(root, plans, cases, settings, run):
     whole = {name for name, case_ids in proven.items() if case_ids == planned.get(name)}
     if whole != planned.keys():
         _forget_manifest(root)
+        _name_lost(tasks, proven)
     for name in tasks.keys() - whole:
         open_shard(tasks[name], proven[name])
     print(f"Kept from an earlier run: {sum(map(len, proven.values()))} cases in "
@@ -71,14 +81,35 @@ def keep(root, plans, cases, settings, run):
     return whole
 
 
-def _differences(found, plans, head):
+def _read(path):
+    """The JSON object at `path`; {} if there is none that can be read."""
+    try:
+        value = files.read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _changes(begun, head):
+    """What differs in all that decides the bytes of a record; folds and shards may change."""
     wanted, differences = head.to_json(), []
     for name in ("recipe", "versions", "how_to_read"):
-        ours, theirs = wanted.pop(name), found[name]
-        differences += [f"{key} is {theirs.get(key)}, now {ours.get(key)}"
-                        for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
-    differences += [f"{name} is {found[name]}, now {value}"
-                    for name, value in wanted.items() if found[name] != value]
+        ours, theirs = wanted[name], begun.get(name) or {}
+        differences += [f"{key} is {theirs[key]}, now {ours.get(key)}"
+                        for key in sorted(theirs) if ours.get(key) != theirs[key]]
+    differences += [f"{name} is {begun[name]}, now {wanted[name]}"
+                    for name in ("schema", "label_scheme") if begun.get(name, wanted[name])
+                    != wanted[name]]
+    return differences
+
+
+def _differences(found, plans, head):
+    differences = _changes(found, head)
+    differences += [f"{name} is {found.get(name)}, now {value}"
+                    for name, value in (("folds", head.folds), ("seed", head.seed))
+                    if found.get(name) != value]
+    if not {"cases", "failures", "shards"} <= found.keys():
+        return differences
     there = {row["case_id"] for row in (*found["cases"], *found["failures"])}
     planned = {case_id for plan in plans for case_id in plan.case_ids}
     for what, ids in (("the cohort has new cases", planned - there),
@@ -87,15 +118,24 @@ def _differences(found, plans, head):
             differences.append(f"{what}: {', '.join(sorted(ids)[:3])}"
                                + (f" and {len(ids) - 3} more" if len(ids) > 3 else ""))
     if not differences and [row["name"] for row in found["shards"]] != [p.name for p in plans]:
-        differences.append(f"it has {len(found['shards'])} shards, now {len(plans)} "
-                           "(--cases_per_shard)")
+        differences.append("its cases are dealt to other shards (--cases_per_shard)")
     return differences
+
+
+def _name_lost(tasks, proven):
+    """Says which cases are there and cannot be kept."""
+    lost = sorted(case_id for name, task in tasks.items()
+                  for case_id in task.cases.keys() - set(proven[name]))
+    if lost:
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        print(f"Converted again, for their files or their shards have changed: "
+              f"{', '.join(lost[:5])}{more}", flush=True)
 
 
 def _cases_of(path, cases):
     """The cases that a shard's sidecar speaks of, as far as they are still there."""
     try:
-        rows = json.loads(path.with_suffix(".json").read_text())["cases"]
+        rows = files.read_json(path.with_suffix(".json"))["cases"]
         return {row["case_id"]: cases[row["case_id"]] for row in rows if row["case_id"] in cases}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -44,7 +44,10 @@ def check_case(check):
         list of `Problem`.
     """
     case_id, row = check.case.case_id, check.row
-    inputs = task.hash_inputs(check.case)
+    try:
+        inputs = task.hash_inputs(check.case)
+    except InputError as error:
+        return [Problem(str(check.input_dir), case_id, f"cannot be read again: {error}")]
     paths = dict(check.case.images) | {"seg": check.case.mask}
     changed = [Problem(_relative(paths.get(name), check.input_dir) or name, case_id,
                        "is not the file that was converted: its SHA-256 differs")

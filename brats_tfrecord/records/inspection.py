@@ -24,7 +24,7 @@ def inspect(options):
     cohort = layouts.find_cohort(os.path.abspath(options.input_dir), options.layout,
                                  options.label_scheme)
     look = functools.partial(survey.examine, **options.how_to_read())
-    with open_pool(options.workers()) as run:
+    with open_pool(options.workers().for_tasks(len(cohort.cases))) as run:
         examinations = list(tqdm(run(look, cohort.cases), total=len(cohort.cases), unit="case",
                                  desc="inspecting", dynamic_ncols=True, leave=False))
     print(*survey.table(cohort, examinations), sep="\n")

@@ -159,6 +159,7 @@ class Ledger:
         cases: cases with a record.
         failures: list of `Failure`.
         brain_voxels, brain_voxels_lost, tumour_voxels, tumour_voxels_lost: as in `CaseRow`.
+        twins: pairs of case ids whose image files are equal.
     """
 
     cases: int = 0
@@ -167,9 +168,15 @@ class Ledger:
     brain_voxels_lost: int = 0
     tumour_voxels: int = 0
     tumour_voxels_lost: int = 0
+    twins: list = dataclasses.field(default_factory=list)
+    _seen: dict = dataclasses.field(default_factory=dict)
 
     def add(self, row):
         """Adds a case's row, as a dict."""
+        images = "".join(row["inputs"].get(name, "") for name in spec.MODALITIES)
+        digest = hashlib.sha256(images.encode()).digest()[:12]
+        if self._seen.setdefault(digest, row["case_id"]) != row["case_id"]:
+            self.twins.append((self._seen[digest], row["case_id"]))
         self.cases += 1
         for name in ("brain_voxels", "brain_voxels_lost", "tumour_voxels_lost"):
             setattr(self, name, getattr(self, name) + row[name])
@@ -223,9 +230,8 @@ def load(root):
             f"{root}: " + ("its conversion has not finished; run convert_to_tfrecord.py again"
                            if unfinished else f"no dataset there ({FILE_NAME} is missing); expected"
                            " the --output_dir of convert_to_tfrecord.py"))
-    data = path.read_bytes()
     try:
-        value = json.loads(data)
+        value = files.read_json(path)
         schema = value["schema"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of ours; convert the cohort again") from error
@@ -233,7 +239,7 @@ def load(root):
         raise InputError(f"{path}: has schema {schema}, this version reads {SCHEMA}; convert the "
                          "cohort again, or use the version that wrote it")
     try:
-        manifest = _from_json(root, value, hashlib.sha256(data).hexdigest())
+        manifest = _from_json(root, value, files.sha256(path))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); copy it again, or "
                          "convert the cohort again") from error

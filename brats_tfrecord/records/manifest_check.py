@@ -2,10 +2,11 @@
 
 import collections
 import dataclasses
-import json
+from pathlib import Path
 
-from brats_tfrecord import spec
+from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import layouts
+from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import manifest, shards
 from brats_tfrecord.records.record_check import Problem
@@ -32,7 +33,7 @@ def read_manifest(root):
     if not path.is_file():
         manifest.load(root)  # says why there is none
     try:
-        value = json.loads(path.read_bytes())
+        value = files.read_json(path)
         odd = ", ".join(sorted(_KEYS ^ set(value)))
         if odd:
             raise ValueError(f"keys {odd} are missing or unknown")
@@ -53,6 +54,15 @@ def check_manifest(value):
     """Yields what is wrong with a manifest in itself; `value` is that of `read_manifest`."""
     for check in (_check_head, _check_rows, _check_order, _check_keys):
         yield from check(value)
+
+
+def require_sound(root):
+    """Raises InputError if the manifest in `root` contradicts itself; quick, reads no record."""
+    value, problems = read_manifest(Path(root))
+    problems += check_manifest(value) if value else []
+    if problems:
+        raise InputError(f"{root}: {problems[0]} ({len(problems)} in all); copy the dataset again, "
+                         "or see convert_to_tfrecord.py --verify")
 
 
 def check_folder(root, value):

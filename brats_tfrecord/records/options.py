@@ -1,9 +1,11 @@
 """The flags of convert_to_tfrecord.py."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 from brats_tfrecord import spec
+from brats_tfrecord.cohort.header import MAX_VOXELS
 from brats_tfrecord.cohort.layouts import LAYOUTS
 from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
@@ -152,4 +154,8 @@ def parse_window(text):
     except ValueError as error:
         raise InputError(f"--crop_window={text}: expected first:end of x,y,z in voxels, such as "
                          "48:192,48:192,5:149") from error
-    return tuple(low for low, _ in bounds), tuple(high - low for low, high in bounds)
+    shape = tuple(high - low for low, high in bounds)
+    if math.prod(shape) > MAX_VOXELS:
+        raise InputError(f"--crop_window={text}: holds {math.prod(shape):,} voxels; expected at "
+                         f"most {MAX_VOXELS:,}")
+    return tuple(low for low, _ in bounds), shape

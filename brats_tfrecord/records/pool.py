@@ -56,6 +56,10 @@ class Workers:
         """Processes of this machine that will work."""
         return joblib.cpu_count() if self.jobs == -1 else self.jobs
 
+    def for_tasks(self, count):
+        """The same with no more processes than tasks."""
+        return self.with_jobs(max(min(self.count, count), 1))
+
     def with_jobs(self, jobs):
         """The same with at most `jobs` processes; a Dask cluster stays as it is."""
         return self if self.backend == "dask" else dataclasses.replace(self, jobs=jobs)
@@ -85,10 +89,10 @@ def _run_loky(function, tasks, jobs):
     # joblib runs one job in this very process; two workers that are handed one task at a time
     # are the process of its own that one job shall have.
     parallel = joblib.Parallel(max(jobs, 2), "loky", "generator_unordered",
-                               pre_dispatch="2*n_jobs" if jobs > 1 else 1)
-    parent = os.getpid()
+                               pre_dispatch="2*n_jobs" if jobs > 1 else 1,
+                               initializer=prepare_worker, initargs=(os.getpid(),))
     try:
-        yield from parallel(joblib.delayed(_in_worker)(function, task, parent) for task in tasks)
+        yield from parallel(joblib.delayed(function)(task) for task in tasks)
     except TerminatedWorkerError as error:
         raise WorkerKilled(str(error)) from error
 
@@ -97,7 +101,12 @@ def _run_dask(function, tasks, client):
     # Dask gives the task of a worker that died to another one, four times by default.
     with joblib.parallel_config("dask", client=client):
         parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
-        yield from parallel(joblib.delayed(_in_worker)(function, task, None) for task in tasks)
+        try:
+            yield from parallel(joblib.delayed(_in_worker)(function, task) for task in tasks)
+        except TimeoutError as error:
+            address = client.scheduler.address
+            raise InputError(f"--dask_scheduler={address}: no worker has joined it; start some "
+                             f"with: dask worker {address} --nthreads 1") from error
 
 
 @contextlib.contextmanager
@@ -105,8 +114,8 @@ def _dask_client(address):
     try:
         from distributed import Client
     except ImportError as error:
-        raise InputError("--backend=dask: Dask is not installed; pip install "
-                         "'brats-tfrecord[cluster]'") from error
+        raise InputError("--backend=dask: Dask is not installed; pip install -c "
+                         "constraints.txt -e '.[cluster]'") from error
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -117,8 +126,8 @@ def _dask_client(address):
         yield client
 
 
-def _in_worker(function, task, parent):
-    prepare_worker(parent)
+def _in_worker(function, task):
+    prepare_worker()
     return function(task)
 
 

@@ -1,6 +1,5 @@
 """Proves one shard of a finished dataset against its sidecar and manifest, record by record."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def _read_sidecar(check):
     """(JSON value, problems): the sidecar against what `dataset.json` says of its shard."""
     name = shards.sidecar_name(check.name)
     try:
-        sidecar = json.loads((check.root / name).read_text())
+        sidecar = files.read_json(check.root / name)
         ids = [row["case_id"] for row in sidecar["cases"]]
         failures = [failure["case_id"] for failure in sidecar["failures"]]
         if not all(isinstance(case_id, str) for case_id in (*ids, *failures)):

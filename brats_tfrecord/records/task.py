@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brats_tfrecord import files
-from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.cohort import content, layouts, nifti
 from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, processed, tfrecord
@@ -144,7 +144,7 @@ def check_shard(task):
     """
     path = task.path
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        entry = json.loads(path.with_suffix(".json").read_text())
+        entry = files.read_json(path.with_suffix(".json"))
         shard = entry["shard"]
         if path.stat().st_size == shard["bytes"] and files.sha256(path) == shard["sha256"]:
             rows = map(manifest.row_from_json, entry["cases"])
@@ -179,14 +179,23 @@ def killed_outcome(case_id):
 
 def _is_current(row, task):
     case = task.cases.get(row.case_id)
-    return (case is not None and row.grade == case.grade
-            and _processed_is_there(CaseTask(case, task.settings))
-            and task.settings.key(case, hash_inputs(case)) == row.key)
+    try:
+        return (case is not None and row.grade == case.grade
+                and _processed_is_there(CaseTask(case, task.settings))
+                and task.settings.key(case, hash_inputs(case)) == row.key)
+    except (OSError, CaseError):  # its files are gone, or no longer files
+        return False
 
 
 def hash_inputs(case):
-    """Modality or "seg" -> SHA-256 of its file; a file that holds several is read once."""
+    """Modality or "seg" -> SHA-256 of its file; a file that holds several is read once.
+
+    Raises:
+        CaseError: a file that is not there, or none to read from.
+    """
     paths = dict(case.images) | ({"seg": case.mask} if case.mask is not None else {})
+    for path in paths.values():
+        content.regular_size(path)
     digests = {path: files.sha256(path) for path in set(paths.values())}
     return {name: digests[path] for name, path in paths.items()}
 

@@ -47,7 +47,7 @@ def verify(root, input_dir=None, sample=3, workers=None):
     if value and input_dir is not None:
         cases, missing = _case_tasks(root, value, Path(os.path.abspath(input_dir)), sample)
         problems += missing
-    with open_pool(workers or Workers()) as run:
+    with open_pool((workers or Workers()).for_tasks(len(tasks) + len(cases))) as run:
         for report in _progress(run(check_shard, tasks), len(tasks), "shard"):
             problems += report.problems
             failures += report.failures

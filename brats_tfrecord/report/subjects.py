@@ -10,7 +10,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import masks, resample
-from brats_tfrecord.records import example, manifest
+from brats_tfrecord.records import example, manifest, manifest_check
 from brats_tfrecord.serving.predict import Segmentation
 
 SHOWN = ("flair", "t1ce")
@@ -64,6 +64,7 @@ def from_dataset(root, fold, segmenter):
         InputError: no dataset, no case in that fold, or another recipe.
     """
     dataset = manifest.load(root)
+    manifest_check.require_sound(root)
     if dataset.recipe != segmenter.recipe:
         ours, theirs = segmenter.recipe.to_json(), dataset.recipe.to_json()
         differences = ", ".join(f"{name} is {theirs[name]}, the model's is {ours[name]}"

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from brats_tfrecord.errors import InputError, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
+from brats_tfrecord.records import manifest_check
 from brats_tfrecord.training import devices, input_pipeline, optimizers, run_folder, steps, unet
 from brats_tfrecord.training.history import DICE_COLUMNS, History
 from brats_tfrecord.training.options import TrainOptions
@@ -62,6 +63,7 @@ def train(options):
         TrainingDiverged: a loss or weight that is not finite; the last good state is kept.
     """
     dataset = manifests.load(options.data_dir)
+    manifest_check.require_sound(options.data_dir)
     train_folds = _train_folds(options, dataset)
     strategy = devices.make_strategy(options.gpus, options.virtual_devices)
     devices.per_replica_batch(options.batch_size, strategy)

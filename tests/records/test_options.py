@@ -48,5 +48,10 @@ def test_windows_that_are_none(text):
         parse_window(text)
 
 
+def test_a_window_that_no_memory_holds():
+    with pytest.raises(InputError, match="holds 999,989,999,900,001 voxels; expected at most"):
+        parse_window("0:99999,0:99999,0:100001")
+
+
 def test_a_window():
     assert parse_window("48:192,40:180,5:149") == ((48, 40, 5), (144, 140, 144))

@@ -98,13 +98,17 @@ def test_a_signal_leaves_a_folder_that_can_be_resumed(run_tool, tiny_cohort, unb
     assert listing(tmp_path) == unbroken[0]
 
 
-def test_workers_do_not_outlive_a_killed_converter(tiny_cohort, tmp_path):
+@pytest.mark.parametrize("moment", ["started", "at work"])
+def test_workers_do_not_outlive_a_killed_converter(tiny_cohort, tmp_path, moment):
+    """Nor those that wait for their first task: loky alone would let them wait for minutes."""
     process = start_conversion(*flags(tiny_cohort, tmp_path))
     workers = wait_for(lambda: workers_of(process))
-    wait_for(lambda: list(tmp_path.glob(".converting/*.json")) or list(tmp_path.glob("*.tfrecord")))
+    if moment == "at work":
+        wait_for(lambda: list(tmp_path.glob(".converting/*.json"))
+                 or list(tmp_path.glob("*.tfrecord")))
     process.kill()
-    process.communicate()
     assert not psutil.wait_procs(workers, timeout=10)[1]
+    process.communicate(timeout=10)
 
 
 def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_done(tmp_path):
@@ -198,14 +202,14 @@ def test_damage_of_an_earlier_run_is_not_kept(tiny_cohort, unbroken, tmp_path, c
     ({"folds": 2}, "folds is 3, now 2"),
     ({"seed": 5}, "seed is 0, now 5"),
     ({"bias_correction": "none"}, "bias_correction is n4, now none"),
-    ({"cases_per_shard": 4}, "it has 6 shards, now 3 (--cases_per_shard)"),
+    ({"cases_per_shard": 4}, "its cases are dealt to other shards (--cases_per_shard)"),
 ])
 def test_a_finished_dataset_is_never_made_into_another(tiny_cohort, tmp_path, more, difference):
     convert.convert(chosen(tiny_cohort, tmp_path))
     before = listing(tmp_path)
     with pytest.raises(InputError) as caught:
         convert.convert(chosen(tiny_cohort, tmp_path, **more))
-    assert f"already holds another dataset: {difference}; name another folder" in str(caught.value)
+    assert f"already holds another dataset: {difference}; give the options" in str(caught.value)
     assert listing(tmp_path) == before
 
 
@@ -214,7 +218,7 @@ def test_new_cases_do_not_change_a_finished_dataset(tiny_cohort, tmp_path):
     subprocess.run(["cp", "-r", tiny_cohort, cohort], check=True)
     convert.convert(chosen(cohort, out))
     write_tiny_case(cohort, 40)
-    with pytest.raises(InputError, match="the cohort has new cases: BraTS20_Training_040; name"):
+    with pytest.raises(InputError, match="the cohort has new cases: BraTS20_Training_040; give"):
         convert.convert(chosen(cohort, out))
 
 
@@ -244,3 +248,60 @@ def test_a_full_disk_is_one_line_and_the_rerun_goes_on(run_tool, tmp_path):
     run_tool("convert_to_tfrecord.py", *(flag.replace(str(disk), str(tmp_path))
                                          for flag in wanted))
     assert listing(tmp_path / "out") == out
+
+
+@pytest.mark.parametrize("more, difference", [
+    ({"image_dtype": "float32"}, "image_dtype is float16, now float32"),
+    ({"bare_mask_affine": "ignore"}, "bare_mask_affine is refuse, now ignore"),
+])
+def test_unfinished_work_is_not_thrown_away_for_a_mistyped_flag(tiny_cohort, tmp_path, more,
+                                                                difference):
+    process = start_conversion(*flags(tiny_cohort, tmp_path))
+    wait_for(lambda: list(tmp_path.glob("*.tfrecord")))
+    process.terminate()
+    process.communicate(timeout=60)
+    before = listing(tmp_path)
+    with pytest.raises(InputError, match=f"unfinished conversion with other options: {difference}"):
+        convert.convert(chosen(tiny_cohort, tmp_path, **more))
+    assert {name: digest for name, digest in listing(tmp_path).items() if "lock" not in name} == {
+        name: digest for name, digest in before.items() if "lock" not in name}
+
+
+@pytest.mark.parametrize("left", ["", "null", "[" * 100_000])
+def test_a_manifest_that_a_crash_left_unreadable_is_written_anew(tiny_cohort, unbroken, tmp_path,
+                                                                 capsys, left):
+    convert.convert(chosen(tiny_cohort, tmp_path))
+    (tmp_path / manifest.FILE_NAME).write_text(left)
+    convert.convert(chosen(tiny_cohort, tmp_path))
+    assert "Kept from an earlier run: 12 cases in 6 shards" in capsys.readouterr().out
+    assert listing(tmp_path) == unbroken[0]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"),
+                                  lambda path: path.symlink_to("nowhere"), os.mkdir])
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path, make):
+    for index in (1, 2):
+        write_tiny_case(tmp_path / "in", index)
+    path = tmp_path / "in" / "BraTS20_Training_002" / "BraTS20_Training_002_t1.nii.gz"
+    path.unlink()
+    make(path)
+    [failure] = convert.convert(chosen(tmp_path / "in", tmp_path / "out", folds=1)).failures
+    assert "not a regular file" in failure.reason or "no such file" in failure.reason
+
+
+@pytest.mark.parametrize("place", ["", "BraTS20_Training_001", "dataset"])
+def test_an_output_among_the_cases_is_refused(tiny_cohort, place):
+    with pytest.raises(InputError, match="lies within --input_dir="):
+        convert.convert(chosen(tiny_cohort, tiny_cohort / place))
+
+
+def test_equal_images_under_two_names_are_told(tmp_path, capsys):
+    for index in (1, 2, 3):
+        write_tiny_case(tmp_path / "in", index)
+    for kind in ("t1", "t1ce", "t2", "flair"):
+        one, other = (tmp_path / "in" / name / f"{name}_{kind}.nii.gz"
+                      for name in ("BraTS20_Training_001", "BraTS20_Training_003"))
+        other.write_bytes(one.read_bytes())
+    convert.convert(chosen(tmp_path / "in", tmp_path / "out"))
+    said = capsys.readouterr().out
+    assert "BraTS20_Training_001" in said and "have byte for byte the same images" in said
