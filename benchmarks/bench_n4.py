@@ -40,7 +40,7 @@ def main():
         import SimpleITK  # noqa: F401 - only to know whether it is there
         peers["SimpleITK"] = correct_with_simpleitk
     except ImportError:
-        print("SimpleITK is left out; it comes with: pip install 'brats-tfrecord[peers]'")
+        print("SimpleITK is left out; it comes with: pip install -e '.[peers]'")
     volumes = read_volumes(options.input_dir, options.modalities)
     print(f"{'volume':8} {'mask':9} {'ours s':>7}" + "".join(
         f" {peer + ' s':>12} {'ratio':>6} {'variation':>10}" for peer in peers))
