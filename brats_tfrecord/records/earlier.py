@@ -30,10 +30,13 @@ def check(root, plans, head):
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
     finished = _read(root / manifest.FILE_NAME)
     begun = _read(root / work_folder.NAME / HEAD)
-    if finished:
-        kind, differences = "another dataset", _differences(finished, plans, head)
-    else:
-        kind, differences = "an unfinished conversion with other options", _changes(begun, head)
+    try:
+        if finished:
+            kind, differences = "another dataset", _differences(finished, plans, head)
+        else:
+            kind, differences = "an unfinished conversion with other options", _changes(begun, head)
+    except (LookupError, TypeError, AttributeError):  # damaged: what stands is proved by its hashes
+        return
     if differences:
         raise InputError(f"--output_dir={root}: already holds {kind}: {'; '.join(differences)}; "
                          "give the options it was begun with, name another folder, or remove this "

@@ -29,12 +29,6 @@ class DamagedRecord(ValueError):
         return f"record {self.index}: {self.what}"
 
 
-def write_record(path, payload):
-    """Writes a file that holds one record; `payload` is bytes."""
-    with open(path, "wb") as stream:
-        stream.writelines(frame(payload))
-
-
 def frame(payload):
     """The pieces of a record, bytes, in the order in which they are written."""
     length = _LENGTH.pack(len(payload))

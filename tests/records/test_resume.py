@@ -267,7 +267,7 @@ def test_unfinished_work_is_not_thrown_away_for_a_mistyped_flag(tiny_cohort, tmp
         name: digest for name, digest in before.items() if "lock" not in name}
 
 
-@pytest.mark.parametrize("left", ["", "null", "[" * 100_000])
+@pytest.mark.parametrize("left", ["", "null", "[" * 100_000, '{"recipe": [1]}'])
 def test_a_manifest_that_a_crash_left_unreadable_is_written_anew(tiny_cohort, unbroken, tmp_path,
                                                                  capsys, left):
     convert.convert(chosen(tiny_cohort, tmp_path))
