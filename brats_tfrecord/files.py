@@ -5,12 +5,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
 from pathlib import Path
 
 from brats_tfrecord.errors import InputError
+
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 
 
 @contextlib.contextmanager
@@ -32,6 +35,16 @@ def replacing(path, durable=True):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_orphans(folder):
+    """Removes what writers killed within `replacing` have left anywhere under `folder`.
+
+    For whoever knows that nobody else is writing there now.
+    """
+    for path in list(Path(folder).rglob(".*.tmp")):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def require_writable(flag, folder):

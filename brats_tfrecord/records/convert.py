@@ -64,6 +64,7 @@ def convert(options):
     print(*survey.summary(cohort), sep="\n", flush=True)
     files.require_writable("--output_dir", root)
     with work_folder.locked(root) as work:
+        files.remove_orphans(root)
         settings = Settings(recipe, head.how_to_read, head.versions, work.path,
                             root if options.write_nifti else None)
         conversion = _Conversion(root, work, plans, cases, settings, cohort.root)

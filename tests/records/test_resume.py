@@ -81,6 +81,22 @@ def test_killed_at_fifty_moments(run_tool, tiny_cohort, unbroken, tmp_path):
     check_kills(run_tool, tiny_cohort, unbroken, tmp_path, 50)
 
 
+def test_what_a_killed_writer_left_is_removed(run_tool, tiny_cohort, unbroken, tmp_path):
+    """A temporary file of a shard, its sidecar, the manifest or a case that never got its name."""
+    (tmp_path / "processed").mkdir()
+    names = [".fold0-00000-of-00002.tfrecord", ".fold2-00001-of-00002.json", ".dataset.json",
+             "processed/.a.nii.gz", ".converting/.a.json"]
+    for name in names:
+        path = tmp_path / f"{name}.29809-8ce1caa4.tmp"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"cut off")
+    (tmp_path / ".notes.tmp").write_bytes(b"somebody else's")
+    run_tool("convert_to_tfrecord.py", *flags(tiny_cohort, tmp_path))
+    (tmp_path / ".notes.tmp").unlink()
+    (tmp_path / "processed").rmdir()
+    assert listing(tmp_path) == unbroken[0]
+
+
 @pytest.mark.parametrize("sent, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_leaves_a_folder_that_can_be_resumed(run_tool, tiny_cohort, unbroken, tmp_path,
                                                       sent, code):
