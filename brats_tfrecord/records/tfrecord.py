@@ -45,10 +45,9 @@ def read_records(path):
         DamagedRecord: a checksum that does not fit, or a file that ends within a record.
     """
     for index, framed in enumerate(framed_records(path)):
-        payload = framed[HEADER_BYTES:-FOOTER_BYTES]
-        if masked_crc(payload) != _CRC.unpack(framed[-FOOTER_BYTES:])[0]:
+        if not fits_checksum(framed[HEADER_BYTES:]):
             raise DamagedRecord(index, "its data do not fit their checksum")
-        yield payload
+        yield framed[HEADER_BYTES:-FOOTER_BYTES]
 
 
 def framed_records(path):
@@ -70,6 +69,23 @@ def framed_records(path):
                 raise DamagedRecord(index, "the file ends within it")
             yield header + rest
             index += 1
+
+
+def payload_bytes(header):
+    """Length of the payload that follows `header`, the first bytes of a record.
+
+    Raises:
+        ValueError: a header that does not fit its checksum, or is cut short.
+    """
+    length, crc = header[:_LENGTH.size], header[_LENGTH.size:]
+    if len(crc) < _CRC.size or masked_crc(length) != _CRC.unpack(crc)[0]:
+        raise ValueError("a record's length does not fit its checksum")
+    return _LENGTH.unpack(length)[0]
+
+
+def fits_checksum(data):
+    """Whether a payload, with the footer that follows it, is what was written."""
+    return masked_crc(data[:-FOOTER_BYTES]) == _CRC.unpack(data[-FOOTER_BYTES:])[0]
 
 
 def masked_crc(data):
