@@ -59,7 +59,10 @@ def crop(array, origin, shape):
 
 
 def uncrop(window, origin, shape, fill=0):
-    """Undoes `crop`: an array [*shape, ...] with `window` at `origin` and `fill` elsewhere."""
+    """Undoes `crop`: an array [*shape, ...] with `window` at `origin` and `fill` elsewhere.
+
+    `fill` is one value or, for [X, Y, Z, C], one for each channel.
+    """
     array = np.full((*shape, *window.shape[3:]), fill, window.dtype)
     inside, outside = overlap(shape, origin, window.shape)
     array[outside] = window[inside]

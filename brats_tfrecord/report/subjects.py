@@ -43,8 +43,16 @@ class Subject:
 
 
 def from_files(options, segmenter):
-    """(number of cases, their `Subject`s) of the cohort of `EvaluateOptions`."""
+    """(number of cases, their `Subject`s) of the cohort of `EvaluateOptions`.
+
+    Raises:
+        InputError: no cohort there, or masks of other classes than the model's.
+    """
     cases = layouts.find_cases(options.input_dir, options.layout, options.label_scheme)
+    for case in cases:
+        if case.mask is not None:
+            _require_same_classes(f"--input_dir={options.input_dir}",
+                                  spec.LABEL_SCHEMES[case.label_scheme], segmenter.scheme)
     how_to_read = {"any_spacing": segmenter.recipe.any_spacing,
                    "bare_mask_affine": options.bare_mask_affine}
     return len(cases), (
@@ -61,10 +69,13 @@ def from_dataset(root, fold, segmenter):
         segmenter: `serving.predict.Segmenter`; its recipe must be the dataset's.
 
     Raises:
-        InputError: no dataset, no case in that fold, or another recipe.
+        InputError: no dataset, no case in that fold, another recipe, or masks of other classes
+            than the model's.
     """
     dataset = manifest.load(root)
     manifest_check.require_sound(root)
+    if fold != "unlabelled":
+        _require_same_classes(f"--data_dir={root}", dataset.label_scheme, segmenter.scheme)
     if dataset.recipe != segmenter.recipe:
         ours, theirs = segmenter.recipe.to_json(), dataset.recipe.to_json()
         differences = ", ".join(f"{name} is {theirs[name]}, the model's is {ours[name]}"
@@ -78,6 +89,15 @@ def from_dataset(root, fold, segmenter):
         raise InputError(f"--fold={fold}: no case of {root} is in it; expected one of "
                          f"{', '.join(there)}, all or unlabelled")
     return count, _subjects_of_shards(dataset, folds, segmenter)
+
+
+def _require_same_classes(source, theirs, ours):
+    """Refuses masks that know other classes than the model; other values of them are the same."""
+    if theirs.class_names != ours.class_names:
+        raise InputError(
+            f"{source}: its masks follow {theirs.name} ({', '.join(theirs.class_names[1:])}), the "
+            f"model {ours.name} ({', '.join(ours.class_names[1:])}); expected the same classes: "
+            "evaluate on a cohort that has them, or train on this one")
 
 
 def _examine_files(case, segmenter, how_to_read):

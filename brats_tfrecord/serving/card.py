@@ -9,9 +9,10 @@ from pathlib import Path
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess.recipe import Recipe
+from brats_tfrecord.records.targets import make_targets
 
 FILE_NAME = "model.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ModelCard:
         recipe: how raw volumes become its input.
         modalities: its input channels, in order.
         label_scheme: name of the scheme of the labels it writes.
+        targets: what its output channels are, one of `records.targets.NAMES`.
         stride: its input's extents are padded to multiples of this.
         whole_voxels: images of up to this many voxels are predicted in one piece.
         dataset_fingerprint: of the dataset it was trained on.
@@ -32,6 +34,7 @@ class ModelCard:
     recipe: Recipe
     modalities: tuple[str, ...]
     label_scheme: str
+    targets: str
     stride: int
     whole_voxels: int
     dataset_fingerprint: str
@@ -44,6 +47,11 @@ class ModelCard:
         """The `spec.LabelScheme` of the labels it writes."""
         return spec.LABEL_SCHEMES[self.label_scheme]
 
+    @property
+    def channels(self):
+        """The `records.targets.Targets` of its output channels."""
+        return make_targets(self.targets, self.scheme.classes)
+
     def use_of(self, case_id):
         """"train", "select" or "unseen": what the model's making used the case for."""
         if case_id in self.train_case_ids:
@@ -53,7 +61,8 @@ class ModelCard:
     def to_json(self):
         """The card as a dict of JSON types; `from_json` gives back an equal object."""
         return {**dataclasses.asdict(self), "schema": SCHEMA, "recipe": self.recipe.to_json(),
-                "classes": list(self.scheme.class_names)}
+                "classes": list(self.scheme.class_names),
+                "channels": list(self.channels.channel_names)}
 
     @classmethod
     def from_json(cls, value):

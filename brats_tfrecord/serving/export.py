@@ -19,11 +19,11 @@ def export_saved_model(network, card, path):
     `serving_default`: `image` float32 [B, X, Y, Z, C], preprocessed -> `probabilities` float32
     [B, X, Y, Z, K]. `segment`: `volume` float32 [X, Y, Z, C], resampled as the recipe says and
     bias-corrected, LPS order, any shape -> `labels` uint8 [X, Y, Z] in the label scheme's own
-    values and `probabilities` float32 [X, Y, Z, K]; outside the crop window the background has
-    probability 1.
+    values and `probabilities` float32 [X, Y, Z, K]; voxels outside the crop window are background
+    for certain. The K channels are those of the card's `targets`.
 
     Args:
-        network: float32 Keras model with None as spatial extents.
+        network: float32 Keras model with None as spatial extents, whose output is probabilities.
         card: `card.ModelCard`.
         path: folder; replaced whole or not at all.
     """
@@ -50,7 +50,7 @@ class _Served(tf.Module):
         self.model_json = tf.saved_model.Asset(str(model_json))
         # Tracking the weights rather than the Keras model keeps Keras out of the SavedModel.
         self.weights = network.weights
-        channels = len(card.modalities)
+        channels, targets = len(card.modalities), card.channels
 
         def probabilities_of(image):
             return windows.predict(network, image, card.stride, card.whole_voxels)
@@ -66,17 +66,16 @@ class _Served(tf.Module):
             origin = recipe_graph.window(volume, card.recipe, card.modalities)
             image = recipe_graph.network_input(volume, origin, card.recipe)
             probabilities = probabilities_of(image[None])[0]
-            classes = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-            labels = tf.gather(tf.constant(card.scheme.values, tf.uint8), classes)
+            labels = tf.gather(tf.constant(card.scheme.values, tf.uint8),
+                               targets.classes(probabilities))
 
             def to_grid(cut, fill):
                 return recipe_graph.to_grid(cut, origin, tf.shape(volume)[:3], fill)
 
-            labels = to_grid(labels[..., None], card.scheme.values[0])
-            background = to_grid(probabilities[..., :1], 1)
-            others = to_grid(probabilities[..., 1:], 0)
-            return {"labels": labels[..., 0],
-                    "probabilities": tf.concat([background, others], axis=-1)}
+            whole = [to_grid(probabilities[..., k:k + 1], fill)
+                     for k, fill in enumerate(targets.background_fill)]
+            return {"labels": to_grid(labels[..., None], card.scheme.values[0])[..., 0],
+                    "probabilities": tf.concat(whole, axis=-1)}
 
         self.predict = predict
         self.segment = segment

@@ -20,7 +20,8 @@ class Segmentation:
         case_id: of the case.
         labels: uint8 [X, Y, Z] in the label scheme's own file values.
         classes: uint8 [X, Y, Z], the same as canonical class ids.
-        probabilities: float32 [X, Y, Z, K]; outside the crop the background has 1.
+        probabilities: float32 [X, Y, Z, K], channels as the card's `channels` names them; outside
+            the crop the background is certain.
         geometry: how the case's files lay.
         seconds: stage -> seconds it took.
     """
@@ -127,9 +128,9 @@ class Segmenter:
                         lambda: self._run(self._predict, image=image[None]))
         window = result["probabilities"][0]
         place = stored.crop_origin, stored.grid_shape
-        classes = self.recipe.to_grid(window.argmax(axis=-1).astype(np.uint8), *place)
-        probabilities = self.recipe.to_grid(window, *place)
-        probabilities[..., 0] = self.recipe.to_grid(window[..., 0], *place, fill=1)
+        classes = self.recipe.to_grid(self._classes(window), *place)
+        probabilities = self.recipe.to_grid(
+            window, *place, fill=self.card.channels.background_fill)
         return self._native(stored, classes, probabilities, seconds)
 
     def _native(self, case, classes, probabilities, seconds, progress=None):
@@ -138,9 +139,12 @@ class Segmenter:
         if classes.shape != shape:
             probabilities = _timed(seconds, progress, "resampling",
                                    lambda: resample.volumes_to(shape, probabilities))
-            classes = probabilities.argmax(axis=-1).astype(np.uint8)
+            classes = self._classes(probabilities)
         return Segmentation(case.case_id, masks.to_file_values(classes, self.scheme), classes,
                             probabilities, case.geometry, seconds)
+
+    def _classes(self, probabilities):
+        return self.card.channels.classes(probabilities).numpy().astype(np.uint8)
 
     @staticmethod
     def _run(signature, **inputs):

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort.nifti import Geometry, RawCase
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.preprocess.recipe import Recipe
-from brats_tfrecord.records import example, graph
+from brats_tfrecord.records import example
 
 RECIPE = Recipe(bias_correction="none", crop_origin=(1, 1, 2), crop_shape=(4, 5, 3))
 # The file lay as (superior, left, anterior): shape and affine are the file's, arrays are LPS.
@@ -47,24 +46,10 @@ def test_the_truth_is_whole_though_the_window_cuts_it():
     np.testing.assert_array_equal(stored.native_classes(), expected)
 
 
-def test_parse_gives_the_same_in_a_graph():
-    raw = raw_case()
-    done = RECIPE.apply(raw)
-    data = tf.data.Dataset.from_tensors(example.encode(raw, done, RECIPE))
-    [found] = data.map(lambda record: graph.parse(record, "float16"))
-    assert found["case_id"] == b"A_001" and bool(found["labelled"])
-    np.testing.assert_array_equal(found["image"], done.image)
-    np.testing.assert_array_equal(found["mask"], masks.pack_classes(done.classes))
-    np.testing.assert_array_equal(graph.unpack(found["mask"], 4), masks.one_hot(done.classes, 4))
-
-
 def test_an_unlabelled_case_has_no_mask():
     raw = raw_case(labelled=False)
     record = example.encode(raw, RECIPE.apply(raw), RECIPE)
     assert example.decode(record, "float16").native_classes() is None
-    found = graph.parse(tf.constant(record), "float16")
-    assert not bool(found["labelled"]) and found["mask"].shape == (4, 5, 3)
-    assert not found["mask"].numpy().any()
 
 
 def test_equal_cases_give_equal_bytes():

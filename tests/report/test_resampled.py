@@ -35,8 +35,9 @@ def test_files_and_records_give_the_same_figures(run_tool, cohort, tmp_path):
     dataset = manifest.load(tmp_path / "data")
     network = build_unet((None, None, None, 2), 4, (4, 8), (0,) * 3, seed=4)
     model = tmp_path / "saved_model"
-    export_saved_model(network, ModelCard(dataset.recipe, ("flair", "t2"), "brats2020", 2, 10**6,
-                                          "f" * 64, (), (), {}), model)
+    card = ModelCard(dataset.recipe, ("flair", "t2"), "brats2020", "classes", 2, 10**6, "f" * 64,
+                     (), (), {})
+    export_saved_model(network, card, model)
     found = {}
     for name, *flags in (
             ("files", f"--input_dir={cohort}", "--write_segmentations", "--pictures=0"),

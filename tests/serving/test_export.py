@@ -17,7 +17,7 @@ from brats_tfrecord.training.unet import build_unet
 
 RECIPE = Recipe(crop_origin=(3, 2, -1), crop_shape=(18, 20, 14), crop="fixed")
 MODALITIES = ("t1ce", "flair", "t2")
-CARD = ModelCard(RECIPE, MODALITIES, "brats2020", 4, 10**6, "f" * 64,
+CARD = ModelCard(RECIPE, MODALITIES, "brats2020", "classes", 4, 10**6, "f" * 64,
                  ("A_001",), ("A_002",), {"epochs": 3})
 
 

@@ -61,8 +61,8 @@ def segmenter(case, tmp_path_factory):
     network = tf.keras.Model(inputs, tf.keras.layers.Conv3D(4, 1, activation="softmax")(inputs))
     network.set_weights([kernel, bias])
     path = tmp_path_factory.mktemp("model") / "saved_model"
-    export_saved_model(network, ModelCard(RECIPE, ("flair",), "brats2020", 4, 10**6, "f" * 64, (),
-                                          (), {}), path)
+    card = ModelCard(RECIPE, ("flair",), "brats2020", "classes", 4, 10**6, "f" * 64, (), (), {})
+    export_saved_model(network, card, path)
     return Segmenter(path)
 
 
