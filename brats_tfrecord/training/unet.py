@@ -2,10 +2,15 @@
 
 import tensorflow as tf
 
-FILTERS = (16, 32, 64, 128, 256)
+from brats_tfrecord.training import fast_ops, network_options
+from brats_tfrecord.training.encoder_decoder import EncoderDecoder
+
+_DEFAULTS = network_options.NETWORKS["unet"]
+
+FILTERS = _DEFAULTS.filters
 """Channels of each level, finest first; the last level is the bottleneck."""
 
-DROPOUT = (0.1, 0.1, 0.2, 0.2, 0.3, 0.2, 0.2, 0.1, 0.1)
+DROPOUT = _DEFAULTS.rates(FILTERS)
 """Dropout rate of each block, down the encoder, through the bottleneck, up the decoder."""
 
 
@@ -39,106 +44,61 @@ def build_unet(
         ValueError: an extent no multiple of the stride, or `dropout` of another length.
     """
     _check(input_shape, filters, dropout)
-    layer = _LayerFactory(precision, seed)
-    depth = len(filters)
-    names = [f"encoder{level}" for level in range(1, depth)]
-    inputs = x = tf.keras.Input(input_shape, name="image")
-    skips = []
-    for name, channels, rate in zip(names, filters, dropout):
-        skips.append(layer.block(x, channels, rate, name))
-        x = layer.pool(skips[-1], f"{name}_pool")
-    x = layer.block(x, filters[-1], dropout[depth - 1], "bottleneck")
-    for level in reversed(range(1, depth)):
-        name, channels = f"decoder{level}", filters[level - 1]
-        x = layer.up(x, channels, f"{name}_up")
-        x = layer.concatenate([x, skips[level - 1]], f"{name}_skip")
-        x = layer.block(x, channels, dropout[2 * depth - 1 - level], name)
-    # bfloat16 logits resolve 0.4 % and float16 softmax underflows: the head stays float32.
-    logits = layer.head(x, classes)
+    network = UNet(precision, seed)
+    inputs = tf.keras.Input(input_shape, name="image")
+    logits = network.head(network.levels(inputs, filters, dropout)[0], classes)
     outputs = tf.keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
     return tf.keras.Model(inputs, outputs, name="unet")
 
 
 def stride(filters=FILTERS):
     """What every spatial extent of the input must be a multiple of: 2 per pooling."""
-    return 2 ** (len(filters) - 1)
+    return network_options.stride(filters)
 
 
-def logits_model(model):
-    """The same network, sharing its weights, up to the logits: what losses are computed from."""
-    return tf.keras.Model(model.inputs, model.get_layer("logits").output, name="unet_logits")
+class UNet(EncoderDecoder):
+    """Blocks and ways of the documented network."""
 
-
-class _LayerFactory:
-    """Makes the layers of one network, each with its own seed and the network's dtype policy."""
-
-    def __init__(self, precision, seed):
-        self._precision = precision
-        self._seed = seed
-        self._made = 0
-
-    def block(self, x, channels, rate, name):
+    def block(self, x, channels, rate, name, halve):
+        if halve:
+            x = self._pool(x, f"{name}_pool")
         x = self._conv(x, channels, f"{name}_conv1")
-        x = tf.keras.layers.Dropout(
-            rate, seed=self._next_seed(), dtype=self._precision, name=f"{name}_dropout"
-        )(x)
+        x = self.dropout(x, rate, f"{name}_dropout")
         return self._conv(x, channels, f"{name}_conv2")
 
-    def pool(self, x, name):
-        # TensorFlow has no float16 kernel for it on CPUs; a maximum is exact in any type.
-        dtype = "float32" if self._precision == "mixed_float16" else self._precision
-        return tf.keras.layers.MaxPooling3D(2, dtype=dtype, name=name)(x)
-
     def up(self, x, channels, name):
-        return tf.keras.layers.Conv3DTranspose(
+        return fast_ops.Conv3DTranspose(
             channels,
             2,
             strides=2,
             padding="same",
-            kernel_initializer=tf.keras.initializers.GlorotUniform(self._next_seed()),
-            dtype=self._precision,
+            kernel_initializer=tf.keras.initializers.GlorotUniform(self.next_seed()),
+            dtype=self.precision,
             name=name,
         )(x)
 
-    def concatenate(self, tensors, name):
-        return tf.keras.layers.Concatenate(dtype=self._precision, name=name)(tensors)
-
-    def head(self, x, classes):
-        return tf.keras.layers.Conv3D(
-            classes,
-            1,
-            kernel_initializer=tf.keras.initializers.GlorotUniform(self._next_seed()),
-            dtype="float32",
-            name="logits",
-        )(x)
+    def _pool(self, x, name):
+        # TensorFlow has no float16 kernel for it on CPUs; a maximum is exact in any type.
+        dtype = "float32" if self.precision == "mixed_float16" else self.precision
+        return tf.keras.layers.MaxPooling3D(2, dtype=dtype, name=name)(x)
 
     def _conv(self, x, channels, name):
-        return tf.keras.layers.Conv3D(
+        return fast_ops.Conv3D(
             channels,
             3,
             padding="same",
             activation="relu",
-            kernel_initializer=tf.keras.initializers.HeNormal(self._next_seed()),
-            dtype=self._precision,
+            kernel_initializer=tf.keras.initializers.HeNormal(self.next_seed()),
+            dtype=self.precision,
             name=name,
         )(x)
 
-    def _next_seed(self):
-        """A seed of its own for every layer: equal seeds would give equal kernels."""
-        self._made += 1
-        return None if self._seed is None else (self._seed * 1009 + self._made) % 2**31
-
 
 def _check(input_shape, filters, dropout):
+    network_options.check_levels(filters, dropout)
     step = stride(filters)
-    if len(filters) < 2:
-        raise ValueError(f"filters={tuple(filters)}: expected at least two levels")
     if len(input_shape) != 4 or any(n is not None and n % step for n in input_shape[:3]):
         raise ValueError(
             f"input_shape={tuple(input_shape)}: expected (X, Y, Z, C) with X, Y, Z multiples of "
             f"{step} or None"
-        )
-    if len(dropout) != 2 * len(filters) - 1:
-        raise ValueError(
-            f"dropout={tuple(dropout)}: expected {2 * len(filters) - 1} rates, one for each block"
         )
