@@ -1,22 +1,28 @@
 """The course of a run: one row an epoch, as CSV, TensorBoard scalars and a picture."""
 
 import csv
+import functools
 import io
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training import history_plot
+from brats_tfrecord.training.event_file import EventFile
 
 DICE_COLUMNS = tuple(f"val_dice_{region}" for region in spec.REGIONS)
 COLUMNS = (
     "epoch", "loss", "accuracy", "val_loss", "val_accuracy", *DICE_COLUMNS, "val_dice_mean",
-    "volumes_per_second", "seconds",
+    "learning_rate", "volumes_per_second", "input_wait", "seconds",
 )
-"""Columns of history.csv; the `val_` ones are empty in epochs that were not validated."""
+"""Columns of history.csv; the `val_` ones are empty in epochs that were not validated.
+
+`volumes_per_second` and `input_wait`, the share (0 to 1) of the time spent on waiting for input,
+are of the epoch's training alone, which took `seconds`; `learning_rate` is that of its last step.
+"""
 
 
 class History:
@@ -28,15 +34,21 @@ class History:
         Rows beyond them are of an epoch whose checkpoint was never finished, and go.
 
         Raises:
-            InputError: history.csv does not tell of every finished epoch.
+            InputError: history.csv does not tell of every finished epoch, or of epochs of which no
+                state is left.
         """
         self._folder = Path(model_dir)
         self._path = self._folder / "history.csv"
-        self.rows = self._read()[:finished_epochs] if finished_epochs else []
+        there = self._read()
+        # One row may be of an epoch whose state was not saved any more.
+        if not finished_epochs and len(there) > 1:
+            raise InputError(f"{self._path}: tells of {len(there)} epochs, but no checkpoint of "
+                             "them is left; put the checkpoints back, or choose a new --model_dir")
+        self.rows = there[:finished_epochs]
         if [row["epoch"] for row in self.rows] != list(range(1, finished_epochs + 1)):
             raise InputError(f"{self._path}: lacks rows of the {finished_epochs} epochs that the "
                              "checkpoint has behind it; put it back, or choose a new --model_dir")
-        self._writer = None
+        self._first_epoch = finished_epochs + 1
 
     @property
     def best_epoch(self):
@@ -48,12 +60,28 @@ class History:
         """Adds the row of an epoch to CSV and TensorBoard."""
         self.rows.append({name: row.get(name) for name in COLUMNS})
         files.write_text(self._path, _to_csv(self.rows))
-        self._write_scalars(self.rows[-1])
+        self._events.scalars(row["epoch"], {
+            _tag(name): value for name, value in self.rows[-1].items()
+            if name != "epoch" and value is not None})
+
+    def add_images(self, epoch, images):
+        """Adds pictures of an epoch to TensorBoard; `overlays.png` shows the latest, all in one.
+
+        Args:
+            epoch: counted from 1.
+            images: uint8 RGB [N, H, W, 3], of `overlays.Overlays`; N = 0 adds nothing.
+        """
+        if not len(images):
+            return
+        self._events.images(epoch, "overlays", images)
+        files.write_bytes(self._folder / "overlays.png",
+                          tf.io.encode_png(np.concatenate(images)).numpy())
 
     def draw(self):
         """Draws `history.png` anew."""
         with files.replacing(self._folder / "history.png") as temporary:
-            plot(self.rows).savefig(temporary, format="png", dpi=110)
+            history_plot.plot(self.rows, self.best_epoch).savefig(
+                temporary, format="png", dpi=110)
 
     def _read(self):
         if not self._path.is_file():
@@ -65,44 +93,18 @@ class History:
             raise InputError(f"{self._path}: is damaged; put it back, or choose a new "
                              "--model_dir") from error
 
-    def _write_scalars(self, row):
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
-        with self._writer.as_default(step=row["epoch"]):
-            for name, value in row.items():
-                if name != "epoch" and value is not None:
-                    tf.summary.scalar(name, value)
-        self._writer.flush()
+    @functools.cached_property
+    def _events(self):
+        """Opened at the first epoch: a run that is finished already gets no more files."""
+        return EventFile(self._folder / "tensorboard", self._first_epoch)
 
 
-def plot(rows):
-    """Draws loss, accuracy and Dice by region against the epoch; returns a `Figure`."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss, accuracy, dice = figure.subplots(1, 3)
-    for axes, title, names in (
-        (loss, "loss", {"loss": "training", "val_loss": "validation"}),
-        (accuracy, "voxel accuracy", {"accuracy": "training", "val_accuracy": "validation"}),
-    ):
-        for name, label in names.items():
-            _line(axes, rows, name, label=label)
-        axes.set_title(title)
-    for region, name in zip(spec.REGIONS, DICE_COLUMNS):
-        _line(dice, rows, name, label=region, color=spec.REGION_COLOURS[region])
-    dice.set_title("validation Dice, mean over cases")
-    dice.set_ylim(0, 1)
-    for axes in (loss, accuracy, dice):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
-    return figure
-
-
-def _line(axes, rows, name, **style):
-    points = [(row["epoch"], row[name]) for row in rows if row[name] is not None]
-    if points:
-        axes.plot(*zip(*points), marker=".", **style)
+def _tag(column):
+    """Where TensorBoard shows a column: charts are grouped by what stands before the slash."""
+    if column.startswith("val_"):
+        return "validation/" + column.removeprefix("val_")
+    speed = column in ("volumes_per_second", "input_wait", "seconds")
+    return ("speed/" if speed else "train/") + column
 
 
 def _to_csv(rows):
