@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
+import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -45,6 +47,29 @@ def remove_orphans(folder):
     for path in list(Path(folder).rglob(".*.tmp")):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Holds the operating system's lock on the file `path`, which dies with its process.
+
+    Raises:
+        Locked: another process holds it.
+    """
+    with open(path, "a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            raise Locked(stream.read().strip() or "unknown") from error
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        yield stream
+
+
+class Locked(Exception):
+    """A lock that somebody else holds; its text says who."""
 
 
 def require_writable(flag, folder):

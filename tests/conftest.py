@@ -54,8 +54,9 @@ def model_dir(run_tool, small_dataset, tmp_path_factory):
     """Folder of a tiny U-Net trained for a few steps on two virtual devices."""
     root = tmp_path_factory.mktemp("model")
     run_tool("train.py", f"--data_dir={small_dataset}", f"--model_dir={root}",
-             "--filters=4,8,16", "--dropout=0", "--patch_size=32", "--batch_size=2", "--epochs=8",
-             "--learning_rate=0.01", "--loss=dice_cross_entropy", "--virtual_devices=2",
+             "--filters=8,16", "--dropout=0", "--patch_size=32", "--batch_size=2", "--epochs=8",
+             "--patches_per_case=8", "--foreground_fraction=0.67",
+             "--learning_rate=0.004", "--loss=dice_cross_entropy", "--virtual_devices=2",
              "--precision=mixed_bfloat16", "--validate_every=8")
     return root
 

@@ -7,12 +7,16 @@ input, nothing written; 3 training diverged; 70 a bug of ours; 75 stopped, run i
 
 import dataclasses
 import os
+import signal
 import sys
 import tempfile
 import textwrap
 import traceback
 import typing
 from pathlib import Path
+
+# Until `run` has taken over, an interrupt while modules are imported leaves without a word.
+signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
 # TensorFlow greets with start-up notices that look like errors; a user who wants them sets this.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,6 +34,8 @@ def run(main, options_class):
         options_class: frozen dataclass; each field is a flag, its metadata holds "help" and may
             hold "choices"; a field without default is a required flag.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(main, options_class, sys.argv))
 
 
@@ -48,6 +54,9 @@ def _run(main, options_class, argv):
     except OSError as error:
         print(f"{tool}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return InputError.exit_code
+    except _Terminated:
+        print(f"{tool}: stopped by SIGTERM; run the same command again", file=sys.stderr)
+        return 75
     except KeyboardInterrupt:
         print(f"{tool}: interrupted", file=sys.stderr)
         return 130
@@ -56,6 +65,14 @@ def _run(main, options_class, argv):
         print(f"{tool}: a bug of ours, {type(error).__name__}: {str(error)[:200]!r}; the trace is "
               f"in {log}", file=sys.stderr)
         return 70
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, where no work is under way that would rather end by itself."""
+
+
+def _terminate(number, frame):
+    raise _Terminated
 
 
 def parse(options_class, argv):

@@ -4,27 +4,45 @@ Usage:
   python tools/train.py --data_dir=dataset --model_dir=model
   python tools/train.py --data_dir=dataset --model_dir=model --validation_fold=0 --test_fold=1 \\
       --patch_size=128 --batch_size=4 --epochs=100 --loss=dice_cross_entropy
+  python tools/train.py --data_dir=dataset --model_dir=model --validation_fold=all  # each in turn
   python tools/train.py --data_dir=dataset --model_dir=model --virtual_devices=2   # a dry run of
       # two replicas on a CPU
+  TF_CONFIG='{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker",
+      "index": 0}}' python tools/train.py --strategy=multiworker --data_dir=dataset \\
+      --model_dir=model   # and the same on node2 with index 1; BUILD.md shows it under SLURM
 
 All visible GPUs are used, each taking only the memory it needs. The same command run again goes
-on where it stopped. MODEL_DIR then holds saved_model/, history.csv, history.png, checkpoints/ and
-tensorboard/ (look at it with `tensorboard --logdir MODEL_DIR/tensorboard`).
+on at the step it had saved last, as if nothing had happened. MODEL_DIR then holds saved_model/,
+run_card.md, history.csv, history.png, overlays.png, checkpoints/ and tensorboard/ (look at it with
+`tensorboard --logdir MODEL_DIR/tensorboard`).
 """
 
 import command_line
 
+from brats_tfrecord.training import cpu_memory, cross_validation
 from brats_tfrecord.training.options import TrainOptions
 
 
 def main(options):
-    """Trains and exports; returns 0."""
-    from brats_tfrecord.workflow import train_and_export  # late: --help needs no TensorFlow
+    """Trains and exports, or times the steps of a training; returns 0."""
+    # Late: --help needs no TensorFlow.
+    if options.profile:
+        from brats_tfrecord.training.profile import profile
 
+        print(profile(options))
+        return 0
+    from brats_tfrecord.workflow import cross_validate, train_and_export
+
+    if options.cross_validates:
+        rows, path = cross_validate(options)
+        print(f"{cross_validation.to_text(rows)}\nWritten to {path}")
+        return 0
     result, path = train_and_export(options)
-    print(f"Exported epoch {result.best_epoch} to {path}")
+    if result:
+        print(f"Exported epoch {result.best_epoch} to {path}")
     return 0
 
 
 if __name__ == "__main__":
+    cpu_memory.restart_tuned()
     command_line.run(main, TrainOptions)

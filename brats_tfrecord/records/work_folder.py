@@ -7,11 +7,9 @@ and whoever writes the same name writes the same bytes.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
-import socket
 from pathlib import Path
 
 from brats_tfrecord import files
@@ -95,33 +93,23 @@ def locked(root):
         InputError: another conversion is at work there.
     """
     folder = Path(root) / NAME
-    with _open_lock(folder / "lock") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise InputError(f"--output_dir={root}: another conversion is writing there "
-                             f"({lock.read().strip() or 'unknown'}); wait for it, or name another "
-                             "folder") from error
-        if not _is_at(lock, folder / "lock"):
-            raise InputError(f"--output_dir={root}: another conversion ended there this very "
-                             "moment; run the command again")
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        work = WorkFolder(folder)
-        work.clear_marks()
-        yield work
+    folder.mkdir(exist_ok=True)
+    try:
+        with files.locked(folder / "lock") as lock:
+            if not _is_at(lock, folder / "lock"):
+                raise InputError(f"--output_dir={root}: another conversion ended there this very "
+                                 "moment; run the command again")
+            work = WorkFolder(folder)
+            work.clear_marks()
+            yield work
+    except files.Locked as holder:
+        raise InputError(f"--output_dir={root}: another conversion is writing there ({holder}); "
+                         "wait for it, or name another folder") from holder
 
 
 def remove(work):
     """Removes the whole folder, when nothing in it is needed any more."""
     shutil.rmtree(work.path, ignore_errors=True)
-
-
-def _open_lock(path):
-    path.parent.mkdir(exist_ok=True)
-    return open(path, "a+")
 
 
 def _is_at(stream, path):

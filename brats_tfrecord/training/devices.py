@@ -1,11 +1,15 @@
 """Where training runs, and in what arithmetic."""
 
+import contextlib
 import re
+import signal
 from pathlib import Path
 
 import tensorflow as tf
 
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training import cluster
+from brats_tfrecord.training.stopping import StopRequest
 
 TENSOR_CORES_SINCE = (7, 0)
 """First compute capability whose GPUs multiply float16 faster than float32 (Volta)."""
@@ -13,7 +17,8 @@ TENSOR_CORES_SINCE = (7, 0)
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
-def make_strategy(gpus="all", virtual_devices=0):
+def make_strategy(gpus="all", virtual_devices=0, kind="mirrored", peer_wait_minutes=10.0,
+                  stop=None):
     """Makes the strategy that mirrors the network over the chosen devices.
 
     GPU memory grows with need, always. Device choices are fixed once TensorFlow has run its
@@ -22,16 +27,27 @@ def make_strategy(gpus="all", virtual_devices=0):
     Args:
         gpus: "all", "none", or numbers such as "0,1". Without GPUs, training runs on the CPU.
         virtual_devices: if above 0, splits the CPU into that many replicas and uses no GPU.
+        kind: "mirrored", or "multiworker" for the processes that TF_CONFIG names: returns when
+            all of them are there.
+        peer_wait_minutes: how long to wait for them.
+        stop: `stopping.StopRequest` that ends this wait, or None.
 
     Returns:
-        A `tf.distribute.MirroredStrategy`, over one device too.
+        A `tf.distribute.MirroredStrategy`, over one device too, or a
+        `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        InputError: a GPU that is not there, or a process whose CPU is split otherwise already.
+        InputError: a GPU that is not there, a process whose CPU is split otherwise already, or a
+            TF_CONFIG that is missing or wrong.
+        Stopped: a peer did not appear, or `stop` was asked for meanwhile.
     """
+    members = cluster.from_environment() if kind == "multiworker" else None
     chosen = [] if virtual_devices else _choose_gpus(gpus)
     # GPUs that are not used are hidden: TensorFlow would take all of their memory.
     _configure("gpus", lambda: _show_gpus(chosen))
+    if members:
+        cluster.wait_for_peers(members, peer_wait_minutes, stop or StopRequest())
+        return _multiworker()
     if virtual_devices:
         _split_cpu(virtual_devices)
     if not chosen:
@@ -78,6 +94,15 @@ def _mirrored_cpu(count):
         [f"CPU:{n}" for n in range(count)],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
+
+
+def _multiworker():
+    """The strategy of TF_CONFIG: NCCL between GPUs, rings over gRPC between CPUs."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with contextlib.suppress(ValueError):  # not the main thread: it has no signals to lose
+        # TensorFlow's server has put its own handler of SIGTERM in the place of ours.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return strategy
 
 
 def _split_cpu(count):

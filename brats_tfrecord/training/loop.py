@@ -1,52 +1,22 @@
-"""The outer loop: epochs, validation, checkpoints, progress. `steps` holds the inner one."""
+"""The outer loop: epochs, validation, checkpoints, stops. `steps` holds the inner one."""
 
+import contextlib
 import time
-from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
-from brats_tfrecord.errors import InputError, TrainingDiverged
+from brats_tfrecord import files
+from brats_tfrecord.errors import Stopped, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.records import manifest_check
-from brats_tfrecord.training import devices, input_pipeline, optimizers, run_folder, steps, unet
-from brats_tfrecord.training.history import DICE_COLUMNS, History
-from brats_tfrecord.training.options import TrainOptions
-
-__all__ = ["TrainOptions", "TrainResult", "train"]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What training leaves for the exporter.
-
-    Attributes:
-        weights: float32 arrays of the best epoch, in the order of `model.get_weights()`.
-        network: keyword arguments of `unet.build_unet` that build the network they fit, with
-            open spatial extents.
-        stride: what the extents of the network's input must be multiples of.
-        modalities: names of its input channels.
-        classes: channels of its output.
-        history: one dict an epoch, see `history.COLUMNS`.
-        best_epoch: whose weights these are, counted from 1.
-        train_case_ids, select_case_ids: cases that trained it, and that chose the epoch.
-        precision: dtype policy it was trained with.
-        options: the `TrainOptions`.
-        manifest: the dataset's.
-    """
-
-    weights: list[np.ndarray]
-    network: dict
-    stride: int
-    modalities: tuple[str, ...]
-    classes: int
-    history: list[dict]
-    best_epoch: int
-    train_case_ids: list[str]
-    select_case_ids: list[str]
-    precision: str
-    options: TrainOptions
-    manifest: manifests.Manifest
+from brats_tfrecord.training import devices, folds, progress, run_folder
+from brats_tfrecord.training.checkpoints import Checkpoints, Position
+from brats_tfrecord.training.history import DICE_COLUMNS
+from brats_tfrecord.training.journal import Journal, Silence
+from brats_tfrecord.training.peers import Peers
+from brats_tfrecord.training.result import make_result
+from brats_tfrecord.training.stopping import StopRequest
+from brats_tfrecord.training.trainer import Trainer
 
 
 def train(options):
@@ -56,205 +26,206 @@ def train(options):
         options: `TrainOptions`.
 
     Returns:
-        `TrainResult`; of a finished run without training any more.
+        `TrainResult`; of a finished run without training any more. None in the processes of a
+        multiworker run that are not the chief.
 
     Raises:
         InputError: flags that do not fit the dataset, the devices or the used `model_dir`.
-        TrainingDiverged: a loss or weight that is not finite; the last good state is kept.
+        TrainingDiverged: a loss, gradient or weight that is not finite; the last good state is
+            kept.
+        Stopped: by a signal or the time limit, after the state was saved; or by a lost peer.
     """
+    with StopRequest(options.time_limit_minutes).listening() as stop:
+        dataset, train_folds, strategy = prepare(options, stop)
+        peers = Peers(strategy)
+        with peers.losing_one_stops(), run_folder.held(options, peers):
+            run_folder.claim_together(options, dataset, peers)
+            run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers)
+            run.go_on()
+            return run.result() if peers.chief else None
+
+
+def prepare(options, stop=None):
+    """Checks flags, dataset and devices against each other.
+
+    Args:
+        options: `TrainOptions`.
+        stop: `stopping.StopRequest` to look at while waiting for peers, or None.
+
+    Returns:
+        (`records.manifest.Manifest`, folds to train on, `tf.distribute.Strategy`).
+
+    Raises:
+        InputError, Stopped: as `train`.
+    """
+    if options.cache_dir:
+        files.require_writable("--cache_dir", options.cache_dir)
     dataset = manifests.load(options.data_dir)
     manifest_check.require_sound(options.data_dir)
-    train_folds = _train_folds(options, dataset)
-    strategy = devices.make_strategy(options.gpus, options.virtual_devices)
+    train_folds = folds.train_folds(options, dataset)
+    strategy = devices.make_strategy(
+        options.gpus, options.virtual_devices, options.strategy, options.peer_wait_minutes, stop)
     devices.per_replica_batch(options.batch_size, strategy)
-    run_folder.claim(options, dataset)
-    run = _Run(options, dataset, train_folds, strategy)
-    if run.finished_epochs >= options.epochs:
-        tqdm.write(f"{options.model_dir}: its {run.finished_epochs} epochs are finished; nothing "
-                   "left to train")
-    else:
-        run.go_on()
-    return run.result()
+    return dataset, train_folds, strategy
 
 
 class _Run:
-    """One session of a run: the network, its state on disk, and the epochs to go."""
+    """One session of a run: the trainer, its state on disk, and the epochs to go.
 
-    def __init__(self, options, dataset, train_folds, strategy):
-        self.options, self.dataset = options, dataset
-        self.train_folds, self.strategy = train_folds, strategy
-        self.epoch_steps = input_pipeline.steps_per_epoch(
-            dataset, train_folds, options.batch_size)
-        self.precision = devices.resolve_precision(options.precision, strategy)
-        self.network = {
-            "input_shape": (None, None, None, len(options.modality_names)),
-            "classes": dataset.label_scheme.classes,
-            "filters": options.filter_counts,
-            "dropout": options.dropout_rates,
-        }
-        with strategy.scope():
-            self.model = unet.build_unet(
-                **self.network, precision=self.precision, seed=options.seed)
-            self.optimizer = optimizers.make_optimizer(
-                options.optimizer,
-                optimizers.make_schedule(options.schedule, options.learning_rate,
-                                         options.epochs * self.epoch_steps),
-                loss_scaling=self.precision == "mixed_float16")
-            optimizers.create_slots(self.optimizer, self.model.trainable_variables)
-        self.checkpoints = run_folder.Checkpoints(options.model_dir, self.model, self.optimizer)
-        self.finished_epochs = self.checkpoints.restore_last()
-        self.history = History(options.model_dir, self.finished_epochs)
+    In a multiworker run every process has one, and all do the same; the chief alone writes.
+    """
+
+    def __init__(self, trainer, stop, peers):
+        self.trainer, self.options = trainer, trainer.options
+        self._stop, self._peers = stop, peers
+        self.checkpoints = Checkpoints(
+            self.options.model_dir, trainer.network.trainer, trainer.updates)
+        with peers.together():
+            self.position = self.checkpoints.restore_last()
+            self.journal = Journal(trainer, self.position.epoch) if peers.chief else Silence()
+        # The chief writes nothing before all have read.
+        peers.require_same({"the checkpoint": (self.position.epoch, self.position.step),
+                            "what --precision=auto means": trainer.precision})
+        self._saved, self._has_state = time.monotonic(), self.position != Position()
 
     def go_on(self):
-        """Runs the epochs that are left."""
-        options = self.options
-        stride = unet.stride(options.filter_counts)
-        train_step = steps.make_train_step(
-            self.strategy, self.model, self.optimizer, options.loss, options.batch_size, stride)
-        eval_step = steps.make_eval_step(self.strategy, self.model, options.loss, stride)
-        batches = iter(self._train_batches())
-        self._announce()
-        began = time.monotonic()
-        first = self.finished_epochs + 1
-        for epoch in range(first, options.epochs + 1):
-            row = self._epoch(epoch, batches, train_step)
-            # Validation and drawing take their time: a run of many short epochs spaces them out.
-            due = epoch % options.validate_every == 0 or epoch == options.epochs
-            if due and options.validation_folds:
-                row.update(self._validate(eval_step, epoch))
-            self._check_weights(epoch)
-            self.history.add(row)
-            if due:
-                self.history.draw()
-            self.checkpoints.save(epoch, self.history.best_epoch)
-            self.finished_epochs = epoch
-            each = (time.monotonic() - began) / (epoch - first + 1)
-            tqdm.write(_line(row, options.epochs, each * (options.epochs - epoch)))
+        """Runs the epochs that are left, if any."""
+        if self.position.epoch >= self.options.epochs:
+            self.journal.say(f"{self.options.model_dir}: its {self.position.epoch} epochs are "
+                             "finished; nothing left to train")
+            return
+        with self.journal.session(), self._peers.losing_one_stops():
+            self._train()
 
     def result(self):
         """The best epoch's weights and what the exporter must know of them."""
-        best_epoch = self.history.best_epoch or self.finished_epochs
-        if self.history.best_epoch:
-            self.checkpoints.restore_best(best_epoch)
-        options, dataset = self.options, self.dataset
-        return TrainResult(
-            weights=[np.asarray(array, np.float32) for array in self.model.get_weights()],
-            network=self.network,
-            stride=unet.stride(options.filter_counts),
-            modalities=options.modality_names,
-            classes=dataset.label_scheme.classes,
-            history=self.history.rows,
-            best_epoch=best_epoch,
-            train_case_ids=dataset.case_ids(self.train_folds),
-            select_case_ids=dataset.case_ids(options.validation_folds),
-            precision=self.precision,
-            options=options,
-            manifest=dataset,
-        )
+        best_epoch = self.journal.best_epoch or self.position.epoch
+        return make_result(self.trainer, self._weights(), self.journal.rows, best_epoch)
 
-    def _epoch(self, epoch, batches, train_step):
-        """Trains for one epoch; returns its part of the history row."""
-        options, began = self.options, time.monotonic()
-        losses, accuracies = [], []
-        bar = tqdm(total=self.epoch_steps, desc=f"epoch {epoch}/{options.epochs}", unit="step",
-                   leave=False, disable=None, dynamic_ncols=True)
-        with bar:
-            for step in range(1, self.epoch_steps + 1):
-                loss, accuracy = (float(value) for value in train_step(next(batches)))
-                if not np.isfinite(loss):
-                    raise self._diverged(f"the loss became {loss}", epoch, step)
-                losses.append(loss)
-                accuracies.append(accuracy)
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+    def _train(self):
+        options, first = self.options, self.position.epoch
+        batches = iter(self.trainer.train_batches(first, self.position.step))
+        self.journal.say(progress.opening_line(self.trainer, self.position))
+        began = time.monotonic()
+        for epoch in range(first + 1, options.epochs + 1):
+            row = self._epoch(epoch, batches)
+            # Validation and drawing take their time: a run of many short epochs spaces them out.
+            due = epoch % options.validate_every == 0 or epoch == options.epochs
+            if due and options.validation_folds:
+                self._save()  # a stop during validation then costs nothing
+                with self.trainer.updates.averaged():
+                    row.update(self._validate(epoch))
+                self.journal.validated(epoch)
+            self._finish_epoch(row, due)
+            left = (time.monotonic() - began) / (epoch - first) * (options.epochs - epoch)
+            self.journal.say(progress.epoch_line(row, options.epochs, left))
+
+    def _weights(self):
+        """Those of the best epoch, or else the last; averaged, if the run averages."""
+        if self.journal.best_epoch:
+            self.checkpoints.restore_best(self.journal.best_epoch)
+            context = contextlib.nullcontext()
+        else:
+            context = self.trainer.updates.averaged()
+        with context:
+            return [np.asarray(array, np.float32)
+                    for array in self.trainer.network.model.get_weights()]
+
+    def _epoch(self, epoch, batches):
+        """Makes the steps that are left of an epoch; returns its part of the history row."""
+        position, steps = self.position, self.trainer.epoch_steps
+        with self.journal.bar(total=steps, initial=position.step, unit="step",
+                              desc=f"epoch {epoch}/{self.options.epochs}") as bar:
+            while position.step < steps:
+                self._step(batches)
+                bar.set_postfix(loss=f"{position.loss / position.step:.4f}", refresh=False)
                 bar.update()
-        seconds = time.monotonic() - began
+                self._heed_clock()
         return {
             "epoch": epoch,
-            "loss": float(np.mean(losses)),
-            "accuracy": float(np.mean(accuracies)),
-            "volumes_per_second": self.epoch_steps * options.batch_size / seconds,
-            "seconds": seconds,
+            "loss": position.loss / steps,
+            "accuracy": position.accuracy / steps,
+            "learning_rate": self.trainer.updates.learning_rate(),
+            "input_wait": position.waited / position.seconds,
+            "volumes_per_second": steps * self.options.batch_size / position.seconds,
+            "seconds": position.seconds,
         }
 
-    def _validate(self, eval_step, epoch):
+    def _step(self, batches):
+        position, began = self.position, time.monotonic()
+        batch = next(batches)
+        waited = time.monotonic() - began
+        learned = self.trainer.train_step(batch)
+        loss, accuracy = float(learned.loss), float(learned.accuracy)
+        if not np.isfinite(loss):
+            raise self._diverged(f"the loss became {loss}", batch)
+        if not learned.sound:
+            raise self._diverged("the gradient became NaN or infinite", batch)
+        position.step += 1
+        position.loss += loss
+        position.accuracy += accuracy
+        position.waited += waited
+        position.seconds += time.monotonic() - began
+
+    def _validate(self, epoch):
         """Scores the validation fold on whole crops; returns its part of the history row."""
-        dataset = input_pipeline.make_eval_dataset(
-            self.dataset, self.options.validation_folds, modalities=self.options.modality_names,
-            batch_size=self.strategy.num_replicas_in_sync)
-        bar = tqdm(self.strategy.experimental_distribute_dataset(dataset), leave=False,
-                   desc=f"validation {epoch}/{self.options.epochs}", unit="batch", disable=None)
-        batches = [eval_step(batch) for batch in bar]
+        batches = []
+        for batch in self.journal.bar(self.trainer.eval_batches, unit="batch",
+                                      desc=f"validation {epoch}/{self.options.epochs}"):
+            scores, cases, classes = self.trainer.eval_step(batch)
+            batches.append(scores)
+            self.journal.predicted(cases, classes)
+            self._heed_clock(saved=True)
         scores = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
         counted = scores.pop("weight") > 0
         means = {f"val_{name}": float(values[counted].mean(dtype=np.float64))
                  for name, values in scores.items()}
         means["val_dice_mean"] = float(np.mean([means[name] for name in DICE_COLUMNS]))
+        if not np.isfinite(list(means.values())).all():
+            raise self._diverged("the validation loss became NaN or infinite")
         return means
 
-    def _check_weights(self, epoch):
-        """The last step's loss is taken before its update; only the weights tell of that."""
-        if not all(np.isfinite(array).all() for array in self.model.get_weights()):
-            raise self._diverged("weights became NaN or infinite", epoch, None)
+    def _finish_epoch(self, row, draw):
+        self.journal.add(row, draw)
+        best = self.journal.best_epoch
+        if best == row["epoch"]:
+            self.checkpoints.save_best(best, self.trainer.updates.averaged())
+        self.position = Position(row["epoch"])
+        self._save()
+        if self._peers.chief:
+            self.checkpoints.forget_best_but(best)
 
-    def _diverged(self, what, epoch, step):
-        total = (epoch - 1) * self.epoch_steps + (step or self.epoch_steps)
-        kept = (f"the state after epoch {self.finished_epochs} is kept in "
-                f"{self.options.model_dir}/checkpoints" if self.finished_epochs
-                else "no epoch was finished")
-        return TrainingDiverged(f"{what} at step {total} (epoch {epoch}); {kept}; try a lower "
-                                f"--learning_rate than {self.options.learning_rate}")
+    def _heed_clock(self, saved=False):
+        """Between two steps: saves if it is time, and leaves if that was asked for.
 
-    def _train_batches(self):
-        options = self.options
-        return self.strategy.experimental_distribute_dataset(input_pipeline.make_train_dataset(
-            self.dataset,
-            self.train_folds,
-            modalities=options.modality_names,
-            patch_size=options.patch_size,
-            foreground_fraction=options.foreground_fraction,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            first_epoch=self.finished_epochs,
-            epochs=options.epochs,
-        ))
+        All processes of a run do so after the same step, whoever's clock or signal it was.
+        """
+        late = time.monotonic() >= self._saved + 60 * self.options.checkpoint_minutes
+        reason = self._stop.reason
+        late, told = self._peers.anyone(late, reason)
+        if (late or told) and not saved:
+            self._save()
+        if told:
+            raise Stopped(f"{reason or 'a peer was told to stop'}; the state after step "
+                          f"{self.position.step} of epoch {self.position.epoch + 1} is saved; run "
+                          "the same command again to go on", self._stop.exit_code)
 
-    def _announce(self):
-        options = self.options
-        shape = input_pipeline.patch_shape(self.dataset.crop_shape, options.patch_size)
-        went_on = f", after {self.finished_epochs} finished epochs" if self.finished_epochs else ""
-        tqdm.write(
-            f"training on {len(self.dataset.case_ids(self.train_folds))} cases, validating on "
-            f"{len(self.dataset.case_ids(options.validation_folds))}: patches "
-            f"{'x'.join(map(str, shape))} of {options.modalities}, batch {options.batch_size} "
-            f"over {self.strategy.num_replicas_in_sync} replica(s), {self.precision}{went_on}")
+    def _save(self):
+        """Saves the state; the last step's loss was taken before its update, so look at that."""
+        weights = self.trainer.network.trainer.get_weights()
+        if not all(np.isfinite(array).all() for array in weights):
+            raise self._diverged("weights became NaN or infinite")
+        if self._peers.chief:
+            self.checkpoints.save_last(self.position)
+        self._saved, self._has_state = time.monotonic(), True
 
-
-def _train_folds(options, dataset):
-    """Folds left to train on; raises `InputError` where flags and dataset do not fit."""
-    for name, folds in (("validation_fold", options.validation_folds),
-                        ("test_fold", options.test_folds)):
-        for fold in folds:
-            if not dataset.case_ids([fold]):
-                there = sorted({case.fold for case in dataset.cases if case.fold is not None})
-                raise InputError(f"--{name}={fold}: {dataset.root} has no labelled case in that "
-                                 f"fold; expected one of {', '.join(map(str, there))} or none")
-    kept_out = {*options.validation_folds, *options.test_folds}
-    train_folds = [fold for fold in range(dataset.folds) if fold not in kept_out]
-    if not dataset.case_ids(train_folds):
-        raise InputError(f"--data_dir={dataset.root}: no labelled case is left to train on; give "
-                         "--validation_fold=none --test_fold=none, or convert with more --folds")
-    return train_folds
-
-
-def _line(row, epochs, seconds_left):
-    """One epoch in one line."""
-    parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}",
-             f"accuracy {row['accuracy']:.4f}"]
-    if "val_loss" in row:
-        parts.append(f"validation {row['val_loss']:.4f} {row['val_accuracy']:.4f} Dice "
-                     + " ".join(f"{name[-2:]} {row[name]:.3f}" for name in DICE_COLUMNS))
-    minutes, seconds = divmod(round(seconds_left), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts += [f"{row['volumes_per_second']:.2f} volumes/s",
-              f"ETA {hours}:{minutes:02d}:{seconds:02d}"]
-    return "  ".join(parts)
+    def _diverged(self, what, batch=None):
+        position = self.position
+        cases = f" with {', '.join(self.trainer.case_ids_of(batch))}" if batch else ""
+        kept, where = "nothing was saved yet", ""
+        if self._has_state:
+            kept = f"the last good state is kept in {self.options.model_dir}"
+            where = ", in a new --model_dir"
+        return TrainingDiverged(
+            f"{what} at step {position.step + 1} of epoch {position.epoch + 1}{cases}; {kept}; try "
+            f"a lower --learning_rate than {self.options.learning_rate}, or --clip_norm=1{where}")

@@ -1,22 +1,46 @@
-"""What a run keeps in its `model_dir`: the claim on the folder, and its checkpoints.
+"""The claim of a run on its `model_dir`: run.json, the options and the dataset it is made of."""
 
-    run.json                    the options and the dataset that the run is made of
-    checkpoints/last-00012.*    model, optimizer, epoch: where a rerun goes on
-    checkpoints/best-00009.*    the model of the best epoch
-"""
-
+import contextlib
+import dataclasses
 import json
-import re
-import shutil
 from pathlib import Path
-
-import tensorflow as tf
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training import checkpoints
 
 RUN_FILE = "run.json"
-CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
+_OF_ONE_MACHINE = ("data_dir", "model_dir", "cache", "cache_dir")
+_WORTH_KEEPING = ("history.csv", "saved_model", checkpoints.FOLDER)
+
+
+@contextlib.contextmanager
+def held(options, peers):
+    """Keeps other trainings out of `options.model_dir` while this one is at work there.
+
+    Raises:
+        InputError: in all processes of the run, if another training holds the folder or it is
+            none that can be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        with peers.together():
+            if peers.chief:
+                stack.enter_context(_locked(Path(options.model_dir)))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(root):
+    _require_own(root)
+    files.require_writable("--model_dir", root)
+    try:
+        with files.locked(root / _LOCK):
+            files.remove_orphans(root)
+            yield
+    except files.Locked as holder:
+        raise InputError(f"--model_dir={root}: another training is at work there ({holder}); wait "
+                         "for it, or choose another folder") from holder
 
 
 def claim(options, manifest):
@@ -31,78 +55,45 @@ def claim(options, manifest):
     root = Path(options.model_dir)
     now = {"dataset": manifest.fingerprint, "options": options.identity()}
     path = root / RUN_FILE
-    if path.is_file():
-        if any((root / name).exists() for name in ("history.csv", "saved_model", CHECKPOINTS)):
-            _compare(options.model_dir, _read(path), now)
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        if not root.is_dir():
-            raise InputError(f"--model_dir={root}: is a file; expected a folder")
-        raise InputError(f"--model_dir={root}: holds no run ({RUN_FILE} is missing), but is not "
-                         "empty; choose a new folder")
+    _require_own(root)
+    if path.is_file() and _holds_work(root):
+        _compare(options.model_dir, _read(path), now)
     files.require_writable("--model_dir", root)
     files.write_json(path, now)
 
 
-class Checkpoints:
-    """Last and best state of a run on disk.
+def claim_together(options, manifest, peers):
+    """Claims the folder in the chief, once all processes of the run agree on what it is.
 
-    A checkpoint's index file is written last and carries the epoch in its name, so what can be
-    seen is whole. Nothing is deleted before its successor stands.
+    Args:
+        options, manifest: as of `claim`.
+        peers: `peers.Peers`.
+
+    Raises:
+        InputError: in every process: as `claim`, or since flags or datasets differ.
     """
+    flags = {f"--{name}": value for name, value in dataclasses.asdict(options).items()
+             if name not in _OF_ONE_MACHINE}
+    peers.require_same({**flags, "the dataset": manifest.fingerprint})
+    with peers.together():
+        if peers.chief:
+            claim(options, manifest)
 
-    def __init__(self, model_dir, model, optimizer):
-        self._folder = Path(model_dir) / CHECKPOINTS
-        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._last = tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=self._epoch)
-        self._best = tf.train.Checkpoint(model=model)
 
-    def restore_last(self):
-        """Restores the newest state; returns its epoch, counted from 1, or 0 if there is none."""
-        epoch = max(self._epochs("last"), default=0)
-        if epoch:
-            # Slots of LAMB do not exist before the first step: they are restored as they appear.
-            self._read(self._last, "last", epoch, partial=True)
-        return epoch
+def _require_own(root):
+    """Refuses a folder that holds something, and no run."""
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--model_dir={root}: is a file; expected a folder")
+    if root.is_dir() and not (root / RUN_FILE).is_file() and any(
+            path.name != _LOCK for path in root.iterdir()):
+        raise InputError(f"--model_dir={root}: holds no run ({RUN_FILE} is missing), but is not "
+                         "empty; choose a new folder")
 
-    def save(self, epoch, best_epoch):
-        """Saves the state after `epoch`, which is the best so far if it equals `best_epoch`.
 
-        A best epoch of None keeps no best model: the last one counts.
-        """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._epoch.assign(epoch)
-        if best_epoch == epoch:
-            self._best.write(self._prefix("best", epoch))
-        self._last.write(self._prefix("last", epoch))
-        self._remove_all_but({("last", epoch), ("best", best_epoch)})
-
-    def restore_best(self, epoch):
-        """Restores the model of the best `epoch`."""
-        self._read(self._best, "best", epoch)
-
-    def _read(self, checkpoint, kind, epoch, partial=False):
-        path = self._prefix(kind, epoch)
-        try:
-            status = checkpoint.read(path)
-            if partial:
-                status = status.expect_partial()
-            status.assert_existing_objects_matched()
-        except (tf.errors.OpError, OSError, IndexError, ValueError, AssertionError) as error:
-            raise InputError(f"{path}: this checkpoint is damaged or incomplete; restore the "
-                             "folder from a copy, or choose a new --model_dir") from error
-
-    def _prefix(self, kind, epoch):
-        return str(self._folder / f"{kind}-{epoch:05d}")
-
-    def _epochs(self, kind):
-        return [int(path.stem.split("-")[1]) for path in self._folder.glob(f"{kind}-*.index")]
-
-    def _remove_all_but(self, kept):
-        for path in self._folder.iterdir():
-            name = re.match(r"(last|best)-(\d+)", path.name)
-            if name and (name[1], int(name[2])) not in kept:
-                # TensorFlow leaves folders of parts behind when it is killed while writing.
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _holds_work(root):
+    """Whether a run, or one of the folds of a cross-validation, left more than its claim."""
+    return any((folder / name).exists() for folder in (root, *root.glob("fold*"))
+               for name in _WORTH_KEEPING)
 
 
 def _read(path):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import tensorflow as tf
 
 from brats_tfrecord import metrics
-from brats_tfrecord.errors import InputError, TrainingDiverged
+from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged
+from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import manifest as manifests
-from brats_tfrecord.training import input_pipeline, loop, steps, unet
+from brats_tfrecord.training import input_pipeline, loop, networks, steps, stopping
+from brats_tfrecord.training.options import TrainOptions
 
 LOSS_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_dice_mean")
 
@@ -19,7 +22,7 @@ def options(dataset, model_dir, **changes):
     """A network of two levels (stride 2: the crop's 17 voxels need padding), no dropout."""
     small = {"filters": "4,8", "dropout": "0", "patch_size": 12, "epochs": 3,
              "learning_rate": 0.01, "loss": "dice_cross_entropy", "precision": "float32"}
-    return loop.TrainOptions(str(dataset.root), str(model_dir), **{**small, **changes})
+    return TrainOptions(str(dataset.root), str(model_dir), **{**small, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +49,24 @@ def test_loss_falls_and_the_folder_holds_the_run(finished, dataset):
     assert len(losses) == 3 and losses[-1] < losses[0]
     assert result.select_case_ids == dataset.case_ids([0])
     assert result.train_case_ids == dataset.case_ids([1, 2])
-    assert result.modalities == ("flair", "t1ce", "t2") and result.classes == 4
+    assert result.modalities == ("flair", "t1ce", "t2") and result.targets == "classes"
     there = {str(path.relative_to(chosen.model_dir))
              for path in pathlib.Path(chosen.model_dir).rglob("*.*") if path.is_file()}
-    assert {"run.json", "history.csv", "history.png", "checkpoints/last-00003.index",
+    assert {"run.json", "history.csv", "history.png", "checkpoints/last-00003-000000.index",
             f"checkpoints/best-{result.best_epoch:05d}.index"} <= there
 
 
 def test_the_result_rebuilds_the_network_that_scored_the_best_epoch(finished, dataset):
     """Dice of the history, recomputed in NumPy from the weights and the metrics room."""
     _, result = finished
-    json.dumps(result.network)
-    model = unet.build_unet(**result.network)
+    json.dumps(result.network.to_json())
+    model = networks.build_network(result.network).model
     model.set_weights(result.weights)
     dice = []
     for case in input_pipeline.make_eval_dataset(dataset, (0,), modalities=result.modalities):
         image = np.pad(case["image"], [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)])
         prediction = np.argmax(model(image)[0, :, :17], -1).astype(np.uint8)
-        truth = np.argmax(case["truth"][0], -1).astype(np.uint8)
+        truth = masks.unpack_classes(case["mask"][0].numpy())
         scores = metrics.case_metrics(truth, prediction, (1.0, 1.0, 1.0))
         dice.append([scores[region]["dice"] for region in ("WT", "TC", "ET")])
     best = result.history[result.best_epoch - 1]
@@ -79,11 +82,45 @@ def test_a_broken_run_resumes_as_if_unbroken(finished, dataset, tmp_path):
     loop.train(first)
     # Killed after the row of epoch 2 was written, before its checkpoint was.
     with open(tmp_path / "broken/history.csv", "a") as stream:
-        stream.write("2,9,9,9,9,9,9,9,9,9,9\n")
+        stream.write("2" + 12 * ",9" + "\n")
     resumed = loop.train(dataclasses.replace(first, epochs=3))
     np.testing.assert_allclose(curve(resumed), curve(unbroken), rtol=1e-5)
     for a, b in zip(resumed.weights, unbroken.weights):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+class StopAtThirdLook(stopping.StopRequest):
+    """Lets two steps or validation batches pass; the third is the session's last."""
+
+    looks = 0
+
+    @property
+    def reason(self):
+        self.looks += 1
+        return "told to" if self.looks >= 3 else None
+
+
+def test_stopped_again_and_again_a_run_ends_as_if_unbroken(finished, tmp_path, monkeypatch):
+    chosen, unbroken = finished
+    monkeypatch.setattr(loop, "StopRequest", StopAtThirdLook)
+    hasty = dataclasses.replace(chosen, model_dir=str(tmp_path))
+    stops, resumed = [], None
+    while not resumed:
+        try:
+            resumed = loop.train(hasty)
+        except Stopped as stop:
+            assert stop.exit_code == 75
+            stops.append(re.search("after step (\\d) of epoch (\\d) is saved", str(stop)).groups())
+    # An epoch has two steps and two batches of validation, which counts only when it is whole.
+    assert stops == [("2", "1"), ("1", "2"), ("2", "2"), ("1", "3"), ("2", "3")]
+    np.testing.assert_array_equal(curve(resumed), curve(unbroken))
+    for a, b in zip(resumed.weights, unbroken.weights):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_time_limit_is_looked_at_every_step(dataset, tmp_path):
+    with pytest.raises(Stopped, match="--time_limit_minutes=1e-09 are over; .* after step 1"):
+        loop.train(options(dataset, tmp_path, time_limit_minutes=1e-9))
 
 
 def test_two_replicas_give_the_loss_curve_of_one(finished, dataset, tmp_path):
@@ -105,10 +142,10 @@ def test_a_finished_run_says_so_and_returns_the_same(copy, finished, capsys):
 
 def test_the_weights_handed_on_are_those_of_the_best_epoch_not_the_last(copy, finished):
     result = finished[1]
-    best = unet.build_unet(**result.network)
-    best.set_weights([np.full_like(array, 0.5) for array in result.weights])
+    best = networks.build_network(result.network)
+    best.model.set_weights([np.full_like(array, 0.5) for array in result.weights])
     name = f"best-{result.best_epoch:05d}"
-    tf.train.Checkpoint(model=best).write(f"{copy.model_dir}/checkpoints/{name}")
+    tf.train.Checkpoint(model=best.trainer).write(f"{copy.model_dir}/checkpoints/{name}")
     assert all((array == 0.5).all() for array in loop.train(copy).weights)
 
 
@@ -141,7 +178,7 @@ def test_flags_that_do_not_fit_write_nothing(dataset, tmp_path, changes, message
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_its_folder_is_free_again(dataset, tmp_path):
     wild = options(dataset, tmp_path / "model", learning_rate=1e30)
-    with pytest.raises(TrainingDiverged, match=r"at step \d+ \(epoch 1\); no epoch was finished"):
+    with pytest.raises(TrainingDiverged, match=r"step 2 of epoch 1 with case\d, case\d; nothing"):
         loop.train(wild)
     # The same folder, other flags; a test fold and no validation: the last epoch counts.
     tame = options(dataset, tmp_path / "model", epochs=1, validation_fold="none", test_fold="1",
@@ -152,6 +189,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_folder_is_free_again(da
     assert result.train_case_ids == dataset.case_ids([0, 2])
     assert all(array.dtype == np.float32 for array in result.weights)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_figures_that_are_not_finite_stop_the_run_and_its_card_says_so(dataset, tmp_path):
+    """Of a single step the loss is still finite, and the weights are: 1e30 each."""
+    wild = options(dataset, tmp_path, learning_rate=1e30, batch_size=4)
+    with pytest.raises(TrainingDiverged, match="validation loss became NaN.*is kept in .*, in a"):
+        loop.train(wild)
+    card = json.loads((tmp_path / "run_card.json").read_text())
+    assert card["state"].startswith("the validation loss became NaN or infinite at step 2")
 
 
 def test_region_dice_by_hand():
@@ -169,10 +215,12 @@ def test_a_finished_model_is_guarded_without_its_checkpoints(copy):
     shutil.rmtree(pathlib.Path(copy.model_dir) / "checkpoints")
     with pytest.raises(InputError, match="--learning_rate was 0.01, now 0.3"):
         loop.train(dataclasses.replace(copy, learning_rate=0.3))
+    with pytest.raises(InputError, match="history.csv: tells of 3 epochs, but no checkpoint"):
+        loop.train(copy)
 
 
 def test_a_damaged_checkpoint_is_named(copy):
     [data] = (pathlib.Path(copy.model_dir) / "checkpoints").glob("last-*.data*")
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(InputError, match="last-00003: this checkpoint is damaged or incomplete"):
+    with pytest.raises(InputError, match="last-00003-000000: this checkpoint is damaged"):
         loop.train(copy)

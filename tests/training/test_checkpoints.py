@@ -1,0 +1,76 @@
+import contextlib
+
+import pytest
+import tensorflow as tf
+
+from brats_tfrecord.training import updates
+from brats_tfrecord.training.checkpoints import Checkpoints, Position
+
+
+@pytest.fixture
+def layer():
+    made = tf.keras.layers.Dense(1, use_bias=False)
+    made.build((None, 1))
+    return made
+
+
+def checkpoints(folder, layer):
+    made = updates.Updates(tf.distribute.get_strategy(), tf.keras.optimizers.Adam(),
+                           layer.trainable_variables)
+    return Checkpoints(folder, layer, made)
+
+
+def weight(layer):
+    return float(layer.kernel[0, 0])
+
+
+def test_last_and_best_are_kept_apart_and_older_ones_go(tmp_path, layer):
+    kept = checkpoints(tmp_path, layer)
+    assert kept.restore_last() == Position()
+    for epoch, best in ((1, 1), (2, 2), (3, 2)):
+        layer.kernel.assign([[float(epoch)]])
+        if epoch == best:
+            kept.save_best(epoch)
+        kept.save_last(Position(epoch))
+        kept.forget_best_but(best)
+    (tmp_path / "checkpoints/last-00002-000000_temp").mkdir()  # left by a kill
+    layer.kernel.assign([[4.0]])
+    kept.save_last(Position(3, 12))
+    assert sorted({path.stem for path in (tmp_path / "checkpoints").iterdir()}) == [
+        "best-00002", "last-00003-000012"]
+
+    layer.kernel.assign([[0.0]])
+    resumed = checkpoints(tmp_path, layer)
+    assert (resumed.restore_last(), weight(layer)) == (Position(3, 12), 4.0)
+    resumed.restore_best(2)
+    assert weight(layer) == 2.0
+
+
+def test_what_an_epoch_has_summed_up_comes_back_bit_for_bit(tmp_path, layer):
+    position = Position(2, 3, loss=0.1 + 0.2, accuracy=1 / 3, seconds=7.7, waited=1e-9)
+    checkpoints(tmp_path, layer).save_last(position)
+    assert checkpoints(tmp_path, layer).restore_last() == position
+
+
+def test_the_best_keeps_the_weights_that_were_validated_the_last_the_trained_ones(tmp_path, layer):
+    @contextlib.contextmanager
+    def halved():
+        layer.kernel.assign([[0.5]])
+        yield
+        layer.kernel.assign([[1.0]])
+
+    kept = checkpoints(tmp_path, layer)
+    layer.kernel.assign([[1.0]])
+    kept.save_best(1, halved())
+    kept.save_last(Position(1))
+    kept.restore_best(1)
+    assert weight(layer) == 0.5
+    kept.restore_last()
+    assert weight(layer) == 1.0
+
+
+def test_a_checkpoint_without_its_index_does_not_count(tmp_path, layer):
+    kept = checkpoints(tmp_path, layer)
+    kept.save_last(Position(1))
+    (tmp_path / "checkpoints/last-00002-000000.data-00000-of-00001").write_bytes(b"half")
+    assert kept.restore_last() == Position(1)

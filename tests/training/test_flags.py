@@ -1,0 +1,134 @@
+"""Every flag of train.py changes something: here what is learned, or in the test named for it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from brats_tfrecord.training import devices, folds, loop
+from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training.trainer import Trainer
+
+LEARNING = {
+    "validation_fold": {"validation_fold": "1"},
+    "test_fold": {"test_fold": "1"},
+    "modalities": {"modalities": "t1,t2"},
+    "patch_size": {"patch_size": 12},
+    "foreground_fraction": {"foreground_fraction": 1.0},
+    "patches_per_case": {"patches_per_case": 2},
+    "augment": {"augment": "none"},
+    "batch_size": {"batch_size": 1},
+    "epochs": {"epochs": 9},
+    "learning_rate": {"learning_rate": 0.02},
+    "schedule": {"schedule": "polynomial"},
+    "warmup_epochs": {"warmup_epochs": 1.0},
+    "optimizer": {"optimizer": "sgd"},
+    "weight_decay": {"weight_decay": "0.5"},
+    "clip_norm": {"clip_norm": 0.001},
+    "accumulate": {"accumulate": 2},
+    "averaging": {"averaging": "ema"},
+    "targets": {"targets": "regions"},
+    "loss": {"loss": "focal"},
+    "class_weights": {"class_weights": "balanced"},
+    "network": {"network": "unet_nn"},
+    "filters": {"filters": "4,8"},
+    "dropout": {"dropout": "0.5"},
+    "deep_supervision": {"deep_supervision": "on", "filters": "2,4,8"},
+    "seed": {"seed": 1},
+    "precision": {"precision": "mixed_bfloat16"},
+    "virtual_devices": {"virtual_devices": 2},
+}
+"""Flag -> a change to `BASE` that changes what is learned."""
+
+BASE = {"filters": "2,4", "dropout": "0", "patch_size": 8, "epochs": 8, "precision": "float32",
+        "schedule": "cosine", "optimizer": "adamw"}
+
+ELSEWHERE = {
+    "data_dir": "test_loop.test_another_run_in_a_used_folder_is_refused_naming_each_difference",
+    "model_dir": "test_loop.test_a_folder_that_holds_something_else_is_refused",
+    "cache": "test_record_reader.test_memory_needs_the_files_no_more",
+    "cache_dir": "test_record_reader.test_copies_on_disk_are_made_once_and_a_broken_one_again",
+    "validate_every": "test_flags.test_validation_comes_as_often_as_asked",
+    "xla": "test_flags.test_xla_compiles_the_step",
+    "checkpoint_minutes":
+        "test_killed.test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken",
+    "time_limit_minutes": "test_loop.test_the_time_limit_is_looked_at_every_step",
+    "profile": "test_profile.test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone",
+    "gpus": "test_devices.test_a_gpu_that_is_not_there_is_named",
+    "strategy":
+        "test_multiworker.test_two_processes_give_the_curve_of_two_replicas_of_one",
+    "peer_wait_minutes":
+        "test_multiworker.test_a_stop_ends_the_wait_for_peers_and_the_clock_does",
+}
+"""Flag -> the test that shows what it does."""
+
+
+def test_no_flag_is_left_out():
+    flags = {field.name for field in dataclasses.fields(TrainOptions)}
+    assert flags == LEARNING.keys() | ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize("flag", ELSEWHERE)
+def test_the_test_named_for_a_flag_is_there(flag):
+    module, name = ELSEWHERE[flag].split(".")
+    assert f"def {name}(" in (Path(__file__).parent / f"{module}.py").read_text()
+
+
+def make_trainer(dataset, **changes):
+    options = TrainOptions(str(dataset.root), "unused", **{**BASE, **changes})
+    strategy = devices.make_strategy("none", options.virtual_devices)
+    return Trainer(options, dataset, folds.train_folds(options, dataset), strategy)
+
+
+def learned(dataset, **changes):
+    """What a few steps see and make of it, comparable."""
+    trainer = make_trainer(dataset, **changes)
+    batches, losses = iter(trainer.train_batches()), []
+    for _ in range(4):
+        batch = next(batches)
+        losses.append(float(trainer.train_step(batch).loss))
+    with trainer.updates.averaged():
+        weights = [array.sum(dtype=np.float64) for array in trainer.network.trainer.get_weights()]
+    return (losses, weights, trainer.updates.learning_rate(), trainer.epoch_steps,
+            trainer.strategy.num_replicas_in_sync, trainer.options.validation_folds)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_tracing():
+    """Four steps of a tiny network are made sooner than compiled."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def usual(dataset):
+    return learned(dataset)
+
+
+@pytest.mark.parametrize("flag", LEARNING)
+def test_the_flag_changes_what_is_learned(dataset, usual, flag):
+    assert learned(dataset, **LEARNING[flag]) != usual
+
+
+def test_the_same_flags_learn_the_same(dataset, usual):
+    assert learned(dataset) == usual
+
+
+def test_validation_comes_as_often_as_asked(dataset, tmp_path):
+    result = loop.train(TrainOptions(str(dataset.root), str(tmp_path), filters="2,4", patch_size=8,
+                                     epochs=3, validate_every=2))
+    assert [row["val_loss"] is not None for row in result.history] == [False, True, True]
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_xla_compiles_the_step(dataset, usual, xla):
+    tf.config.run_functions_eagerly(False)
+    trainer = make_trainer(dataset, xla=xla)
+    batch = next(iter(trainer.train_batches()))
+    np.testing.assert_allclose(trainer.train_step(batch).loss, usual[0][0], rtol=1e-5)
+    graph = trainer.train_step.get_concrete_function(batch).graph.as_graph_def()
+    assert ("_XlaMustCompile" in str(graph)) == xla
+    tf.config.run_functions_eagerly(True)

@@ -1,0 +1,100 @@
+"""Runs killed and stopped by real signals on real processes, then run again."""
+
+import csv
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_cohorts import wait_for
+
+TRAIN = Path(__file__).parents[2] / "tools/train.py"
+TIMES = {"input_wait", "volumes_per_second", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def command(dataset):
+    """Function (model_dir) -> a training of three epochs of four steps, every step saved."""
+    def of(model_dir, *more):
+        return [sys.executable, str(TRAIN), f"--data_dir={dataset.root}",
+                f"--model_dir={model_dir}", "--filters=4,8", "--patch_size=8", "--epochs=3",
+                "--batch_size=2", "--patches_per_case=2", "--loss=dice_cross_entropy",
+                "--schedule=cosine", "--averaging=ema", "--gpus=none", "--checkpoint_minutes=0",
+                *more]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def unbroken(command, tmp_path_factory):
+    """Folder of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    subprocess.run(command(folder), check=True, capture_output=True)
+    return folder
+
+
+def course(folder):
+    """history.csv but for the times."""
+    with open(folder / "history.csv", newline="") as stream:
+        return [{name: value for name, value in row.items() if name not in TIMES}
+                for row in csv.DictReader(stream)]
+
+
+def start(command, folder):
+    return subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
+
+
+def steps_saved(folder):
+    """(finished epochs, steps) of the newest checkpoint."""
+    return max((tuple(map(int, path.stem.split("-")[1:]))
+                for path in folder.glob("checkpoints/last-*.index")), default=(0, 0))
+
+
+def test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken(command, unbroken, tmp_path):
+    process = start(command, tmp_path)
+    wait_for(lambda: steps_saved(tmp_path) >= (1, 2))
+    process.kill()
+    process.communicate()
+    done = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True)
+    assert "finished epochs and " in done.stdout
+    assert course(tmp_path) == course(unbroken)
+
+
+@pytest.mark.soak
+def test_killed_twelve_times_at_any_moment(command, unbroken, tmp_path):
+    rng, moments = random.Random(7), []
+    for _ in range(12):
+        process = start(command, tmp_path)
+        moments.append(rng.uniform(5, 25))
+        time.sleep(moments[-1])
+        process.kill()
+        process.communicate()
+        print(f"killed after {moments[-1]:.1f} s, saved {steps_saved(tmp_path)}")
+    subprocess.run(command(tmp_path), check=True, capture_output=True)
+    assert course(tmp_path) == course(unbroken)
+
+
+@pytest.mark.parametrize("sent, code", [
+    (signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)])
+def test_a_signal_saves_first(command, unbroken, tmp_path, sent, code):
+    process = start(command, tmp_path)
+    wait_for(lambda: steps_saved(tmp_path) >= (0, 2))
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert errors.splitlines()[-1].startswith(f"train.py: stopped by {sent.name}; the state after")
+    assert steps_saved(tmp_path) >= (0, 2)
+
+
+@pytest.mark.soak
+def test_stopped_by_a_signal_the_rerun_ends_as_if_unbroken(command, unbroken, tmp_path):
+    process = start(command, tmp_path)
+    wait_for(lambda: steps_saved(tmp_path) >= (0, 3))
+    process.terminate()
+    process.communicate(timeout=120)
+    subprocess.run(command(tmp_path), check=True, capture_output=True)
+    assert course(tmp_path) == course(unbroken)
