@@ -4,10 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := build/demo
 # Small patches, mostly on tumour: what learns most in five minutes of two cores.
-DEMO_TRAINING := --network=unet_nn --filters=16,32,64,128 --targets=regions \
-    --loss=dice_cross_entropy --learning_rate=2e-3 --warmup_epochs=1 --schedule=cosine \
-    --patch_size=48 --batch_size=2 --patches_per_case=8 --foreground_fraction=0.67 \
-    --epochs=20 --validate_every=10
+DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67 \
+    --schedule=cosine --warmup_epochs=1 --epochs=20 --validate_every=10
 
 .PHONY: help demo test soak view bench lint clean
 .DELETE_ON_ERROR:
