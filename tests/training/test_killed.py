@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 from tiny_cohorts import wait_for
 
+from brats_tfrecord.training import loop
+from brats_tfrecord.training.options import TrainOptions
+
 TRAIN = Path(__file__).parents[2] / "tools/train.py"
+FLAGS = {"filters": "4,8", "patch_size": 8, "epochs": 3, "batch_size": 2, "patches_per_case": 2,
+         "loss": "dice_cross_entropy", "schedule": "cosine", "averaging": "ema", "gpus": "none",
+         "checkpoint_minutes": 0.0}
 TIMES = {"input_wait", "volumes_per_second", "seconds"}
 
 
@@ -19,20 +25,18 @@ TIMES = {"input_wait", "volumes_per_second", "seconds"}
 def command(dataset):
     """Function (model_dir) -> a training of three epochs of four steps, every step saved."""
     def of(model_dir, *more):
+        flags = [f"--{name}={value}" for name, value in FLAGS.items()]
         return [sys.executable, str(TRAIN), f"--data_dir={dataset.root}",
-                f"--model_dir={model_dir}", "--filters=4,8", "--patch_size=8", "--epochs=3",
-                "--batch_size=2", "--patches_per_case=2", "--loss=dice_cross_entropy",
-                "--schedule=cosine", "--averaging=ema", "--gpus=none", "--checkpoint_minutes=0",
-                *more]
+                f"--model_dir={model_dir}", *flags, *more]
 
     return of
 
 
 @pytest.fixture(scope="module")
-def unbroken(command, tmp_path_factory):
-    """Folder of a run that nothing happened to."""
+def unbroken(dataset, tmp_path_factory):
+    """Folder of a run that nothing happened to, made by the same flags in this process."""
     folder = tmp_path_factory.mktemp("unbroken")
-    subprocess.run(command(folder), check=True, capture_output=True)
+    loop.train(TrainOptions(str(dataset.root), str(folder), **FLAGS))
     return folder
 
 
