@@ -73,7 +73,7 @@ def test_killed_twelve_times_at_any_moment(command, unbroken, tmp_path):
     rng, moments = random.Random(7), []
     for _ in range(12):
         process = start(command, tmp_path)
-        moments.append(rng.uniform(5, 25))
+        moments.append(rng.uniform(4, 8))
         time.sleep(moments[-1])
         process.kill()
         process.communicate()
