@@ -53,19 +53,38 @@ def remove_orphans(folder):
 def locked(path):
     """Holds the operating system's lock on the file `path`, which dies with its process.
 
+    The file is there while the lock is held, and removed after it; a killed holder's stays, and
+    holds nobody up.
+
     Raises:
         Locked: another process holds it.
     """
-    with open(path, "a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.seek(0)
-            raise Locked(stream.read().strip() or "unknown") from error
+    path = Path(path)
+    with _own_lock(path) as stream:
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
-        yield stream
+        try:
+            yield stream
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _own_lock(path):
+    """The file `path`, opened and locked."""
+    while True:
+        stream = open(path, "a+")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            with stream:
+                stream.seek(0)
+                raise Locked(stream.read().strip() or "unknown") from error
+        # Whoever held it before may have removed it between our opening and locking it.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                return stream
+        stream.close()
 
 
 class Locked(Exception):

@@ -8,7 +8,6 @@ and whoever writes the same name writes the same bytes.
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -94,24 +93,20 @@ def locked(root):
     """
     folder = Path(root) / NAME
     folder.mkdir(exist_ok=True)
-    try:
-        with files.locked(folder / "lock") as lock:
-            if not _is_at(lock, folder / "lock"):
-                raise InputError(f"--output_dir={root}: another conversion ended there this very "
-                                 "moment; run the command again")
-            work = WorkFolder(folder)
-            work.clear_marks()
-            yield work
-    except files.Locked as holder:
-        raise InputError(f"--output_dir={root}: another conversion is writing there ({holder}); "
-                         "wait for it, or name another folder") from holder
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(folder / "lock"))
+        except files.Locked as holder:
+            raise InputError(f"--output_dir={root}: another conversion is writing there "
+                             f"({holder}); wait for it, or name another folder") from holder
+        except FileNotFoundError as error:
+            raise InputError(f"--output_dir={root}: another conversion ended there this very "
+                             "moment; run the command again") from error
+        work = WorkFolder(folder)
+        work.clear_marks()
+        yield work
 
 
 def remove(work):
     """Removes the whole folder, when nothing in it is needed any more."""
     shutil.rmtree(work.path, ignore_errors=True)
-
-
-def _is_at(stream, path):
-    """Whether `path` still names the open file: its folder may have been removed since."""
-    return path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())
