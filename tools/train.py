@@ -34,12 +34,13 @@ def main(options):
     from brats_tfrecord.workflow import cross_validate, train_and_export
 
     if options.cross_validates:
-        rows, path = cross_validate(options)
-        print(f"{cross_validation.to_text(rows)}\nWritten to {path}")
+        rows, table, path = cross_validate(options)
+        print(f"{cross_validation.to_text(rows)}\nWritten to {table}\n"
+              f"Exported the average of {len(rows)} networks to {path}")
         return 0
-    result, path = train_and_export(options)
-    if result:
-        print(f"Exported epoch {result.best_epoch} to {path}")
+    exported = train_and_export(options)
+    if exported:
+        print(f"Exported epoch {exported.result.best_epoch} to {exported.path}")
     return 0
 
 

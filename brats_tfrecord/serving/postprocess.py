@@ -40,6 +40,14 @@ class PostProcessing:
         return cls(int(value["min_enhancing_voxels"]),
                    tuple(float(volume) for volume in value["min_component_mm3"]))
 
+    def text(self):
+        """What it does, in a few words."""
+        said = [f"fewer than {self.min_enhancing_voxels} voxels of ET become NCR/NET"] * bool(
+            self.min_enhancing_voxels)
+        said += [f"components of {region} below {smallest:g} mm³ are removed"
+                 for region, smallest in zip(spec.REGIONS, self.min_component_mm3) if smallest]
+        return "; ".join(said) or "none"
+
     @property
     def is_off(self):
         """Whether it does nothing."""

@@ -10,6 +10,7 @@ from brats_tfrecord.cohort import nifti
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import masks, resample
 from brats_tfrecord.serving import card as cards
+from brats_tfrecord.serving import golden
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Segmenter:
         """Loads the SavedModel in `model_dir`.
 
         Raises:
-            InputError: no SavedModel of ours there, or one that does not load.
+            InputError: no SavedModel of ours there, one that does not load, or one that is not
+                whole or answers otherwise than when it was exported.
         """
         self.card = cards.read(model_dir)
         try:
@@ -58,6 +60,7 @@ class Segmenter:
                              "damaged, copy or export it again") from error
         # Signatures hold their weights only weakly, through the object that owns them.
         self._owner = model
+        golden.check(self._predict, model_dir, self.card)
 
     @property
     def modalities(self):

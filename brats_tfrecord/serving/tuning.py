@@ -4,11 +4,15 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from brats_tfrecord import spec
+from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics import overlap
 from brats_tfrecord.metrics.surface import bounding_box
+from brats_tfrecord.records import example, tfrecord
 from brats_tfrecord.serving.postprocess import PostProcessing
+from brats_tfrecord.serving.predict import Segmenter
 
 ENHANCING_VOXELS = (50, 100, 200, 300, 500, 1000, 2000)
 COMPONENT_MM3 = (20, 50, 100, 200, 500, 1000, 2000)
@@ -47,9 +51,51 @@ class Choice:
     dice_before: dict[str, float]
     dice_after: dict[str, float]
 
+    def text(self):
+        """The choice in one line."""
+        if self.post_processing.is_off:
+            return "none helps"
+        gains = ", ".join(f"{region} {self.dice_before[region]:.3f} to {after:.3f}"
+                          for region, after in self.dice_after.items())
+        return f"{self.post_processing.text()}; Dice {gains}"
+
     def to_json(self):
         """As a dict of JSON types, for the model card."""
         return {**dataclasses.asdict(self), "post_processing": self.post_processing.to_json()}
+
+
+def compare(model_dir, dataset, folds):
+    """Segments the cases of `folds` with an exported model, whose post-processing must be off.
+
+    Args:
+        model_dir: its folder.
+        dataset: `records.manifest.Manifest`, of the model's recipe.
+        folds: numbers of folds.
+
+    Returns:
+        list of `Compared`, one a case.
+
+    Raises:
+        InputError: a shard that is damaged, or a model that cannot be used.
+    """
+    segmenter = Segmenter(model_dir)
+    compared = []
+    for payload in tqdm(_payloads(dataset, folds), total=len(dataset.case_ids(folds)), unit="case",
+                        desc="post-processing", dynamic_ncols=True):
+        stored = example.decode(payload, dataset.recipe.image_dtype)
+        segmentation = segmenter.segment_stored(stored)
+        compared.append(Compared.of(stored.native_classes(), segmentation.classes,
+                                    segmentation.geometry.spacing_mm))
+    return compared
+
+
+def _payloads(dataset, folds):
+    for path in dataset.shard_paths(folds):
+        try:
+            yield from tfrecord.read_records(path)
+        except tfrecord.DamagedRecord as error:
+            raise InputError(f"{path}: {error}; name what is damaged with convert_to_tfrecord.py "
+                             f"--verify --output_dir={dataset.root}") from error
 
 
 def choose(cases):

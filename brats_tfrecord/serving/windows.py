@@ -16,7 +16,7 @@ def predict(network, image, stride, whole_voxels):
 
     Args:
         network: float32 [B, x, y, z, C] -> float32 [B, x, y, z, K] for extents that are multiples
-            of `stride`.
+            of `stride`; its `output_shape` ends in K.
         image: float32 [B, X, Y, Z, C].
         stride: int.
         whole_voxels: at most this many voxels an image go through in one piece; larger ones go
@@ -35,7 +35,7 @@ def predict_whole(network, image, stride):
     """One piece: zero-pads the far ends to multiples of `stride`, predicts, crops back."""
     extent = tf.shape(image)[1:4]
     missing = (-extent) % stride
-    padded = tf.pad(image, _paddings(tf.zeros_like(missing), missing))
+    padded = _pad(image, tf.zeros_like(missing), missing)
     return network(padded)[:, :extent[0], :extent[1], :extent[2]]
 
 
@@ -48,7 +48,7 @@ def predict_windows(network, image, stride):
     extent = tf.shape(image)[1:4]
     edge = -(-WINDOW // stride) * stride
     missing = tf.maximum(edge - extent, 0)
-    padded = tf.pad(image, _paddings(tf.zeros_like(missing), missing))
+    padded = _pad(image, tf.zeros_like(missing), missing)
     starts = _starts(extent + missing, edge)
     weight = _gaussian(edge)
 
@@ -56,9 +56,10 @@ def predict_windows(network, image, stride):
         start = starts[k]
         cut = tf.slice(padded, tf.concat([[0], start, [0]], 0),
                        [-1, edge, edge, edge, -1])
-        around = _paddings(start, extent + missing - start - edge)
-        total += tf.pad(network(cut) * weight, around)
-        weights += tf.pad(weight, around)
+        cut = tf.ensure_shape(cut, [None, edge, edge, edge, image.shape[-1]])
+        behind = extent + missing - start - edge
+        total += _pad(network(cut) * weight, start, behind)
+        weights += _pad(weight, start, behind)
         return k + 1, tf.ensure_shape(total, shapes[1]), tf.ensure_shape(weights, shapes[2])
 
     classes = network.output_shape[-1]
@@ -97,6 +98,11 @@ def _gaussian(edge):
     return tf.constant(cube[None, ..., None], tf.float32)
 
 
-def _paddings(before, after):
-    """Paddings of a [B, X, Y, Z, C] tensor from int32 [3] before and after."""
-    return tf.pad(tf.stack([before, after], axis=1), [[1, 1], [0, 0]])
+def _pad(tensor, before, after):
+    """Zeros around the spatial axes of [B, X, Y, Z, C], int32 [3] voxels before and after.
+
+    Not tf.pad: TensorFlow 2.15 folds its Pad into a convolution that follows, on CPUs with
+    oneDNN, and gets the shape wrong where paddings are constant. It leaves PadV2 alone.
+    """
+    paddings = tf.pad(tf.stack([before, after], axis=1), [[1, 1], [0, 0]])
+    return tf.raw_ops.PadV2(input=tensor, paddings=paddings, constant_values=0.0)

@@ -212,6 +212,18 @@ class TrainOptions:
         "Trains nothing: times steps with real input, steps with one batch repeated, and the "
         "loader alone, prints the table and leaves --model_dir as it is.", may_change=True,
     )
+    post_processing: str = _option(
+        "auto",
+        "What the exported model corrects in its segmentations. auto tries, on the validation "
+        "cases, thresholds for faint enhancing tumour and for small components, and keeps what "
+        "raises their mean Dice by 0.001 or more; none. A finished run is exported anew.",
+        choices=("auto", "none"), may_change=True,
+    )
+    test_time_flips: bool = _option(
+        False,
+        "The exported model averages over the 8 flips of its input: a little better, eight times "
+        "slower. A finished run is exported anew.", may_change=True,
+    )
     strategy: str = _option(
         "mirrored",
         "mirrored, all devices of this machine; or multiworker, the machines that the environment "

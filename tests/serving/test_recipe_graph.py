@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.preprocess import crop
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import recipe_graph
 
@@ -25,7 +27,8 @@ def in_graph(recipe, modalities=MODALITIES):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, len(modalities)])])
     def run(raw):
         origin = recipe_graph.window(raw, recipe, modalities)
-        return origin, recipe_graph.network_input(raw, origin, recipe)
+        box = origin, tf.constant(recipe.crop_shape)
+        return origin, recipe_graph.network_input(raw, origin, box, recipe)
 
     return run
 
@@ -94,3 +97,75 @@ def test_the_undo_is_the_recipes_for_negative_origins_too(origin):
     for shape in [(8, 9, 10), (3, 4, 4), (6, 3, 9)]:
         found = recipe_graph.to_grid(tf.constant(window), tf.constant(origin), shape, 1)
         np.testing.assert_array_equal(found, recipe.to_grid(window, origin, shape, 1))
+
+
+def boxed(recipe, stride, modalities=MODALITIES):
+    """A graph of open extents: volume -> (window's origin, box's first voxel, its image)."""
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, len(modalities)])])
+    def run(raw):
+        origin = recipe_graph.window(raw, recipe, modalities)
+        box = recipe_graph.covering_box(raw, origin, recipe, modalities, stride)
+        return origin, box[0], recipe_graph.network_input(raw, origin, box, recipe)
+
+    return run
+
+
+@pytest.mark.parametrize("brain, low, extents", [
+    (((10, 20), (12, 23), (8, 20)), (10, 12, 8), (10, 11, 12)),  # exactly the window
+    (((9, 20), (12, 24), (8, 20)), (6, 12, 8), (14, 15, 12)),  # a voxel costs a stride
+    (((6, 24), (8, 27), (3, 25)), (6, 8, 0), (18, 19, 28)),
+    (((5, 25), (7, 28), (0, 29)), (2, 4, 0), (26, 27, 32)),
+    (((0, 2), (12, 23), (8, 20)), (-2, 12, 8), (22, 11, 12)),  # the box leaves the volume
+], ids=["within", "one beyond", "both sides", "one further", "outside alone"])
+def test_the_box_grows_by_strides_on_the_sides_where_brain_is_cut(brain, low, extents):
+    recipe = Recipe(crop_origin=(10, 12, 8), crop_shape=(10, 11, 12), crop="fixed")
+    raw = np.zeros((34, 35, 36, 3), np.float32)
+    raw[(*(slice(*ends) for ends in brain), MODALITIES.index("flair"))] = 5
+    raw[0, 0, 0, 0] = 7  # only the reference channel counts
+    _, first, image = boxed(recipe, 4)(raw)
+    assert tuple(first.numpy()) == low and image.shape == (*extents, 3)
+
+
+def test_without_brain_the_box_is_the_window():
+    recipe = Recipe(crop_shape=(10, 11, 12), crop="brain")
+    origin, first, image = boxed(recipe, 4)(np.zeros((34, 35, 36, 3), np.float32))
+    assert tuple(origin.numpy()) == tuple(first.numpy()) and image.shape == (10, 11, 12, 3)
+
+
+def assert_the_windows_part_is_the_records(run, recipe, raw, modalities=MODALITIES):
+    """Bit for bit; the rest of the box has the window's statistics. Gives back the extents."""
+    origin, first, image = (part.numpy() for part in run(raw))
+    stored = recipe.network_input(raw, recipe.window(raw, modalities))
+    part = tuple(slice(a, a + n) for a, n in zip(origin - first, recipe.crop_shape))
+    assert not ((origin - first) % 4).any()
+    np.testing.assert_array_equal(image[part], stored.astype(np.float32))
+    whole = crop.crop(raw, first, image.shape[:3]).astype(np.float64)
+    of_window = whole[part]
+    expected = (whole - of_window.mean(axis=(0, 1, 2))) / of_window.std(axis=(0, 1, 2))
+    np.testing.assert_allclose(image, expected, atol=5e-3, rtol=1e-3)
+    return image.shape[:3]
+
+
+@pytest.mark.parametrize("crop_kind", ["fixed", "brain"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_windows_part_of_the_box_is_bit_equal_to_the_record(crop_kind, dtype):
+    recipe = Recipe(crop_origin=(11, 9, 13), crop_shape=(25, 30, 22), crop=crop_kind,
+                    image_dtype=dtype)
+    run, grown = boxed(recipe, 4), 0
+    for shape in ((60, 51, 46), (27, 60, 20)):
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            raw = rng.gamma(2, 200, (*shape, 3)).astype(np.float32)
+            raw *= rng.random((*shape, 1)) < 0.7
+            raw[:seed] = 0
+            grown += assert_the_windows_part_is_the_records(run, recipe, raw) != (25, 30, 22)
+    assert grown == 8
+    assert run.experimental_get_tracing_count() == 1
+
+
+def test_a_real_case_is_bit_equal_too(real_cases):
+    names = ("flair", "t1ce")
+    raw = nifti.read_case(layouts.find_cases(real_cases)[0], names, with_mask=False).volumes
+    recipe = Recipe("none", crop_shape=(144, 144, 112))
+    extents = assert_the_windows_part_is_the_records(boxed(recipe, 16, names), recipe, raw, names)
+    assert extents != recipe.crop_shape

@@ -22,7 +22,7 @@ RECIPE = Recipe(bias_correction="none", crop="fixed", crop_origin=(2, 1, 0), cro
 WINDOW = (slice(2, 10), slice(1, 8), slice(0, 9))
 CLASS_ALONG_Y = [spec.BACKGROUND, spec.BACKGROUND, spec.ED, spec.NCR, spec.ET, spec.RC,
                  spec.BACKGROUND, spec.ET, spec.ET, spec.ET]
-"""Slabs of every class; the last two lie outside the window."""
+"""Slabs of every class, all brain; the last two lie outside the window."""
 
 CHANNELS = {"brats2020": ["WT", "TC", "ET"], "brats2024": ["WT", "TC", "ET", "RC"]}
 INTENSITY = {spec.BACKGROUND: 100, spec.ED: 200, spec.NCR: 300, spec.ET: 400, spec.RC: 500}
@@ -72,38 +72,39 @@ def test_the_card_names_the_channels(served):
     assert written["classes"] == list(spec.LABEL_SCHEMES[scheme].class_names)
 
 
-def test_every_voxel_gets_its_class_and_outside_the_window_none(served, tmp_path):
+def test_every_voxel_gets_its_class_beyond_the_window_too(served, tmp_path):
     scheme, classes, raw, path = served
     found = Segmenter(path).segment_raw(raw)
-    expected = np.zeros(SHAPE, int)
-    expected[WINDOW] = classes[WINDOW]
-    np.testing.assert_array_equal(found.classes, expected)
+    np.testing.assert_array_equal(found.classes, classes)
     assert set(np.unique(found.classes)) == set(range(spec.LABEL_SCHEMES[scheme].classes))
     np.testing.assert_array_equal(
-        found.labels, np.array(spec.LABEL_SCHEMES[scheme].values)[expected])
+        found.labels, np.array(spec.LABEL_SCHEMES[scheme].values)[classes])
     found.write(tmp_path / "seg.nii.gz")
     assert nibabel.load(tmp_path / "seg.nii.gz").shape == SHAPE
 
 
-def test_probabilities_are_the_regions_and_zero_outside(served):
+def test_probabilities_are_the_regions(served):
     scheme, classes, raw, path = served
     found = Segmenter(path).segment_raw(raw).probabilities
     assert found.shape == (*SHAPE, len(CHANNELS[scheme])) and found.dtype == np.float32
     at_most = {"WT": 150, "TC": 250, "ET": 350, "RC": 450}
-    inside = np.zeros(SHAPE, bool)
-    inside[WINDOW] = True
     for channel, name in enumerate(CHANNELS[scheme]):
-        expected = (raw.volumes[..., 3] > at_most[name]) & inside
+        expected = raw.volumes[..., 3] > at_most[name]
         np.testing.assert_allclose(found[..., channel], expected, atol=1e-6)
 
 
-def test_a_record_gives_the_same(served):
-    _, _, raw, path = served
+def test_a_record_gives_the_same_within_its_window_and_background_outside(served):
+    _, classes, raw, path = served
     segmenter = Segmenter(path)
     stored = example.decode(example.encode(raw, RECIPE.apply(raw), RECIPE), "float32")
     from_record, from_raw = segmenter.segment_stored(stored), segmenter.segment_raw(raw)
-    np.testing.assert_array_equal(from_record.classes, from_raw.classes)
-    np.testing.assert_allclose(from_record.probabilities, from_raw.probabilities, atol=1e-6)
+    expected = np.zeros(SHAPE, int)
+    expected[WINDOW] = classes[WINDOW]
+    np.testing.assert_array_equal(from_record.classes, expected)
+    outside = from_raw.probabilities.copy()
+    outside[WINDOW] = 0
+    np.testing.assert_allclose(from_record.probabilities, from_raw.probabilities - outside,
+                               atol=1e-6)
 
 
 def test_a_batch_of_images_gives_probabilities_of_every_channel(served):

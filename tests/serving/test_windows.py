@@ -57,3 +57,33 @@ def test_size_decides_between_one_piece_and_windows(small_windows):
     np.testing.assert_array_equal(windows.predict(network, large, 2, 480), in_windows)
     # A real network sees less at a window's edge; the blend stays a distribution.
     np.testing.assert_allclose(tf.reduce_sum(in_windows, -1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 17), (4, 12, 7)])
+def test_constant_extents_give_what_open_ones_give(small_windows, shape):
+    """TensorFlow 2.15 folds constant paddings into a convolution, and gets their shape wrong."""
+    network = build_unet((None, None, None, 2), 3, (4, 8), (0,) * 3, seed=1)
+    for predict in (windows.predict_whole, windows.predict_windows):
+        constant = tf.function(lambda image, predict=predict: predict(network, image, 4))
+        eager = predict(network, image(shape, 2), 4)
+        np.testing.assert_allclose(constant(image(shape, 2)), eager, atol=1e-6)
+
+
+@pytest.mark.soak
+def test_windows_over_the_documented_crop_differ_little_from_one_piece():
+    """The documented U-Net on 144³: eight windows of 128³, against the whole in one piece.
+
+    Measured with random weights: probabilities differ by 0.039 at most and by 0.00045 on
+    average, and 0.08 % of all voxels change their class (0.24 % of the brain's). All of it comes
+    from where a window ends: there the network sees zeros, and in one piece the image.
+    """
+    network = build_unet((None, None, None, 3), 4, seed=1)
+    axes = np.indices((144, 144, 144), sparse=True)
+    brain = sum(((axis - 71.5) / 60) ** 2 for axis in axes) < 1
+    noise = np.random.default_rng(0).normal(size=(144, 144, 144, 3))
+    whole = np.where(brain[..., None], 1 + 0.3 * noise, -0.7)[None].astype(np.float32)
+    found = windows.predict_windows(network, whole, 16).numpy()
+    expected = windows.predict_whole(network, whole, 16).numpy()
+    off = np.abs(found - expected)
+    assert 1e-6 < off.max() < 0.05 and off.mean() < 0.001
+    assert (found.argmax(-1) != expected.argmax(-1)).mean() < 0.002

@@ -80,16 +80,29 @@ def test_a_stopped_cross_validation_goes_on_and_gathers_its_table(dataset, tmp_p
             other = dataclasses.replace(chosen, **change)
             (workflow.cross_validate if other.cross_validates else train)(other)
 
-    rows, path = workflow.cross_validate(chosen)
+    rows, table, ensemble = workflow.cross_validate(chosen)
     assert (tmp_path / "model/fold0/history.csv").read_bytes() == first
     assert [row["fold"] for row in rows] == [0, 1]
-    with open(path, newline="") as stream:
-        table = list(csv.DictReader(stream))
-    assert [line["fold"] for line in table] == ["0", "1", "mean", "sd"]
+    with open(table, newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["fold"] for line in lines] == ["0", "1", "mean", "sd"]
     np.testing.assert_allclose(
-        float(table[2]["dice_mean"]), np.mean([row["dice_mean"] for row in rows]))
+        float(lines[2]["dice_mean"]), np.mean([row["dice_mean"] for row in rows]))
     for fold in (0, 1):
         found = card.read(tmp_path / f"model/fold{fold}/saved_model")
         assert list(found.select_case_ids) == dataset.case_ids([fold])
         assert list(found.train_case_ids) == dataset.case_ids([1 - fold])
-    assert tf.saved_model.contains_saved_model(str(tmp_path / "model/fold1/saved_model"))
+    assert ensemble == tmp_path / "model/saved_model"
+    _assert_averages(ensemble, [tmp_path / f"model/fold{fold}/saved_model" for fold in (0, 1)])
+    both = card.read(ensemble)
+    assert both.members == 2 and both.select_case_ids == ()
+    assert list(both.train_case_ids) == dataset.case_ids([0, 1])
+
+
+def _assert_averages(ensemble, members):
+    image = tf.random.stateless_normal([1, 8, 6, 4, 3], (1, 2))
+    answers = [tf.saved_model.load(str(path)).signatures["serving_default"](image=image)
+               for path in (ensemble, *members)]
+    whole, *parts = (answer["probabilities"].numpy() for answer in answers)
+    np.testing.assert_allclose(whole, np.mean(parts, axis=0), atol=1e-6)
+    assert np.abs(parts[0] - parts[1]).max() > 1e-3

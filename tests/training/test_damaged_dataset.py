@@ -20,5 +20,4 @@ def test_a_wrong_byte_stops_a_run_with_one_line_and_costs_nothing(dataset, tmp_p
     with pytest.raises(InputError, match=f"--data_dir={data}: {path.name}: case.: its data"):
         workflow.train_and_export(options)
     path.write_bytes(whole)
-    result, _ = workflow.train_and_export(options)
-    assert len(result.history) == 2
+    assert len(workflow.train_and_export(options).result.history) == 2
