@@ -39,12 +39,12 @@ def replacing(path, durable=True):
         temporary.unlink(missing_ok=True)
 
 
-def remove_orphans(folder):
-    """Removes what writers killed within `replacing` have left anywhere under `folder`.
+def remove_orphans(folder, deep=True):
+    """Removes what writers killed within `replacing` have left in `folder`, and if `deep`, below.
 
     For whoever knows that nobody else is writing there now.
     """
-    for path in list(Path(folder).rglob(".*.tmp")):
+    for path in list(Path(folder).glob("**/.*.tmp" if deep else ".*.tmp")):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 

@@ -6,7 +6,9 @@ handled and noted; nothing is repaired in silence.
 """
 
 import gzip
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -51,7 +53,7 @@ class RawCase:
 
 
 def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=False,
-              bare_mask_affine="refuse"):
+              bare_mask_affine="refuse", threads=1):
     """Reads the volumes and the mask of `case` into one `RawCase`.
 
     Args:
@@ -60,6 +62,7 @@ def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=F
         with_mask: whether to read the mask, where there is one.
         any_spacing: whether voxels may measure anything but 1 mm (they are not resampled here).
         bare_mask_affine: one of `BARE_MASK_AFFINES`.
+        threads: how many files are read at a time; more than one hold all files' bytes at once.
 
     Raises:
         CaseError: a modality is missing, a file is unreadable, not 3-D or not finite, geometries
@@ -70,10 +73,11 @@ def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=F
                          f"{', '.join(BARE_MASK_AFFINES)}")
     paths = [case.image(modality) for modality in modalities]
     notes, opened = [], None
+    contents = _contents(paths, bool(case.channels), threads)
     for index, (modality, path) in enumerate(zip(modalities, paths)):
         channel = case.channels.get(modality)
         if opened is None or opened.path != path:  # one 4-D file holds all of MSD's modalities
-            opened = Voxels(path, four_d=channel is not None)
+            opened = next(contents)
             notes.extend(opened.notes())
         geometry = opened.header.geometry
         if index == 0:
@@ -137,6 +141,17 @@ def write_volume(path, array, geometry):
     if str(path).endswith(".gz"):
         data = gzip.compress(data, compresslevel=5, mtime=0)
     files.write_bytes(path, data)
+
+
+def _contents(paths, four_d, threads):
+    """Yields the `Voxels` of each file in order, read ahead where there are threads to do so."""
+    paths = dict.fromkeys(paths)
+    read = partial(Voxels, four_d=four_d)
+    if threads == 1:
+        yield from map(read, paths)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(read, paths)
 
 
 def _read_mask(path, first_path, first, bare_mask_affine, notes):

@@ -1,86 +1,82 @@
-"""The figures of one case, by a stated rule for regions that are empty."""
+"""The figures of one case, structure by structure, by a stated rule set."""
 
 import numpy as np
 
 from brats_tfrecord import spec
-from brats_tfrecord.metrics import overlap, surface
+from brats_tfrecord.metrics import lesions, overlap, surface
+from brats_tfrecord.metrics.rules import HD95_ONE_EMPTY_MM, RULE_SETS  # noqa: F401 - for callers
+from brats_tfrecord.metrics.structures import code_table, members, structures
 
 RULES = "brats2020"
-"""Name of the rule set that `case_metrics` follows; reports print it with every table."""
+"""Name of the default rule set."""
 
-HD95_ONE_EMPTY_MM = 373.12866
-"""BraTS 2020: HD95 where one mask alone is empty, the diagonal of 240 x 240 x 155 at 1 mm."""
-
-RULES_TEXT = (
-    "BraTS 2020. Regions: WT = NCR/NET + ED + ET, TC = NCR/NET + ET, ET alone. Truth and "
-    "prediction both empty: Dice 1, HD95 0 mm; one of them empty: Dice 0, "
-    f"HD95 {HD95_ONE_EMPTY_MM} mm. Sensitivity is undefined, and left out of the means, where the "
-    "truth is empty; specificity counts every voxel of the volume. HD95 is the 95th percentile of "
-    "the surface distances of both directions pooled, between centres of surface voxels "
-    "(6-neighbourhood, as in MedPy), in millimetres."
-)
+RULES_TEXT = RULE_SETS[RULES].text
 
 METRICS = ("dice", "hd95", "sensitivity", "specificity")
-"""Keys of a region's figures, in the order of tables."""
+"""The figures that BraTS 2020 itself reports, in the order of tables."""
 
 
-def case_metrics(truth, prediction, spacing_mm):
-    """Compares two label maps region by region, by the rules of BraTS 2020.
+def case_metrics(truth, prediction, spacing_mm, rules=RULES, classes=4):
+    """Compares two label maps, structure by structure.
 
     Args:
         truth, prediction: integer [X, Y, Z] of one shape, canonical class ids (`spec`).
         spacing_mm: (x, y, z) voxel spacing in millimetres.
+        rules: name of a rule set of `RULE_SETS`.
+        classes: number of classes, background included: which structures are compared. A class
+            beyond it belongs to no structure.
 
     Returns:
-        {"WT": {"dice", "hd95", "sensitivity", "specificity"}, "TC": ..., "ET": ...}; hd95 in mm.
-        Both masks of a region empty: Dice 1, HD95 0. One empty: Dice 0, HD95
-        `HD95_ONE_EMPTY_MM`. Sensitivity is None where the truth is empty, and specificity where
-        it fills the volume: BraTS gives NaN there, which JSON cannot hold.
+        {structure: {metric: value}} for `structures(classes)` and the rule set's `metrics`:
+        dice, sensitivity, specificity from 0 to 1; hd95, hd100, assd in mm; volume_error_ml in
+        mL, prediction minus truth; the lesion-wise ones as `lesions.figures` has them. Values
+        are float, or int for counts, and None where a figure is undefined (JSON has no NaN):
+        which ones are, the rule set says. Specificity is None where the truth fills the volume.
 
     Raises:
         ValueError: shapes differ or are not 3-D, a dtype is not integer, a value is no class id,
-            or the spacing is not three positive lengths.
+            the spacing is not three positive lengths, or there is no such rule set.
     """
+    if rules not in RULE_SETS:
+        raise ValueError(f"rules is {rules!r}. Available: {', '.join(RULE_SETS)}")
+    rule_set, names = RULE_SETS[rules], structures(classes)
     truth, prediction = _checked("truth", truth), _checked("prediction", prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
             f"truth has shape {truth.shape}, prediction {prediction.shape}; expected one shape"
         )
     spacing_mm = _checked_spacing(spacing_mm)
-    voxels = truth.size
-    # Outside the tumour's box both are background: those voxels are counted, not visited.
-    box = surface.bounding_box((truth | prediction) != spec.BACKGROUND)
-    truth, prediction = truth[box], prediction[box]
+    # Outside the tumours' box both are background: those voxels are counted, not visited.
+    box = surface.bounding_box(truth, prediction)
+    voxels, truth, prediction = truth.size, truth[box], prediction[box]
     matrix = overlap.confusion(truth, prediction, len(spec.CLASS_NAMES))
     matrix[spec.BACKGROUND, spec.BACKGROUND] += voxels - truth.size
-    return {
-        region: _region_metrics(
-            overlap.region_counts(matrix, classes),
-            np.isin(truth, classes),
-            np.isin(prediction, classes),
-            spacing_mm,
-        )
-        for region, classes in spec.REGIONS.items()
-    }
+    table = code_table(names)
+    truth, prediction = table[truth], table[prediction]
+    distances = surface.structure_distances(truth, prediction, spacing_mm)
+    result = {}
+    for bit, name in enumerate(names):
+        counts = overlap.region_counts(matrix, members(name))
+        figures = _figures(counts, distances.get(1 << bit), spacing_mm)
+        if "lesion_dice" in rule_set.metrics:
+            figures |= lesions.figures(truth & 1 << bit != 0, prediction & 1 << bit != 0,
+                                       spacing_mm, figures["hd95"])
+        figures = rule_set.filled(figures, not counts.truth, not counts.prediction)
+        result[name] = {metric: figures[metric] for metric in rule_set.metrics}
+    return result
 
 
-def _region_metrics(counts, truth, prediction, spacing_mm):
-    dice = overlap.dice(counts)
+def _figures(counts, distances, spacing_mm):
+    """Every whole-structure figure; None where it has no value. `distances`: None if empty."""
     return {
-        "dice": 1.0 if dice is None else dice,
-        "hd95": _hd95(truth, prediction, spacing_mm),
+        "dice": overlap.dice(counts),
+        "hd95": None if distances is None else surface.hd95(distances),
+        "hd100": None if distances is None else surface.hd100(distances),
+        "assd": None if distances is None else surface.assd(distances),
         "sensitivity": overlap.sensitivity(counts),
         "specificity": overlap.specificity(counts),
+        "volume_error_ml": overlap.volume_error_ml(counts, spacing_mm),
     }
-
-
-def _hd95(truth, prediction, spacing_mm):
-    empty = [not truth.any(), not prediction.any()]
-    if all(empty):
-        return 0.0
-    if any(empty):
-        return HD95_ONE_EMPTY_MM
-    return surface.hd95(surface.surface_distances(truth, prediction, spacing_mm))
 
 
 def _checked(name, classes):

@@ -1,7 +1,7 @@
 """Voxel overlap of a region, from one confusion matrix of the classes.
 
 Every figure is a pure function of four counts; each returns None where its denominator is 0 and
-leaves it to a rule set (`metrics.case`) to say what that means.
+leaves it to a rule set (`metrics.rules`) to say what that means.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,16 @@ class Counts:
     false_negative: int
     true_negative: int
 
+    @property
+    def truth(self):
+        """Voxels of the truth."""
+        return self.true_positive + self.false_negative
+
+    @property
+    def prediction(self):
+        """Voxels of the prediction."""
+        return self.true_positive + self.false_positive
+
 
 def confusion(truth, prediction, classes):
     """Counts every pair of classes.
@@ -29,8 +39,8 @@ def confusion(truth, prediction, classes):
     Returns:
         int64 [classes, classes]; entry [i, j] counts voxels of true class i predicted as j.
     """
-    pairs = truth.astype(np.intp).ravel() * classes + prediction.ravel()
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    pairs = truth.astype(np.min_scalar_type(classes**2)) * classes + prediction
+    return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
 
 
 def region_counts(matrix, region):
@@ -46,18 +56,23 @@ def region_counts(matrix, region):
 
 def dice(counts):
     """Dice (1945): 2 TP / (2 TP + FP + FN); None if both masks are empty."""
-    both = 2 * counts.true_positive
-    return _ratio(both, both + counts.false_positive + counts.false_negative)
+    return _ratio(2 * counts.true_positive, counts.truth + counts.prediction)
 
 
 def sensitivity(counts):
     """TP / (TP + FN), the part of the truth that was found; None if the truth is empty."""
-    return _ratio(counts.true_positive, counts.true_positive + counts.false_negative)
+    return _ratio(counts.true_positive, counts.truth)
 
 
 def specificity(counts):
     """TN / (TN + FP), over every voxel of the volume, air included; None if the truth fills it."""
     return _ratio(counts.true_negative, counts.true_negative + counts.false_positive)
+
+
+def volume_error_ml(counts, spacing_mm):
+    """Volume of the prediction minus that of the truth, in mL; never None."""
+    x, y, z = spacing_mm
+    return (counts.prediction - counts.truth) * x * y * z / 1000
 
 
 def _ratio(part, whole):

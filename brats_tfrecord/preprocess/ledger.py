@@ -59,7 +59,7 @@ class Preprocessed:
             origin: (x, y, z) of the window's first voxel.
         """
         shape, size = volumes.shape[:3], image.shape[:3]
-        brain, brain_lost = _brain_voxels(volumes, crop.overlap(shape, origin, size)[1])
+        brain, brain_lost = brain_voxels(volumes, crop.overlap(shape, origin, size)[1])
         classes, window, class_voxels = None, None, ()
         index, values = np.zeros((0, 3), np.int32), np.zeros(0, np.uint8)
         if native is not None:
@@ -82,8 +82,11 @@ class Preprocessed:
         )
 
 
-def _brain_voxels(volumes, inside):
-    """Voxels where any channel is positive: (all, those outside the slices `inside`)."""
+def brain_voxels(volumes, inside):
+    """Voxels of [X, Y, Z, C] where any channel is positive: (all, those outside `inside`).
+
+    `inside` are the slices of the grid that the window covers, as from `crop.overlap`.
+    """
     brain = volumes[..., 0] > 0
     for channel in range(1, volumes.shape[-1]):
         brain |= volumes[..., channel] > 0

@@ -67,7 +67,7 @@ def _places_in(path, manifest, expected):
                          "again") from error
     with stream:
         try:
-            for case_id, (begin, end) in zip(case_ids, _payloads(stream), strict=True):
+            for case_id, (begin, end) in zip(case_ids, payloads(stream), strict=True):
                 spans = _features(stream, begin, end)
                 _check(spans, stream, case_id, expected)
                 yield Place(case_id, path.name, begin, end, spans["image"][0], spans["mask"][0])
@@ -89,8 +89,13 @@ def _check(spans, stream, case_id, expected):
             raise ValueError(f"{case_id}: {last - first} bytes of {name}, expected {size}")
 
 
-def _payloads(stream):
-    """Yields (begin, end) of each record's payload."""
+def payloads(stream):
+    """Yields (begin, end) of the payload of each record of `stream`, a raw binary file.
+
+    Raises:
+        ValueError: a length that does not fit its checksum, or a file that ends within a record;
+            what lies before it was yielded.
+    """
     begin, size = 0, os.fstat(stream.fileno()).st_size
     while begin < size:
         head = os.pread(stream.fileno(), tfrecord.HEADER_BYTES, begin)

@@ -1,24 +1,27 @@
 """Runs a SavedModel over a cohort and writes what came of it."""
 
-import time
+import contextlib
+from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from brats_tfrecord import __version__, files, metrics, spec
-from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.metrics.threshold import best_threshold_dice
-from brats_tfrecord.report import figures, html, subjects, tables
+from brats_tfrecord import __version__, files, metrics
+from brats_tfrecord.errors import InputError, Stopped
+from brats_tfrecord.records.task import DISK_FULL
+from brats_tfrecord.report import compare, headline, html, journal, subjects, tables
+from brats_tfrecord.report.baselines import Baselines
+from brats_tfrecord.report.examine import Examiner
+from brats_tfrecord.report.figures import Picture
+from brats_tfrecord.report.gallery import caption, choose
+from brats_tfrecord.report.progress import Progress
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.predict import Segmenter
-
-BASELINES = (("flair", "WT"), ("t1ce", "ET"))
-"""Modality and region that one intensity threshold segments best."""
 
 
 def evaluate(options):
     """Evaluates in native space and writes the report; prints the headline.
+
+    Each finished case is kept in `OUTPUT_DIR/.evaluation/` at once. Stopped by whatever means, the
+    same command goes on from there, and ends with the same `metrics.csv` but for the seconds.
 
     Args:
         options: `report.options.EvaluateOptions`.
@@ -27,162 +30,126 @@ def evaluate(options):
         list of `tables.CaseResult`, one a case.
 
     Raises:
-        InputError: no model, no cohort, or a dataset that does not fit the model; nothing was
-            written.
+        InputError: no model, no cohort, a dataset that does not fit the model, or nothing to
+            compare with; nothing was written.
+        Stopped: the disk is full; what is done is kept.
     """
-    segmenter = Segmenter(options.model)
+    segmenter = Segmenter(options.model, cover=options.cover)
     if options.data_dir is not None:
-        count, cases = subjects.from_dataset(options.data_dir, options.fold or "0", segmenter)
+        cases, source = subjects.from_dataset(options.data_dir, options.fold or "0", segmenter)
     else:
-        count, cases = subjects.from_files(options, segmenter)
+        cases, source = subjects.from_files(options, segmenter)
+    rule_set = metrics.RULE_SETS[options.rules]
+    other = None
+    if options.compare is not None:
+        other = compare.read(options.compare, rule_set, _headline_ids(cases, segmenter.card))
     root = Path(options.output_dir)
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
     files.require_writable("--output_dir", root)
-    evaluation = _Evaluation(segmenter, options, root)
-    for subject in tqdm(cases, total=count, unit="case", desc="evaluating", dynamic_ncols=True):
-        evaluation.add(subject)
-    evaluation.write()
-    return evaluation.rows
+    fingerprint = cards.fingerprint(options.model)
+    with _full_disk_named(root), journal.opened(
+            root, _identity(options, source, fingerprint)) as kept:
+        files.remove_orphans(root, deep=False)
+        files.remove_orphans(root / "segmentations")
+        rows = _rows(cases, Examiner(segmenter, options, kept), options)
+        comparison = None if other is None else compare.compare(rows, other, rule_set)
+        _write(root, rows, rule_set, comparison, kept, options,
+               _header(options, segmenter.card, fingerprint))
+        kept.remove()
+    return rows
 
 
-class _Evaluation:
-    """What gathers while the cases pass by."""
-
-    def __init__(self, segmenter, options, root):
-        self.rows = []
-        self._segmenter, self._options, self._root = segmenter, options, root
-        self._pictures = {}
-        self._baselines = {}
-
-    def add(self, subject):
-        """Examines one case; one that fails becomes a row that says why."""
-        use = self._segmenter.card.use_of(subject.case_id)
-        try:
-            self._examine(subject, use)
-        except CaseError as error:
-            self._fail(subject, use, str(error))
-        except Exception as error:  # noqa: B902 - one case must not cost the others
-            self._fail(subject, use, f"{subject.case_id}: {type(error).__name__}: "
-                                     f"{' '.join(str(error).split())[:200]}")
-
-    def _fail(self, subject, use, reason):
-        tqdm.write(f"failed: {reason}")
-        self.rows.append(tables.CaseResult(subject.case_id, subject.patient_id, subject.grade,
-                                           use, "failed", reason))
-
-    def _examine(self, subject, use):
-        began = time.perf_counter()
-        examined = subject.examine()
-        segmentation, truth = examined.segmentation, examined.truth
-        spacing = segmentation.geometry.spacing_mm
-        scores = None if truth is None else metrics.case_metrics(
-            truth, segmentation.classes, spacing)
-        if self._options.write_segmentations:
-            segmentation.write(self._root / "segmentations" / f"{subject.case_id}.nii.gz")
-        if self._options.threshold_baselines and truth is not None:
-            self._add_baseline(use, examined)
-        row = tables.CaseResult(
-            subject.case_id, subject.patient_id, subject.grade, use,
-            "unlabelled" if truth is None else "ok", None, scores,
-            _volumes_ml(segmentation.classes, self._segmenter.scheme, spacing),
-            time.perf_counter() - began)
-        if self._options.pictures:
-            name = next(name for name in (*subjects.SHOWN, *examined.volumes)
-                        if name in examined.volumes)
-            self._pictures[subject.case_id] = figures.overlay_figure(
-                examined.volumes[name], truth, segmentation.classes, f"{subject.case_id} · {name}")
-        self.rows.append(row)
-
-    def write(self):
-        """Writes tables and report, prints the headline and where they lie."""
-        header, baselines = self._header(), self._baseline_dice()
-        tables.write_csv(self._root / "metrics.csv", self.rows)
-        tables.write_json(self._root / "metrics.json", self.rows, header)
-        html.write_report(self._root / "report.html", header=header, rows=self.rows,
-                          pictures=self._chosen_pictures(), baselines=baselines)
-        _print_headline(self.rows, baselines)
-        print(f"Report: {self._root / 'report.html'}")
-
-    def _header(self):
-        card, options = self._segmenter.card, self._options
-        source = (f"{options.data_dir}, fold {options.fold or 0}" if options.data_dir
-                  else options.input_dir)
-        return {
-            "evaluated": source,
-            "model_sha256": cards.fingerprint(options.model),
-            "model_modalities": list(card.modalities),
-            "label_scheme": card.label_scheme,
-            "recipe": card.recipe.to_json(),
-            "trained_on_dataset_sha256": card.dataset_fingerprint,
-            "versions": {"brats-tfrecord": __version__, **card.training.get("versions", {})},
-        }
-
-    def _chosen_pictures(self):
-        """Pictures spread from the worst to the best mean Dice, then of unlabelled cases."""
-        scored = sorted((row for row in self.rows if row.status == "ok"), key=_mean_dice)
-        others = [row for row in self.rows if row.status == "unlabelled"]
-        ranks = np.linspace(0, len(scored) - 1, min(self._options.pictures, len(scored)))
-        chosen = [scored[int(rank)] for rank in ranks.round()]
-        chosen += others[:self._options.pictures - len(chosen)]
-        return [(row.case_id, _caption(row), self._pictures[row.case_id]) for row in chosen]
-
-    def _add_baseline(self, use, examined):
-        for name, region in BASELINES:
-            if name in examined.volumes:
-                images, truths = self._baselines.setdefault((use, name, region), ([], []))
-                brain = examined.volumes[name] > 0
-                values = examined.volumes[name][brain]
-                images.append(((values - values.mean()) / values.std()).astype(np.float16))
-                truths.append(np.isin(examined.truth[brain], spec.REGIONS[region]))
-
-    def _baseline_dice(self):
-        """Best thresholds over the very cases that the headline counts."""
-        use_shown = _headline_use(self.rows)
-        return [(f"best single {name} threshold (z-scored images)",
-                 {region: best_threshold_dice(*found)[0]})
-                for (use, name, region), found in self._baselines.items() if use == use_shown]
+@contextlib.contextmanager
+def _full_disk_named(root):
+    """Says of a full disk how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise Stopped(f"--output_dir={root}: the disk is full; make room and run the same command "
+                      "again, what is done is kept") from error
 
 
-def _mean_dice(row):
-    return float(np.mean([row.metrics[region]["dice"] for region in spec.REGIONS]))
+def _rows(cases, examiner, options):
+    """The row of every case: an earlier run's, or a new one."""
+    progress, rows = Progress(len(cases)), []
+    try:
+        for subject in cases:
+            row, was_there = examiner.row(subject)
+            if row.status == "failed":
+                progress.say(f"failed: {row.reason}")
+            rows.append(row)
+            progress.advance(was_there)
+    except KeyboardInterrupt:
+        progress.close()
+        progress.say(f"stopped; {progress.done} of {len(cases)} cases are done and kept in "
+                     f"--output_dir={options.output_dir}; run the same command again to go on")
+        raise
+    progress.close()
+    return rows
 
 
-def _caption(row):
-    if row.metrics is None:
-        return "unlabelled"
-    dice = ", ".join(f"{region} {row.metrics[region]['dice']:.3f}" for region in spec.REGIONS)
-    return f"{row.use}; Dice {dice}"
+def _headline_ids(cases, card):
+    """Ids of the labelled cases that are the best evidence there is."""
+    uses = {case.case_id: card.use_of(case.case_id) for case in cases if case.labelled}
+    best = next((use for use in tables.USES if use in uses.values()), None)
+    return [case_id for case_id, use in uses.items() if use == best]
 
 
-def _volumes_ml(classes, scheme, spacing_mm):
-    """Millilitres of each tumour class."""
-    counts = np.bincount(classes.ravel(), minlength=scheme.classes)
-    millilitres = float(np.prod(spacing_mm)) / 1000
-    return {name: int(count) * millilitres
-            for name, count in list(zip(scheme.class_names, counts))[1:]}
+def _identity(options, source, fingerprint):
+    """What shapes every row alike: with another of it, rows of an earlier run are worth nothing."""
+    return {
+        "model_sha256": fingerprint,
+        "source": source,
+        "rules": options.rules,
+        "cover": options.cover,
+        "threshold_baselines": options.threshold_baselines,
+        "pictures": options.pictures > 0,
+        "versions": {"brats-tfrecord": __version__, **{
+            name: metadata.version(name) for name in ("tensorflow", "numpy", "scipy")}},
+    }
 
 
-def _headline_use(rows):
-    """The best evidence there is: unseen cases, else those that selected, else that trained."""
-    return next((use for use in tables.USES if tables.compared(rows, use)), None)
+def _header(options, card, fingerprint):
+    source = (f"{options.data_dir}, fold {options.fold or 0}" if options.data_dir
+              else options.input_dir)
+    return {
+        "evaluated": source,
+        "predicted": ("the recipe's window" if options.cover == "window"
+                      else "the window and the rest of the brain"),
+        "model_sha256": fingerprint,
+        "model_modalities": list(card.modalities),
+        "label_scheme": card.label_scheme,
+        "recipe": card.recipe.to_json(),
+        "post_processing": card.post_processing.to_json(),
+        "flips": card.flips,
+        "members": card.members,
+        "trained_on_dataset_sha256": card.dataset_fingerprint,
+        "versions": {"brats-tfrecord": __version__, **card.training.get("versions", {})},
+    }
 
 
-def _print_headline(rows, baselines):
-    """The summary of the best evidence there is, said to be what it is."""
-    use = _headline_use(rows)
-    if use is None:
-        failed = sum(row.status == "failed" for row in rows)
-        print("No case has a mask to compare with: segmentations, no metrics."
-              if failed < len(rows) else f"All {failed} cases failed: nothing was segmented.")
-        return
-    summary = tables.summary(rows, use)
-    note = "" if use == "unseen" else "  (no case is unseen: not a measure of the model)"
-    print(f"{len(tables.compared(rows, use))} {use} cases, {metrics.RULES} rules{note}")
-    for region in spec.REGIONS:
-        cells = [f"{name} {summary[region][name]['mean']:.3f}" for name in metrics.METRICS
-                 if summary[region][name]["mean"] is not None]
-        print(f"  {region:3} {'   '.join(cells)}")
-    for name, scores in baselines:
-        print(f"  {name}: " + ", ".join(f"{region} dice {dice:.3f}"
-                                        for region, dice in scores.items()))
+def _write(root, rows, rule_set, comparison, kept, options, header):
+    """Writes tables and report, prints the headline and where they lie."""
+    scores = Baselines(kept).dice(rows) if options.threshold_baselines else []
+    tables.write_csv(root / "metrics.csv", rows, rule_set)
+    tables.write_json(root / "metrics.json", rows, rule_set, header, comparison)
+    html.write_report(root / "report.html", header=header, rows=rows, rule_set=rule_set,
+                      pictures=_pictures(rows, kept, options.pictures), baselines=scores,
+                      comparison=comparison)
+    for line in headline.lines(rows, rule_set, scores):
+        print(line)
+    if options.compare is not None:
+        for line in headline.comparison_lines(comparison, options.compare):
+            print(line)
+    print(f"Report: {root / 'report.html'}")
+
+
+def _pictures(rows, kept, limit):
+    """The `figures.Picture`s of the cases worth showing; one that was not drawn is no candidate."""
+    drawn = [row for row in rows if limit and kept.file(row.case_id, "picture.png").is_file()]
+    return [Picture(row.case_id, heading, caption(row),
+                    kept.file(row.case_id, "picture.png").read_bytes())
+            for row, heading in choose(drawn, limit)]

@@ -1,218 +1,224 @@
-"""Pictures of an evaluation as PNG bytes, drawn without pyplot's global state."""
+"""The picture of a case as PNG bytes: whole slices above, the tumour with contours below."""
 
-import io
+from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import NullLocator
+from contourpy import contour_generator
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from brats_tfrecord import spec
-from brats_tfrecord.metrics.case import HD95_ONE_EMPTY_MM
 from brats_tfrecord.metrics.surface import bounding_box
+from brats_tfrecord.report.canvas import new_figure, to_png
+from brats_tfrecord.report.slices import PLANES, plane_image, telling_slices
 
-_PLANES = (
-    # name, axis it cuts, letters at left, right, top, bottom
-    ("axial", 2, "RLAP"),
-    ("coronal", 1, "RLSI"),
-    ("sagittal", 0, "APSI"),
-)
-_MARGIN = 10
-"""Voxels around brain and tumour, so that the letters at the edges stand on black."""
+_PANEL, _GAP, _LEFT, _TOP, _BOTTOM = 3.0, 0.05, 0.24, 0.52, 0.4
+"""Inches: side of a panel, space between panels, room for row names, title and legend."""
 
-_OPACITY = 0.6
-_BOX_FROM = 5
-"""Below so many cases quartiles say less than the points themselves."""
+_DPI = 110
+_MARGIN_MM = 14.0
+"""Around brain and tumour, so that the letters at the edges stand beside them."""
+
+_SMALLEST_VIEW_MM = 50.0
+_DIMMED = 1.6
+"""By how much the grey window is wider under contours: a bright tumour must not hide white."""
+
+_TRUTH_WIDTH, _WIDTH = 2.9, 1.4
+_EDGE = 0.6
+"""Points: width of the lines, and of the black on either side of the truth's."""
+
+_LINES = {spec.ED: "-", spec.ET: (0, (4.5, 1.4)), spec.NCR: (0, (1.5, 0.8)), spec.RC: "-."}
+"""A line style a class, for eyes that do not tell red from green; painted in this order."""
+
+_INSIDE = {spec.ED: spec.REGIONS["WT"], spec.ET: spec.REGIONS["TC"], spec.NCR: (spec.NCR,),
+           spec.RC: (spec.RC,)}
+"""What each class's line encloses. Neighbours share a border, so it is the inner one's alone."""
 
 
-def overlay_figure(volume, truth, prediction, title):
-    """Draws a case: rows are planes, columns the bare image, the truth and the prediction.
+@dataclass(frozen=True)
+class Picture:
+    """A case's picture in the report.
 
-    Each plane is cut where it shows most tumour (of the truth; of the prediction where the truth
-    is empty or not there). Radiological convention: the patient's right is on the left.
+    Attributes:
+        case_id: whose it is.
+        heading: why it is shown, such as "WT: worst, ET: median".
+        caption: what is said below it.
+        png: what `case_figure` returned.
+    """
+
+    case_id: str
+    heading: str
+    caption: str
+    png: bytes
+
+
+def case_figure(volume, truth, prediction, title, spacing_mm=(1.0, 1.0, 1.0)):
+    """Draws a case in three planes: the bare slices, and the tumour in them with its contours.
+
+    Each plane is cut by `slices.telling_slices`. Below, the broad white line is the truth; the
+    narrow coloured line on top of it the prediction, one colour and line style a class. All
+    panels of a row have one scale, true to the voxels' spacing.
 
     Args:
-        volume: float32 [X, Y, Z], LPS order, 0 outside the brain, about 1 mm voxels.
-        truth: canonical class ids [X, Y, Z], or None for an unlabelled case: no such column.
+        volume: float [X, Y, Z], LPS order, one modality (FLAIR or T1ce), 0 outside the brain.
+        truth: canonical class ids [X, Y, Z], or None for an unlabelled case.
         prediction: canonical class ids [X, Y, Z].
         title: one line above, such as the case id and the modality.
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
 
     Returns:
-        PNG bytes.
+        PNG bytes. Without tumour in either map there is the upper row alone.
 
     Raises:
         ValueError: shapes differ.
     """
-    maps = {"truth": truth, "prediction": prediction}
-    maps = {name: np.asarray(array) for name, array in maps.items() if array is not None}
-    for name, array in maps.items():
-        if array.shape != volume.shape:
+    for name, array in (("truth", truth), ("prediction", prediction)):
+        if array is not None and array.shape != volume.shape:
             raise ValueError(
-                f"{name} has shape {array.shape}, the volume {volume.shape}; expected one shape"
-            )
-    volume, maps, origin = _crop_to_brain(volume, maps)
-    centre = _most_tumour(maps.values(), volume.shape)
-    low, high = _window(volume)
-    figure, axes = _overlay_grid(volume.shape, ["image", *maps])
-    # Names come from outside: a dollar sign in one must not start matplotlib's mathematics.
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
-    for row, (plane, axis, letters) in enumerate(_PLANES):
-        for one, name in zip(axes[row], ["image", *maps]):
-            one.imshow(plane_image(volume, axis, centre[axis]), cmap="gray", vmin=low, vmax=high,
-                       interpolation="bilinear")
-            if name in maps:
-                _paint(one, plane_image(maps[name], axis, centre[axis]))
-            _letter_edges(one, letters)
-        axes[row, 0].set_ylabel(f"{plane}, slice {centre[axis] + origin[axis]}", fontsize=8)
-    return _png(figure)
+                f"{name} has shape {array.shape}, the volume {volume.shape}; expected one shape")
+    spacing_mm = np.asarray(spacing_mm, float)
+    tumour = prediction != spec.BACKGROUND
+    if truth is not None:
+        tumour = tumour | (truth != spec.BACKGROUND)
+    centre = telling_slices(truth, prediction)
+    low, high = _grey_window(volume)
+    head = _view((volume != 0) | tumour, spacing_mm)
+    close = _view(tumour, spacing_mm) if tumour.any() else None
+    figure, panels = _grid(title, 1 if close is None else 2)
+    for column, plane in enumerate(PLANES):
+        upper = panels[0][column]
+        _show(upper, volume, plane, centre, spacing_mm, (low, high), head)
+        upper.set_title(f"{plane.name}, slice {centre[plane.axis]}", fontsize=9, pad=3)
+        if close is not None:
+            _frame(upper, plane, close)
+            lower = panels[1][column]
+            dimmed = (low, low + _DIMMED * (high - low))
+            _show(lower, volume, plane, centre, spacing_mm, dimmed, close)
+            for classes, strokes in ((truth, _truth_strokes()),
+                                     (prediction, _prediction_strokes())):
+                if classes is not None:
+                    _contours(lower, classes, plane, centre, spacing_mm, strokes)
+    if close is not None:
+        _legend(figure, truth, prediction)
+    return to_png(figure, _DPI)
 
 
-def distribution_figure(rows):
-    """Draws Dice and HD95 of every region, one point a case, with quartile boxes from 5 cases on.
-
-    Args:
-        rows: `tables.CaseResult`; those without metrics are passed over.
-
-    Returns:
-        PNG bytes, or None if no row has metrics.
-    """
-    rows = [row for row in rows if row.metrics is not None]
-    if not rows:
-        return None
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
-    dice, hd95 = figure.subplots(1, 2)
-    for axes, metric in ((dice, "dice"), (hd95, "hd95")):
-        for place, region in enumerate(spec.REGIONS):
-            values = [row.metrics[region][metric] for row in rows]
-            _strip(axes, place, values, spec.REGION_COLOURS[region])
-        axes.set_xticks(range(len(spec.REGIONS)), list(spec.REGIONS))
-        axes.set_xlim(-0.5, len(spec.REGIONS) - 0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.tick_params(labelsize=9)
-    dice.set_ylim(-0.03, 1.03)
-    dice.set_title("Dice (higher is better)", fontsize=10)
-    _millimetre_axis(hd95, max(row.metrics[r]["hd95"] for row in rows for r in spec.REGIONS))
-    return _png(figure)
+def _view(mask, spacing_mm):
+    """(centre in mm of each axis, side in mm) of a cube around what `mask` holds."""
+    box = bounding_box(mask) if mask.any() else tuple(slice(0, size) for size in mask.shape)
+    start, stop = (np.array([getattr(side, end) for side in box]) * spacing_mm
+                   for end in ("start", "stop"))
+    return (start + stop) / 2, max((stop - start).max() + 2 * _MARGIN_MM, _SMALLEST_VIEW_MM)
 
 
-def plane_image(array, axis, index):
-    """Returns slice `index` across `axis` of an LPS array as [row, column], right side up.
-
-    LPS indices grow to the left, to the back and to the top. So plain columns run from the
-    patient's right (or front) to the left (or back), and rows of the axial plane from front to
-    back; only where rows are Z must they be turned over, or the head would stand on its crown.
-    """
-    image = np.take(array, index, axis).T
-    return image if axis == 2 else image[::-1]
-
-
-def _crop_to_brain(volume, maps):
-    """Cuts to the box of brain and tumour plus a margin; also returns the box's origin."""
-    content = volume != 0
-    for array in maps.values():
-        content = content | (array != spec.BACKGROUND)
-    if not content.any():
-        return volume, maps, (0, 0, 0)
-    box = tuple(slice(max(side.start - _MARGIN, 0), side.stop + _MARGIN)
-                for side in bounding_box(content))
-    cut = {name: array[box] for name, array in maps.items()}
-    return volume[box], cut, tuple(side.start for side in box)
-
-
-def _most_tumour(maps, shape):
-    """Index of the slice with most tumour on each axis, of the first map that has any."""
-    for array in maps:
-        tumour = array != spec.BACKGROUND
-        if tumour.any():
-            return tuple(int(tumour.sum(axis=tuple({0, 1, 2} - {axis})).argmax())
-                         for axis in range(3))
-    return tuple(size // 2 for size in shape)
-
-
-def _window(volume):
-    """Intensities shown as black and as white: 1st and 99th percentile of the brain."""
+def _grey_window(volume):
+    """Intensities shown as black and as white: 1st and 99.5th percentile of the brain."""
     brain = volume[volume != 0]
     if not brain.size:
         return 0, 1
-    low, high = np.percentile(brain, (1, 99))
+    low, high = np.percentile(brain, (1, 99.5))
     return (low, high) if low < high else (low - 1, low + 1)
 
 
-def _overlay_grid(shape, columns):
-    """A figure whose axes have the planes' own proportions."""
-    heights = (shape[1], shape[2], shape[2])
-    widths = (shape[0], shape[0], shape[1])
-    column = max(widths)
-    scale = 2.7 / column
-    figure = Figure(
-        figsize=(scale * column * len(columns) + 0.35, scale * sum(heights) + 0.9),
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0, hspace=0)
-    axes = figure.subplots(3, len(columns), squeeze=False, height_ratios=heights)
-    for one in axes.flat:
-        one.set(xticks=[], yticks=[], facecolor="black")
-        one.spines[:].set_visible(False)
-    figure.legend(
-        handles=[Patch(facecolor=spec.CLASS_COLOURS[c], edgecolor="black", linewidth=0.5,
-                       label=f"{spec.CLASS_NAMES[c]} ({spec.CLASS_TITLES[c]})")
-                 for c in (spec.NCR, spec.ED, spec.ET)],
-        loc="outside lower center", ncols=len(columns), frameon=False, fontsize=8,
-    )
-    for one, name in zip(axes[0], columns):
-        one.set_title(name, fontsize=9)
-    return figure, axes
+def _grid(title, rows):
+    """The figure and its black square panels, as lists of rows."""
+    width = _LEFT + 3 * _PANEL + 2 * _GAP
+    height = _TOP + rows * (_PANEL + _GAP) + (_BOTTOM if rows > 1 else 0)
+    figure = new_figure(width, height)
+    # Names come from outside: a dollar sign in one must not start matplotlib's mathematics.
+    figure.text(_LEFT / width, 1 - 0.07 / height, title, ha="left", va="top", fontsize=11,
+                weight="bold", parse_math=False)
+    panels = []
+    for row in range(rows):
+        bottom = height - _TOP - (row + 1) * _PANEL - row * _GAP
+        panels.append([
+            figure.add_axes(((_LEFT + column * (_PANEL + _GAP)) / width, bottom / height,
+                             _PANEL / width, _PANEL / height), facecolor="black",
+                            xticks=[], yticks=[]) for column in range(3)])
+        panels[-1][0].set_ylabel(("whole slice", "tumour, contours")[row], fontsize=9)
+    return figure, panels
 
 
-def _paint(axes, classes):
-    """Fills the classes of a slice with their colours and draws the tumour's outline."""
-    colours = np.array([(*to_rgb(colour), _OPACITY) for colour in spec.CLASS_COLOURS])
-    colours[spec.BACKGROUND] = 0
-    axes.imshow(colours[classes], interpolation="nearest")
-    for which in range(1, len(spec.CLASS_NAMES)):
-        inside = classes == which
-        if inside.any() and min(inside.shape) > 1:  # contours need cells, not a line
-            axes.contour(inside, levels=[0.5], colors=spec.CLASS_COLOURS[which], linewidths=0.8)
-
-
-def _letter_edges(axes, letters):
+def _show(axes, volume, plane, centre, spacing_mm, grey, view):
+    """One slice in grey, cut to the view, with letters at the edges and a scale bar."""
+    image = plane_image(volume, plane.axis, centre[plane.axis])
+    width, height = image.shape[1] * spacing_mm[plane.columns], image.shape[0] * spacing_mm[
+        plane.rows]
+    axes.imshow(image, cmap="gray", vmin=grey[0], vmax=grey[1], interpolation="bilinear",
+                extent=(0, width, height, 0))
+    left, right, top, bottom = _edges(plane, view, height)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
     places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"),
               (0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom"))
-    for letter, (x, y, ha, va) in zip(letters, places):
-        axes.text(x, y, letter, transform=axes.transAxes, color="white", fontsize=8,
-                  ha=ha, va=va)
+    for letter, (x, y, across, along) in zip(plane.letters, places):
+        axes.text(x, y, letter, transform=axes.transAxes, color="white", fontsize=9,
+                  ha=across, va=along)
+    _scale_bar(axes, view[1])
 
 
-def _strip(axes, place, values, colour):
-    """Points of one region, spread sideways by rank so that the picture is always the same."""
-    if len(values) >= _BOX_FROM:
-        axes.boxplot(values, positions=[place], widths=0.55, showfliers=False, patch_artist=True,
-                     manage_ticks=False, boxprops={"facecolor": colour, "alpha": 0.35},
-                     medianprops={"color": "black", "linewidth": 1.4})
-    spread = (np.arange(len(values)) * 0.618034 % 1 - 0.5) * 0.36 if len(values) > 1 else [0]
-    axes.scatter(place + np.asarray(spread), values, s=22, color=colour, edgecolor="black",
-                 linewidth=0.6, zorder=3)
+def _edges(plane, view, height):
+    """Left, right, top and bottom of a view in the plane's picture, in mm."""
+    across, down = view[0][plane.columns], view[0][plane.rows]
+    if plane.axis != 2:
+        down = height - down  # rows are Z, turned over
+    half = view[1] / 2
+    return across - half, across + half, down - half, down + half
 
 
-def _millimetre_axis(axes, highest):
-    """HD95 runs from 0 to 373 mm: linear to 1 mm and logarithmic above, with plain numbers."""
-    axes.set_yscale("symlog", linthresh=1, linscale=0.5)
-    ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200) if tick <= max(highest, 5) * 1.5]
-    axes.set_yticks(ticks, [str(tick) for tick in ticks])
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(-0.1, max(highest, 5) * 1.8)
-    axes.set_title("HD95 in mm (lower is better)", fontsize=10)
-    if highest >= HD95_ONE_EMPTY_MM:
-        axes.axhline(HD95_ONE_EMPTY_MM, color="#777777", linestyle="--", linewidth=0.8)
-        axes.text(0.01, HD95_ONE_EMPTY_MM, " one mask empty", fontsize=8, color="#444444",
-                  va="bottom", transform=axes.get_yaxis_transform())
+def _scale_bar(axes, side):
+    """A bar of a round length, about a fifth of the panel."""
+    length = max(mm for mm in (5, 10, 20, 50, 100) if mm <= max(side * 0.3, 5))
+    axes.plot([0.04, 0.04 + length / side], [0.045] * 2, transform=axes.transAxes, color="white",
+              linewidth=2.5, solid_capstyle="butt")
+    axes.text(0.04, 0.06, f"{length} mm", transform=axes.transAxes, color="white", fontsize=8,
+              ha="left", va="bottom")
 
 
-def _png(figure):
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
-    return stream.getvalue()
+def _frame(axes, plane, close):
+    """Where the lower row looks."""
+    height = sum(axes.images[0].get_extent()[2:])
+    left, right, top, bottom = _edges(plane, close, height)
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False,
+                             edgecolor="white", linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.8))
+
+
+def _contours(axes, classes, plane, centre, spacing_mm, strokes):
+    """The borders of the classes of a slice, halfway between the centres of voxels."""
+    image = np.pad(plane_image(classes, plane.axis, centre[plane.axis]), 1)
+    x = (np.arange(image.shape[1]) - 0.5) * spacing_mm[plane.columns]
+    y = (np.arange(image.shape[0]) - 0.5) * spacing_mm[plane.rows]
+    outlines = {which: contour_generator(x, y, np.isin(image, inside).astype(float)).lines(0.5)
+                for which, inside in _INSIDE.items() if (image == which).any()}
+    for which, colour, width, style in strokes:
+        if which in outlines:
+            axes.add_collection(LineCollection(outlines[which], colors=colour, linewidths=width,
+                                               linestyles=[style]), autolim=False)
+
+
+def _truth_strokes():
+    """(class, colour, width, style) in the order to paint: white with black edges."""
+    return [(which, colour, width, "-")
+            for colour, width in (("black", _TRUTH_WIDTH + 2 * _EDGE), ("white", _TRUTH_WIDTH))
+            for which in _LINES]
+
+
+def _prediction_strokes():
+    """The class's dashes on black: what lies below must not fill their gaps."""
+    return [stroke for which, style in _LINES.items()
+            for stroke in ((which, "black", _WIDTH, "-"),
+                           (which, spec.CLASS_COLOURS[which], _WIDTH, style))]
+
+
+def _legend(figure, truth, prediction):
+    """Lines as they stand in the panels, on their black."""
+    there = [which for which in _LINES if which != spec.RC or any(
+        (array == which).any() for array in (truth, prediction) if array is not None)]
+    handles = [] if truth is None else [Line2D([], [], color="white", linewidth=_TRUTH_WIDTH,
+                                               label="truth")]
+    handles += [Line2D([], [], color=spec.CLASS_COLOURS[which], linewidth=1.6,
+                       linestyle=_LINES[which], label=f"predicted {spec.CLASS_NAMES[which]}")
+                for which in there]
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=9,
+                  facecolor="#202020", edgecolor="none", labelcolor="white", framealpha=1,
+                  handlelength=3.2, borderaxespad=0.3, borderpad=0.5)

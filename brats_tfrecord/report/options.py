@@ -3,10 +3,13 @@
 import dataclasses
 from dataclasses import dataclass
 
-from brats_tfrecord import spec
+from brats_tfrecord import metrics, spec
 from brats_tfrecord.cohort.layouts import LAYOUTS
 from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
+
+COVERS = ("window", "brain")
+"""What of a case is predicted; see `serving.predict.Segmenter`."""
 
 
 def _option(default, help_text, choices=None):
@@ -24,7 +27,8 @@ class EvaluateOptions:
 
     model: str = _option(dataclasses.MISSING, "Folder of the SavedModel.")
     output_dir: str = _option(
-        dataclasses.MISSING, "Folder for report.html, metrics.csv, metrics.json; made if missing."
+        dataclasses.MISSING, "Folder for report.html, metrics.csv, metrics.json; made if missing. "
+        "A stopped evaluation of the same cases goes on in it."
     )
     data_dir: str | None = _option(
         None, "Dataset made by convert_to_tfrecord.py, to evaluate one of its folds."
@@ -47,6 +51,20 @@ class EvaluateOptions:
         "refuse", "A mask of --input_dir whose affine says nothing over images whose affine does. "
         "ignore: it lies voxel for voxel as the images do.", BARE_MASK_AFFINES,
     )
+    rules: str = _option(
+        "brats2020", "Which challenge's rules the figures follow: what an empty mask scores, and "
+        "whether lesions are judged one by one. The report prints them in full.",
+        tuple(metrics.RULE_SETS),
+    )
+    cover: str = _option(
+        "window", "What is predicted. window: the recipe's crop, as in training; the same figures "
+        "from a dataset and from its files. brain: also what of the brain lies outside of it; "
+        "goes with --input_dir.", COVERS,
+    )
+    compare: str | None = _option(
+        None, "metrics.json of another evaluation of the same cases by the same --rules, such as "
+        "an earlier model's: paired differences with confidence intervals and p.",
+    )
     write_segmentations: bool = _option(
         False,
         "Also write OUTPUT_DIR/segmentations/CASE.nii.gz with the case's own geometry and label "
@@ -56,9 +74,12 @@ class EvaluateOptions:
         False,
         "Also score the best single threshold of FLAIR (whole tumour) and T1ce (enhancing tumour) "
         "over the same cases, each z-scored over its brain: what a network has to beat. Goes with "
-        "--input_dir; holds some 20 MB a case.",
+        "--input_dir; takes some 20 MB of disk a case while it runs.",
     )
-    pictures: int = _option(6, "Cases shown in the report, from the worst to the best.")
+    pictures: int = _option(
+        9, "At most so many cases are shown in the report: the worst, the median and the best by "
+        "Dice of WT, TC and ET each; then unlabelled ones. 0: none are drawn, which is faster.",
+    )
 
     def __post_init__(self):
         if (self.data_dir is None) == (self.input_dir is None):
@@ -71,6 +92,9 @@ class EvaluateOptions:
             if getattr(self, name) != default and self.input_dir is None:
                 raise InputError(f"--{name}={getattr(self, name)}: goes with --input_dir; a "
                                  "dataset has been read already")
+        if self.cover != "window" and self.input_dir is None:
+            raise InputError(f"--cover={self.cover}: goes with --input_dir; a dataset holds "
+                             "nothing outside of its window")
         if self.threshold_baselines and self.input_dir is None:
             raise InputError("--threshold_baselines: goes with --input_dir; a dataset keeps no "
                              "raw intensities")

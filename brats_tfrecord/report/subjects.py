@@ -1,16 +1,20 @@
 """The cases of an evaluation, from a dataset or from files, behind one face."""
 
+import contextlib
+import hashlib
+import itertools
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
-from brats_tfrecord import spec
+from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess import masks, resample
-from brats_tfrecord.records import example, manifest, manifest_check
+from brats_tfrecord.preprocess import crop, ledger, masks, resample
+from brats_tfrecord.records import example, manifest, manifest_check, places, tfrecord
 from brats_tfrecord.serving.predict import Segmentation
 
 SHOWN = ("flair", "t1ce")
@@ -25,25 +29,41 @@ class Examined:
         segmentation: `serving.predict.Segmentation`.
         truth: uint8 [X, Y, Z] canonical classes of the whole LPS grid, or None.
         volumes: modality -> float32 [X, Y, Z], zero outside the brain, for pictures.
+        crop: shares that the recipe's window cuts off, as in `tables.CaseResult`.
+        stages: stage -> seconds, reading first.
     """
 
     segmentation: Segmentation
     truth: np.ndarray | None
     volumes: dict[str, np.ndarray]
+    crop: dict[str, float | None]
+    stages: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A case that waits for its turn: `examine()` reads and segments it, or raises CaseError."""
+    """A case that waits for its turn.
+
+    Attributes:
+        case_id, patient_id, grade: as in the cohort.
+        labelled: whether there is a truth to compare with.
+        key: called, it gives a text that is another one if the case's input is; or raises OSError.
+        examine: called, it reads and segments the case, `Examined`; or raises `CaseError`.
+    """
 
     case_id: str
     patient_id: str
     grade: str | None
+    labelled: bool
+    key: Callable[[], str]
     examine: Callable[[], Examined]
 
 
 def from_files(options, segmenter):
-    """(number of cases, their `Subject`s) of the cohort of `EvaluateOptions`.
+    """The cohort of `EvaluateOptions`.
+
+    Returns:
+        (list of `Subject`, JSON value of what they share and what shapes their figures).
 
     Raises:
         InputError: no cohort there, or masks of other classes than the model's.
@@ -55,18 +75,27 @@ def from_files(options, segmenter):
                                   spec.LABEL_SCHEMES[case.label_scheme], segmenter.scheme)
     how_to_read = {"any_spacing": segmenter.recipe.any_spacing,
                    "bare_mask_affine": options.bare_mask_affine}
-    return len(cases), (
-        Subject(case.case_id, case.patient_id, case.grade,
-                lambda case=case: _examine_files(case, segmenter, how_to_read)) for case in cases)
+
+    def subject(case):
+        names = list(dict.fromkeys([*segmenter.modalities,
+                                    *(name for name in SHOWN if name in case.images)]))
+        return Subject(case.case_id, case.patient_id, case.grade, case.mask is not None,
+                       lambda: _files_key(case, names),
+                       lambda: _examine_files(case, names, segmenter, how_to_read))
+
+    return [subject(case) for case in cases], {"files": how_to_read}
 
 
 def from_dataset(root, fold, segmenter):
-    """(number of cases, their `Subject`s) of a fold of the dataset in `root`.
+    """A fold of the dataset in `root`.
 
     Args:
         root: the dataset's folder.
         fold: a number as text, "all" (of the labelled) or "unlabelled".
         segmenter: `serving.predict.Segmenter`; its recipe must be the dataset's.
+
+    Returns:
+        as `from_files`: a dataset's fingerprint stands for the bytes of all its shards.
 
     Raises:
         InputError: no dataset, no case in that fold, another recipe, or masks of other classes
@@ -83,12 +112,13 @@ def from_dataset(root, fold, segmenter):
         raise InputError(f"--data_dir={root}: was converted by another recipe than the model's: "
                          f"{differences}; evaluate with --input_dir instead")
     folds = {"all": range(dataset.folds), "unlabelled": [None]}.get(fold) or [int(fold)]
-    count = len(dataset.case_ids(folds))
-    if not count:
+    found = [_subject_of_record(dataset, row, place, segmenter)
+             for row, place in _records(dataset, folds)]
+    if not found:
         there = sorted({str(case.fold) for case in dataset.cases if case.fold is not None})
         raise InputError(f"--fold={fold}: no case of {root} is in it; expected one of "
                          f"{', '.join(there)}, all or unlabelled")
-    return count, _subjects_of_shards(dataset, folds, segmenter)
+    return found, {"dataset_sha256": dataset.fingerprint, "fold": fold}
 
 
 def _require_same_classes(source, theirs, ours):
@@ -100,47 +130,110 @@ def _require_same_classes(source, theirs, ours):
             "evaluate on a cohort that has them, or train on this one")
 
 
-def _examine_files(case, segmenter, how_to_read):
-    names = list(dict.fromkeys([*segmenter.modalities, *(n for n in SHOWN if n in case.images)]))
+def _files_key(case, names):
+    """Digest of the contents of the files that a case is read from, and of how."""
+    paths = {name: case.images[name] for name in names if name in case.images}
+    if case.mask is not None:
+        paths["seg"] = case.mask
+    digests = {path: files.sha256(path) for path in set(paths.values())}
+    inputs = {name: digests[path] for name, path in paths.items()}
+    return hashlib.sha256(json.dumps(
+        [inputs, dict(case.channels), case.label_scheme, case.patient_id, case.grade],
+        sort_keys=True).encode()).hexdigest()
+
+
+def _examine_files(case, names, segmenter, how_to_read):
+    began = time.perf_counter()
     raw = nifti.read_case(case, names, **how_to_read)
     truth = None
     if raw.mask is not None:
         truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], raw.case_id)
+    reading = time.perf_counter() - began
+    segmentation = segmenter.segment_raw(raw, reading=reading)
     volumes = {name: raw.volumes[..., channel] for channel, name in enumerate(names)}
-    return Examined(segmenter.segment_raw(raw), truth, volumes)
+    return Examined(segmentation, truth, volumes, _crop_of_files(raw, truth, segmenter),
+                    dict(segmentation.seconds))
 
 
-def _subjects_of_shards(dataset, folds, segmenter):
-    """Yields the cases shard by shard; what a damaged shard still owes, it owes as failures."""
-    rows = {case.case_id: case for case in dataset.cases}
+def _crop_of_files(raw, truth, segmenter):
+    """What the window cuts off, counted on the recipe's grid as `preprocess.ledger` does."""
+    recipe, shape = segmenter.recipe, segmenter.recipe.grid_shape(raw)
+    volumes = resample.volumes_to(shape, raw.volumes)
+    origin = recipe.window(volumes, raw.modalities)
+    inside = crop.overlap(shape, origin, recipe.crop_shape)[1]
+    brain, brain_lost = ledger.brain_voxels(volumes, inside)
+    tumour = tumour_lost = 0
+    if truth is not None:
+        classes = resample.classes_to(shape, truth)
+        tumour = np.count_nonzero(classes)
+        tumour_lost = tumour - np.count_nonzero(classes[inside])
+    return _shares(brain, brain_lost, tumour, tumour_lost)
+
+
+def _shares(brain, brain_lost, tumour, tumour_lost):
+    return {"brain": brain_lost / brain if brain else 0.0,
+            "tumour": tumour_lost / tumour if tumour else None}
+
+
+def _records(dataset, folds):
+    """Yields (row, (path, (begin, end) of its payload)) of every case of `folds`.
+
+    Of a shard whose lengths are damaged, what follows the damage cannot be found: None stands for
+    its place.
+    """
+    rows_of = {}
+    for row in dataset.cases:
+        rows_of.setdefault(row.shard, []).append(row)
     for path in dataset.shard_paths(folds):
-        owed = {case_id: row for case_id, row in rows.items() if row.shard == path.name}
-        try:
-            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-                stored = example.decode(record, dataset.recipe.image_dtype)
-                row = owed.pop(stored.case_id, None)
-                if row is None:
-                    continue  # a record of another shard: this one's own stay owed
-                yield Subject(row.case_id, row.patient_id, row.grade,
-                              lambda stored=stored: _examine_record(stored, segmenter))
-        except tf.errors.DataLossError:
-            pass
-        for row in owed.values():
-            yield Subject(row.case_id, row.patient_id, row.grade,
-                          lambda row=row, path=path: _raise_lost(row, path))
+        rows, spans = rows_of[path.name], []
+        with contextlib.suppress(OSError, ValueError), open(path, "rb", buffering=0) as stream:
+            for span in places.payloads(stream):
+                spans.append(span)
+        for row, span in itertools.zip_longest(rows, spans[:len(rows)]):
+            yield row, (path, span)
 
 
-def _raise_lost(row, path):
-    raise CaseError(f"{row.case_id}: its record cannot be read from {path}; the shard is damaged, "
-                    "copy or convert it again")
+def _subject_of_record(dataset, row, place, segmenter):
+    crop_shares = _shares(row.brain_voxels, row.brain_voxels_lost, sum(row.class_voxels[1:]),
+                          row.tumour_voxels_lost)
+    return Subject(
+        row.case_id, row.patient_id, row.grade, row.labelled, lambda: row.key,
+        lambda: _examine_record(row.case_id, place, dataset.recipe, crop_shares, segmenter))
 
 
-def _examine_record(stored, segmenter):
+def _read_record(case_id, place, image_dtype):
+    """The `StoredCase` at a place, proved by its checksum and by its name."""
+    path, span = place
+    try:
+        if span is None:
+            raise ValueError("a record before it is damaged")
+        with open(path, "rb") as stream:
+            stream.seek(span[0])
+            data = stream.read(span[1] - span[0] + tfrecord.FOOTER_BYTES)
+        if not tfrecord.fits_checksum(data):
+            raise ValueError("its data do not fit their checksum")
+        stored = example.decode(data[:-tfrecord.FOOTER_BYTES], image_dtype)
+        if stored.case_id != case_id:
+            raise ValueError(f"case {stored.case_id} lies in its place")
+    except (OSError, ValueError) as error:
+        raise CaseError(f"{case_id}: its record cannot be read from {path} "
+                        f"({getattr(error, 'strerror', None) or error}); the shard is damaged, "
+                        "copy or convert it again") from error
+    return stored
+
+
+def _examine_record(case_id, place, recipe, crop_shares, segmenter):
+    began = time.perf_counter()
+    stored = _read_record(case_id, place, recipe.image_dtype)
+    truth = stored.native_classes()
+    reading = time.perf_counter() - began
     volumes = {}
     for name in SHOWN:
         window = stored.image[..., stored.modalities.index(name)].astype(np.float32)
         # The window's first corner lies outside the head: what zero became when it was normalised.
         shifted = np.maximum(window - window[0, 0, 0], 0)
-        whole = segmenter.recipe.to_grid(shifted, stored.crop_origin, stored.grid_shape)
+        whole = recipe.to_grid(shifted, stored.crop_origin, stored.grid_shape)
         volumes[name] = resample.volumes_to(stored.geometry.lps_shape, whole[..., None])[..., 0]
-    return Examined(segmenter.segment_stored(stored), stored.native_classes(), volumes)
+    segmentation = segmenter.segment_stored(stored)
+    return Examined(segmentation, truth, volumes, crop_shares,
+                    {"reading": reading, **segmentation.seconds})

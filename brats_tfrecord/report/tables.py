@@ -6,12 +6,19 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from brats_tfrecord import files, metrics, spec
+from brats_tfrecord.report.intervals import bootstrap_means
 
 USES = ("unseen", "select", "train")
 """What a case was to the model, best evidence first: never seen, chose the model, trained it."""
 
 STATUSES = ("ok", "unlabelled", "failed")
+
+_IDENTITY = ("case_id", "patient_id", "grade", "use", "status", "reason")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a text cell for a formula (OWASP, CSV injection)."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,15 @@ class CaseResult:
         status: "ok" (compared with its truth), "unlabelled" (segmented only) or "failed".
         reason: why it failed, one line; None otherwise.
         metrics: what `metrics.case_metrics` returns; None unless `status` is "ok".
-        volumes_ml: class name (`spec.CLASS_NAMES`) -> millilitres predicted; None if it failed.
+        volumes_ml: tumour class and region name -> millilitres predicted; None if it failed.
+        truth_ml: the same of the truth; None unless `status` is "ok".
+        confusion: voxels of true class i predicted as class j, a list of lists of int, background
+            included; None unless `status` is "ok".
+        crop: {"brain": share of the brain, "tumour": of the true tumour (None without any)} that
+            lies outside the recipe's window; None if it failed.
+        stages: stage -> seconds, or None.
         seconds: time the case took, or None.
+        post_processing: what post-processing changed in this case, short texts; may be empty.
     """
 
     case_id: str
@@ -37,7 +51,12 @@ class CaseResult:
     reason: str | None = None
     metrics: Mapping[str, Mapping[str, float | None]] | None = None
     volumes_ml: Mapping[str, float] | None = None
+    truth_ml: Mapping[str, float] | None = None
+    confusion: list[list[int]] | None = None
+    crop: Mapping[str, float | None] | None = None
+    stages: Mapping[str, float] | None = None
     seconds: float | None = None
+    post_processing: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.use not in USES:
@@ -58,56 +77,87 @@ def compared(rows, use):
     return [row for row in rows if row.use == use and row.status == "ok"]
 
 
-def summary(rows, use="unseen"):
+def headline_use(rows):
+    """The best evidence there is: unseen cases, else those that selected, else that trained.
+
+    None where no case has metrics.
+    """
+    return next((use for use in USES if compared(rows, use)), None)
+
+
+def structures(rows):
+    """Names of the structures that the rows have metrics of, in the order of tables."""
+    return next((list(row.metrics) for row in rows if row.metrics is not None),
+                list(metrics.structures(4)))
+
+
+def summary(rows, rule_set, use="unseen"):
     """Sums up the cases of one `use` that have metrics.
 
+    Args:
+        rows: `CaseResult`s.
+        rule_set: the `metrics.RuleSet` that their metrics follow.
+        use: one of `USES`.
+
     Returns:
-        region -> metric -> {"mean", "median", "sd", "n"}; a figure that is None for a case does
-        not count in n. `sd` is the sample deviation (n - 1), None below two cases; mean and
-        median are None where n is 0.
+        structure -> metric -> {"mean", "median", "sd", "low", "high", "n"}; a figure that is None
+        for a case does not count in n. `sd` is the sample deviation (n - 1), None below two cases;
+        low and high are the 95 % interval of the mean (`intervals.bootstrap_means`), None below
+        two patients; mean and median are None where n is 0.
     """
     chosen = compared(rows, use)
-    return {
-        region: {
-            metric: _describe([row.metrics[region][metric] for row in chosen])
-            for metric in metrics.METRICS
-        }
-        for region in spec.REGIONS
-    }
+    columns = [(structure, metric) for structure in structures(rows)
+               for metric in rule_set.metrics]
+    values = np.array([[row.metrics[structure][metric] for structure, metric in columns]
+                       for row in chosen], float).reshape(len(chosen), len(columns))
+    intervals = bootstrap_means(values, [row.patient_id for row in chosen])
+    result = {structure: {} for structure in structures(rows)}
+    for (structure, metric), column, interval in zip(columns, values.T, intervals):
+        low, high = interval or (None, None)
+        result[structure][metric] = {**_describe(column[~np.isnan(column)].tolist()),
+                                     "low": low, "high": high}
+    return result
 
 
-def write_csv(path, rows):
-    """Writes one line a case: identity, status, region_metric columns, volumes, seconds.
+def write_csv(path, rows, rule_set):
+    """Writes one line a case, all of a `CaseResult` but its confusion matrix.
 
-    Numbers keep full precision; what is undefined or not there is an empty cell.
+    Columns: identity; STRUCTURE_metric; NAME_ml (predicted) and NAME_truth_ml; crop_brain_lost and
+    crop_tumour_lost (shares); post_processing; seconds_STAGE and seconds, the only ones that
+    differ from run to run. Numbers keep full precision; what is undefined or not there is an
+    empty cell. Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     table = io.StringIO()
-    flat = [_flat(row) for row in rows]
-    writer = csv.DictWriter(table, _columns(rows), restval="", lineterminator="\n")
+    flat = [_flat(row, rule_set) for row in rows]
+    writer = csv.DictWriter(table, _columns(rows, rule_set), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     files.write_text(path, table.getvalue())
 
 
-def write_json(path, rows, header):
-    """Writes {"header", "rules", "summary": {use: ...}, "rows"}; undefined figures are null.
+def write_json(path, rows, rule_set, header, comparison=None):
+    """Writes {"header", "rules", "summary": {use: ...}, "rows", "comparison"}; undefined is null.
 
     Args:
+        path: the file; replaced whole or not at all.
+        rows: `CaseResult`s.
+        rule_set: the `metrics.RuleSet` that their metrics follow.
         header: what the figures rest on (model and dataset fingerprints, versions), JSON-safe.
+        comparison: `compare.Comparison` with another evaluation, or None.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not know.
     """
     files.write_json(path, {
         "header": header,
-        "rules": metrics.RULES,
-        "summary": {use: summary(rows, use) for use in USES},
+        "rules": rule_set.name,
+        "summary": {use: summary(rows, rule_set, use) for use in USES},
         "rows": [asdict(row) for row in rows],
+        "comparison": None if comparison is None else asdict(comparison),
     })
 
 
-def _describe(values):
-    known = [value for value in values if value is not None]
+def _describe(known):
     return {
         "mean": statistics.fmean(known) if known else None,
         "median": statistics.median(known) if known else None,
@@ -116,19 +166,35 @@ def _describe(values):
     }
 
 
-def _columns(rows):
-    """Columns in reading order; a class has a volume column if any row has its volume."""
-    identity = ["case_id", "patient_id", "grade", "use", "status", "reason"]
-    figures = [f"{region}_{metric}" for region in spec.REGIONS for metric in metrics.METRICS]
-    volumes = [f"{name}_ml" for name in spec.CLASS_NAMES
-               if any(name in (row.volumes_ml or ()) for row in rows)]
-    return [*identity, *figures, *volumes, "seconds"]
+def _columns(rows, rule_set):
+    """Columns in reading order; a volume or a stage has a column if any row has it."""
+    figures = [f"{structure}_{metric}" for structure in structures(rows)
+               for metric in rule_set.metrics]
+    names = list(dict.fromkeys([*spec.CLASS_NAMES, *spec.REGIONS]))
+    volumes = [f"{name}_{what}" for what, of in (("ml", "volumes_ml"), ("truth_ml", "truth_ml"))
+               for name in names if any(name in (getattr(row, of) or ()) for row in rows)]
+    stages = dict.fromkeys(stage for row in rows for stage in row.stages or ())
+    return [*_IDENTITY, *figures, *volumes, "crop_brain_lost", "crop_tumour_lost",
+            "post_processing", *map(_stage_column, stages), "seconds"]
 
 
-def _flat(row):
-    cells = {name: getattr(row, name) for name in
-             ("case_id", "patient_id", "grade", "use", "status", "reason", "seconds")}
-    for region, figures in (row.metrics or {}).items():
-        cells |= {f"{region}_{metric}": figures[metric] for metric in metrics.METRICS}
+def _flat(row, rule_set):
+    cells = {name: _harmless(getattr(row, name)) for name in _IDENTITY}
+    cells |= {"seconds": row.seconds, "post_processing": _harmless("; ".join(row.post_processing))}
+    for structure, figures in (row.metrics or {}).items():
+        cells |= {f"{structure}_{metric}": figures[metric] for metric in rule_set.metrics}
     cells |= {f"{name}_ml": volume for name, volume in (row.volumes_ml or {}).items()}
-    return cells
+    cells |= {f"{name}_truth_ml": volume for name, volume in (row.truth_ml or {}).items()}
+    cells |= {f"crop_{what}_lost": share for what, share in (row.crop or {}).items()}
+    return cells | {_stage_column(stage): time for stage, time in (row.stages or {}).items()}
+
+
+def _stage_column(stage):
+    return f"seconds_{stage.replace(' ', '_')}"
+
+
+def _harmless(text):
+    """Text as a cell that no spreadsheet computes, and no reader takes for the end of a line."""
+    if not text:
+        return text
+    return ("'" if text.lstrip(" ").startswith(_FORMULA) else "") + text.replace("\r", " ")

@@ -10,7 +10,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.metrics.surface import bounding_box
 
 _NEIGHBOURS = ndimage.generate_binary_structure(3, 3)
-_BELOW = {"WT": spec.BACKGROUND, "TC": spec.ED, "ET": spec.NCR}
+BELOW = {"WT": spec.BACKGROUND, "TC": spec.ED, "ET": spec.NCR}
 """What a voxel becomes when it is taken out of a region: the class around that region."""
 
 
@@ -73,7 +73,7 @@ class PostProcessing:
         voxel_mm3 = float(np.prod(spacing_mm))
         for (region, members), smallest in zip(spec.REGIONS.items(), self.min_component_mm3):
             if smallest > 0:
-                classes = _without_small(classes, members, smallest / voxel_mm3, _BELOW[region])
+                classes = _without_small(classes, members, smallest / voxel_mm3, BELOW[region])
         return classes
 
 

@@ -35,6 +35,8 @@ def test_ratios_by_hand():
     assert overlap.dice(counts) == pytest.approx(12 / 18)
     assert overlap.sensitivity(counts) == pytest.approx(6 / 10)
     assert overlap.specificity(counts) == pytest.approx(18 / 20)
+    assert (counts.truth, counts.prediction) == (10, 8)
+    assert overlap.volume_error_ml(counts, (1, 2, 5)) == pytest.approx(-2 * 10 / 1000)
 
 
 def test_ratios_without_a_denominator_are_none():

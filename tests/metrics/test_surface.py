@@ -50,6 +50,26 @@ def test_hd95_interpolates_in_both_directions_pooled():
     assert surface.hd95(distances) == pytest.approx(6)
 
 
+def test_hd100_is_the_longest_and_assd_the_mean_of_all():
+    distances = surface.SurfaceDistances(np.array([1.0, 3.0]), np.array([0.0, 0.0, 0.0, 6.0]))
+    assert surface.hd100(distances) == 6
+    assert surface.assd(distances) == pytest.approx(10 / 6)
+    back = surface.SurfaceDistances(distances.prediction_to_truth, distances.truth_to_prediction)
+    assert surface.hd100(back) == 6
+
+
+def test_structures_by_one_pass_are_those_one_by_one():
+    rng = np.random.default_rng(1)
+    truth, prediction = rng.integers(0, 8, (2, 6, 7, 5), np.uint8)
+    truth[truth == 4] = 0
+    found = surface.structure_distances(truth, prediction & 0b1011, SPACING_MM)
+    assert list(found) == [1, 2]  # bit 4 is nowhere in the prediction, bit 8 nowhere at all
+    for bit, distances in found.items():
+        alone = surface.surface_distances(truth & bit != 0, prediction & bit != 0, SPACING_MM)
+        for name in ("truth_to_prediction", "prediction_to_truth"):
+            np.testing.assert_array_equal(getattr(distances, name), getattr(alone, name))
+
+
 def test_a_shifted_cube():
     truth, prediction = np.zeros((2, 12, 12, 12), bool)
     truth[2:7, 2:7, 2:7] = True
@@ -75,6 +95,9 @@ def test_bounding_box():
     mask = mask_of((5, 6, 7), (1, 2, 3), (3, 2, 6))
     assert surface.bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 7))
     assert mask[surface.bounding_box(np.zeros((5, 6, 7), bool))].size == 0
+    other = np.zeros((5, 6, 7), np.uint8)
+    other[4, 0, 3] = 6
+    assert surface.bounding_box(mask, other) == (slice(1, 5), slice(0, 3), slice(3, 7))
 
 
 def test_an_empty_mask_is_refused():

@@ -1,69 +1,134 @@
 """The HTML report as a parser reads it: what it says, and what it must never hold."""
 
+import base64
+import hashlib
+import os
 import re
+import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
-from brats_tfrecord.report import html, tables
+from brats_tfrecord import metrics, spec
+from brats_tfrecord.report import charts, html, tables
+from brats_tfrecord.report.figures import Picture
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 HOSTILE = "<script>alert(1)</script>"
-HEADER = {"model_sha256": "1f3a", "modalities": ["flair", "t1ce"], "dataset": None,
-          "versions": {"brats_tfrecord": "0.1.0"}}
+QUOTING = '"><img src=x onerror=alert(1)>'
+HEADER = {"evaluated": "set/a, fold 0", "model_sha256": "1f3a5c7e9b2d4f60aa", "dataset": None,
+          "model_modalities": ["flair", "t1ce"], "members": 3, "flips": True,
+          "recipe": {"crop": [[1, 9], [2, 8]]}, "versions": {"brats_tfrecord": "0.1.0"}}
+RULES = metrics.RULE_SETS["brats2020"]
+
+
+@pytest.fixture(autouse=True)
+def charts_drawn_elsewhere(monkeypatch):
+    """The charts have tests of their own; here they only cost time."""
+    for name in ("distribution_figure", "volume_figure", "pairs_figure"):
+        monkeypatch.setattr(charts, name, lambda *_: PNG)
 
 
 class Page(HTMLParser):
-    """Collects the text that a reader sees, the scripts and every address."""
+    """Collects the text that a reader sees, tables as rows of cells, scripts and addresses."""
 
     def __init__(self, source):
         super().__init__()
-        self.text, self.scripts, self.addresses, self.tags = "", [], [], []
-        self.inside = None
+        self.source, self.text, self.scripts, self.addresses, self.tags = source, "", [], [], []
+        self.inside, self.in_cell, self.rows = None, False, []
         self.feed(source)
         self.text = re.sub(r"\s+", " ", self.text)
+        self.rows = [[re.sub(r"\s+", " ", cell).strip() for cell in row] for row in self.rows]
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.inside = tag
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_endtag(self, tag):
         self.inside = None
+        self.in_cell = self.in_cell and tag not in ("td", "th")
 
     def handle_data(self, data):
         if self.inside == "script":
             self.scripts.append(data)
         elif self.inside != "style":
             self.text += data + " "
+            if self.in_cell:
+                self.rows[-1][-1] += data + " "
 
 
-def result(case_id, use="unseen", dice=0.8125):
-    figure = {"dice": dice, "hd95": 2.5, "sensitivity": None, "specificity": 0.99}
-    return tables.CaseResult(case_id, case_id, None, use, "ok",
-                             metrics={"WT": figure, "TC": figure, "ET": figure},
-                             volumes_ml={"NCR/NET": 1.5, "ED": 20.25, "ET": 3.0})
+def result(case_id, use="unseen", dice=0.8125, rule_set=RULES, **fields):
+    figure = dict.fromkeys(rule_set.metrics, 2.0) | {"dice": dice, "sensitivity": None}
+    volumes = {"WT": 24.75, "TC": 4.5, "ET": 3.0, "NCR/NET": 1.5, "ED": 20.25}
+    return tables.CaseResult(case_id, case_id, None, use, "ok", **({
+        "metrics": dict.fromkeys(metrics.structures(4), figure), "volumes_ml": volumes,
+        "truth_ml": {name: volume + 1 for name, volume in volumes.items()},
+        "confusion": [[9000, 0, 5, 0], [0, 30, 10, 0], [20, 0, 80, 0], [0, 0, 0, 0]],
+        "crop": {"brain": 0.0625, "tumour": 0.0}, "stages": {"predict": 3.0, "metrics": 1.0},
+        "seconds": 4.5} | fields))
 
 
 def page(tmp_path, rows, **options):
     path = tmp_path / "report.html"
-    html.write_report(path, **({"header": HEADER, "rows": rows, "pictures": []} | options))
-    assert path.stat().st_size < 10 << 20
+    html.write_report(path, **({"header": HEADER, "rows": rows, "rule_set": RULES, "pictures": []}
+                               | options))
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_headline_counts_the_unseen_and_names_the_rules(tmp_path):
+def entry(difference, low, high, p=0.04):
+    return {"here": 0.8, "there": 0.8 - difference, "difference": difference, "low": low,
+            "high": high, "p": p, "n": 7}
+
+
+def comparison(**changes):
+    figure = dict.fromkeys(RULES.metrics, entry(0.1, -0.1, 0.3)) | changes
+    return SimpleNamespace(
+        other={"model_sha256": "77" * 32, "evaluated": HOSTILE}, use="unseen", cases=7,
+        only_here=2, only_there=0, met_there=1, table=dict.fromkeys(spec.REGIONS, figure),
+        pairs={region: [("a", 0.8, 0.7)] for region in spec.REGIONS})
+
+
+def test_the_headline_counts_the_unseen_with_interval_median_deviation_and_n(tmp_path):
     read = page(tmp_path, [result("a", dice=0.7), result("b", dice=0.8),
                            result("c", use="train", dice=1.0)])
     headline, rest = read.text.split("Not the headline")
     assert "2 cases of 2 patients that neither trained nor selected" in headline
-    assert "0.750 ± 0.071" in headline and "1.000" not in headline
-    assert "train: the model was fitted to them" in rest and "1.000" in rest
-    assert "0.750" not in rest
-    assert "Rules: brats2020" in rest and "373.12866" in rest
-    assert "Research use only." in headline
-    assert "model sha256 1f3a" in rest and "flair, t1ce" in rest
-    assert "brats_tfrecord 0.1.0" in rest and "dataset –" in rest
+    whole = next(row for row in read.rows if row[0] == "WT whole tumour")
+    assert whole[1] == "0.750 [0.700, 0.800] median 0.750 SD 0.071, n 2"
+    assert whole[5] == "– no interval median – SD –, n 0", "sensitivity, undefined in every case"
+    assert "1.000" not in headline.split("How to read it")[0]
+    assert "train: the model was fitted to them" in rest
+    edema = next(row for row in read.rows if row[0] == "ED peritumoral edema")
+    assert edema[1].startswith("0.750 [0.700, 0.800]")
+
+
+def test_the_line_below_the_title_names_model_and_data(tmp_path):
+    text = page(tmp_path, [result("a")]).text
+    assert re.search(r"Model 1f3a5c7e9b2d on flair, t1ce, 3 networks averaged, averaged over "
+                     r"flips\. Evaluated on set/a, fold 0 : 1 case, 1 compared", text)
+    assert "model sha256 1f3a5c7e9b2d4f60aa" in text and "dataset –" in text
+    assert "recipe crop [1, 9], [2, 8]" in text and "versions brats tfrecord 0.1.0" in text
+    assert "Model without a fingerprint" in page(tmp_path, [], header={}).text
+
+
+@pytest.mark.parametrize("name", metrics.RULE_SETS)
+def test_the_rules_stand_with_every_table_of_metrics(tmp_path, name):
+    rule_set = metrics.RULE_SETS[name]
+    rows = [result("a", rule_set=rule_set), result("b", "train", rule_set=rule_set)]
+    read = page(tmp_path, rows, rule_set=rule_set, baselines=[("threshold", {"WT": 0.5})])
+    # regions, classes, baselines, cases that trained, every case
+    assert read.text.count(f"Rules {name} : {rule_set.text}") == 5
+    assert ("Lesion by lesion" in read.text) == ("lesion_dice" in rule_set.metrics)
+    assert ("Missed / false lesions" in read.text) == ("lesion_dice" in rule_set.metrics)
+    for metric in rule_set.metrics:
+        assert metrics.METRIC_TITLES[metric] in read.text
 
 
 def test_without_unseen_cases_there_is_no_headline(tmp_path):
@@ -73,54 +138,152 @@ def test_without_unseen_cases_there_is_no_headline(tmp_path):
     assert "select: chose the best epoch" in rest and "0.812" in rest
 
 
-def test_unlabelled_and_failed_cases_are_told(tmp_path):
+def test_failed_cases_come_first_and_unlabelled_ones_are_marked(tmp_path):
     read = page(tmp_path, [
-        tables.CaseResult("a", "a", None, "unseen", "unlabelled", volumes_ml={"ED": 4.0}),
+        tables.CaseResult("a", "a", None, "unseen", "unlabelled", volumes_ml={"WT": 4.0}),
         tables.CaseResult("b", "b", None, "unseen", "failed", f"b_t1.nii.gz: {HOSTILE}"),
     ])
-    assert "There are no figures" in read.text and "segmented without metrics" in read.text
+    assert "There are no figures" in read.text and "was segmented without metrics" in read.text
     assert f"1 case failed and counts in no figure below: b : b_t1.nii.gz: {HOSTILE}" in read.text
+    assert read.text.index("1 case failed") < read.text.index("Research use only")
+    cases = [row for row in read.rows if row[0] in ("a", "b")]
+    assert [row[3] for row in cases] == ["failed", "unlabelled"] and "4.0" in cases[1]
+    assert '<tr class="failed">' in read.source and '<tr class="unlabelled">' in read.source
+
+
+def test_a_row_tells_figures_volumes_crop_and_seconds(tmp_path):
+    read = page(tmp_path, [result("a")])
+    row = next(row for row in read.rows if row[0] == "a")
+    assert row == ["a", "–", "unseen", "ok", *["0.812"] * 3, *["2.00"] * 3, *["–"] * 3,
+                   "24.8 / 25.8", "4.5 / 5.5", "3.0 / 4.0", "6.2 %", "0.0 %", "4.5"]
 
 
 def test_an_empty_evaluation_is_still_a_page(tmp_path):
     assert "There are no figures" in page(tmp_path, []).text
 
 
+def test_confusion_has_shares_by_row_but_none_of_the_background(tmp_path):
+    rows = page(tmp_path, [result("a"), result("b")]).rows
+    start = next(k for k, row in enumerate(rows) if row[0] == "Truth")
+    assert rows[start + 2] == ["background", "18 000", "0", "10", "0"]
+    assert rows[start + 3] == ["NCR/NET", "0.0 % 0", "75.0 % 60", "25.0 % 20", "0.0 % 0"]
+    assert rows[start + 5] == ["ET", "0", "0", "0", "0"], "no truth, no share"
+    assert rows[start + 6][1:] == ["–", "100.0 %", "84.2 %", "–"]
+
+
+def test_volumes_crop_loss_and_times_are_summed_up(tmp_path):
+    rows = page(tmp_path, [result("a"), result("b", crop={"brain": 0.1, "tumour": 1e-6})]).rows
+    assert ["WT", "25.8", "24.8", "−1.00", "–"] in rows
+    assert ["unseen", "brain", "2", "2", "8.12 %", "10.00 %", "b"] in rows
+    assert ["", "tumour", "2", "1", "< 0.01 %", "< 0.01 %", "b"] in rows
+    assert ["predict", "2", "3.00", "3.00", "75.0 %"] in rows
+
+
+def test_a_comparison_says_how_sure_and_which_way(tmp_path):
+    read = page(tmp_path, [result("a")], comparison=comparison(
+        dice=entry(0.1, 0.02, 0.2, 0.0004), hd95=entry(2.0, 1.0, 3.0), assd=entry(0.5, None, None),
+        volume_error_ml=entry(0.5, 0.2, 0.9)))
+    row = next(row for row in read.rows if row[0] == "WT whole tumour" and "against" in row[1])
+    assert row[1] == "+0.100 [+0.020, +0.200] better 0.800 against 0.700 p < 0.001, n 7"
+    assert row[2].startswith("+2.00 [+1.00, +3.00] worse") and "p 0.040" in row[2]
+    assert row[4].startswith("+0.50 no interval 0.80 against"), "ASSD"
+    assert "better" not in row[7] and "worse" not in row[7], "more volume is neither"
+    assert "model 777777777777" in read.text and f"evaluated on {HOSTILE}" in read.text
+    assert "7 cases of the headline in common; 2 only here and 0 only there" in read.text
+    assert "1 of these cases had trained or selected the other model" in read.text
+
+
 def test_names_from_outside_stay_text(tmp_path):
     row = tables.CaseResult(HOSTILE, HOSTILE, HOSTILE, "unseen", "failed", HOSTILE)
-    quoting = '"><img src=x onerror=alert(1)>'
-    read = page(tmp_path, [row, result(HOSTILE), result(quoting)],
-                header={HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE]},
-                pictures=[(HOSTILE, HOSTILE, PNG), (quoting, quoting, PNG)],
-                baselines=[(HOSTILE, {"WT": 0.5})])
-    assert read.text.count(HOSTILE) >= 10
+    scored = [result(name, post_processing=(name,), stages={name: 1.0},
+                     crop={"brain": 0.1, "tumour": 0.1}) for name in (HOSTILE, QUOTING)]
+    read = page(tmp_path, [row, *scored],
+                header={HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE],
+                        "evaluated": QUOTING, "model_sha256": HOSTILE},
+                pictures=[Picture(HOSTILE, HOSTILE, HOSTILE, PNG),
+                          Picture(QUOTING, QUOTING, QUOTING, PNG)],
+                baselines=[(HOSTILE, {"WT": 0.5})], comparison=comparison())
+    assert read.text.count(HOSTILE) >= 16
     assert len(read.scripts) == 1 and "alert" not in read.scripts[0]
-    assert read.tags.count("script") == 1 and read.tags.count("img") == 3
+    assert read.tags.count("script") == 1 and read.tags.count("img") == 5
     assert "x" not in read.addresses
 
 
-def test_nothing_is_fetched(tmp_path):
-    read = page(tmp_path, [result("a")], pictures=[("a", "FLAIR", PNG)])
+def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path):
+    read = page(tmp_path, [result("a")], pictures=[Picture("a", "WT: worst", "FLAIR", PNG)])
     assert read.addresses and all(
         address.startswith(("data:image/png;base64,", "#")) for address in read.addresses)
+    assert "http:" not in read.source and "https:" not in read.source
+    own = base64.b64encode(hashlib.sha256(read.scripts[0].encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " \
+           f"'sha256-{own}'" in read.source
+
+
+def test_links_within_the_page_lead_somewhere(tmp_path):
+    read = page(tmp_path, [result("a")], pictures=[Picture("a", "WT: worst", "FLAIR", PNG)],
+                comparison=comparison())
+    links = [address[1:] for address in read.addresses if address.startswith("#")]
+    assert len(links) == 9 and all(f'id="{link}"' in read.source for link in links)
 
 
 def test_baselines_stand_beside_the_network(tmp_path):
-    read = page(tmp_path, [result("a")], baselines=[("FLAIR threshold", {"WT": 0.61})])
-    assert "this model 0.812 0.812 0.812 FLAIR threshold 0.610 – –" in read.text
+    rows = page(tmp_path, [result("a")], baselines=[("FLAIR threshold", {"WT": 0.61})]).rows
+    assert ["this model", "0.812", "0.812", "0.812"] in rows
+    assert ["FLAIR threshold", "0.610", "–", "–"] in rows
+
+
+def test_pictures_tell_why_they_are_shown(tmp_path):
+    text = page(tmp_path, [result("a")], pictures=[
+        Picture("a", "WT: worst, ET: median", "Dice 0.5", PNG)]).text
+    assert "WT: worst ET: median a Dice 0.5" in text
 
 
 def test_pictures_beyond_the_budget_are_left_out_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(html, "MAX_PICTURE_BYTES", 2 * len(PNG))
-    pictures = [(name, f"caption {name}", PNG) for name in "abc"]
+    pictures = [Picture(name, "WT: worst", f"caption {name}", PNG) for name in "abc"]
     read = page(tmp_path, [result("a")], pictures=pictures)
     assert "caption b" in read.text and "caption c" not in read.text
     assert "1 more picture left out" in read.text
 
 
-@pytest.mark.parametrize("rows", [[], [result("a")]])
+@pytest.mark.parametrize("rows", [[], [result("a"), result("b")]])
 def test_the_same_input_gives_the_same_bytes(tmp_path, rows):
     first, second = (tmp_path / name for name in "12")
     for path in (first, second):
-        html.write_report(path, header=HEADER, rows=rows, pictures=[])
+        html.write_report(path, header=HEADER, rows=rows, rule_set=RULES, pictures=[])
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.browser
+def test_the_table_of_cases_sorts_and_never_widens_the_page(tmp_path):
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        assert os.environ.get("BROWSER_TESTS") != "required", "no chromium on this machine"
+        pytest.skip("NO CHROMIUM: the table was not sorted in a browser")
+    from playwright.sync_api import sync_playwright
+
+    page(tmp_path, [result("b10", dice=0.25), result("b9", dice=None), result("b2", dice=0.5),
+                    tables.CaseResult("x" * 200, "x", None, "unseen", "failed", "y" * 500)])
+    complaints = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=[
+            "--no-sandbox", "--disable-background-networking", "--no-first-run"])
+        tab = browser.new_page(viewport={"width": 700, "height": 600})
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.goto((tmp_path / "report.html").as_uri())
+
+        def order():
+            return [name[:3] for name in tab.locator("#cases tbody td:first-child")
+                    .all_inner_texts()]
+
+        heads = tab.locator("#cases th[data-sort] button")
+        found = [order()]
+        for column in (0, 0, 4, 4):  # the case, the Dice of WT
+            heads.nth(column).click()
+            found.append(order())
+        width = tab.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert found == [["xxx", "b10", "b9", "b2"], ["b2", "b9", "b10", "xxx"],
+                     ["xxx", "b10", "b9", "b2"], ["b10", "b2", "xxx", "b9"],
+                     ["b2", "b10", "xxx", "b9"]]
+    assert width == 700 and not complaints

@@ -9,6 +9,8 @@ from tiny_cohorts import write_tiny_case
 
 from brats_tfrecord import spec
 from brats_tfrecord.records import manifest
+from brats_tfrecord.report.evaluate import evaluate
+from brats_tfrecord.report.options import EvaluateOptions
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.training.unet import build_unet
@@ -39,15 +41,16 @@ def test_files_and_records_give_the_same_figures(run_tool, cohort, tmp_path):
                      (), (), {})
     export_saved_model(network, card, model)
     found = {}
-    for name, *flags in (
-            ("files", f"--input_dir={cohort}", "--write_segmentations", "--pictures=0"),
-            ("records", f"--data_dir={tmp_path / 'data'}", "--fold=all")):
-        run_tool("evaluate.py", f"--model={model}", f"--output_dir={tmp_path / name}", *flags)
+    for name, source in (
+            ("files", {"input_dir": str(cohort), "write_segmentations": True, "pictures": 0}),
+            ("records", {"data_dir": f"{tmp_path}/data", "fold": "all"})):
+        evaluate(EvaluateOptions(model=str(model), output_dir=str(tmp_path / name), **source))
         rows = json.loads((tmp_path / name / "metrics.json").read_text())["rows"]
         found[name] = {row["case_id"]: row for row in rows}
     assert len(found["records"]) == 3
     for case_id, row in found["records"].items():
         twin = found["files"][case_id]
+        assert row["crop"] == twin["crop"] and row["truth_ml"] == twin["truth_ml"]
         assert row["volumes_ml"] == pytest.approx(twin["volumes_ml"], abs=1e-3)
         assert sum(row["volumes_ml"].values()) > 0, "nothing found says nothing"
         for region in spec.REGIONS:

@@ -1,12 +1,17 @@
 """A model is judged by masks of its own classes; which values a release gives them is the same."""
 
+import shutil
 import types
 
+import nibabel
+import numpy as np
 import pytest
 from tiny_cohorts import write_tiny_case
 
 from brats_tfrecord import spec
+from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.preprocess import masks
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import convert, manifest
 from brats_tfrecord.records.options import ConvertOptions
@@ -36,7 +41,8 @@ def dataset_of(cohort, tmp_path_factory):
 
 
 def model(scheme, recipe=None):
-    return types.SimpleNamespace(scheme=spec.LABEL_SCHEMES[scheme], recipe=recipe or Recipe())
+    return types.SimpleNamespace(scheme=spec.LABEL_SCHEMES[scheme], recipe=recipe or Recipe(),
+                                 modalities=("flair", "t2"))
 
 
 def refused(source):
@@ -50,7 +56,7 @@ def test_files_of_other_classes_are_refused(cohort):
                               label_scheme="brats2024")
     with refused(f"--input_dir={cohort}"):
         subjects.from_files(options, model("brats2020"))
-    assert subjects.from_files(options, model("brats2024"))[0] == 1
+    assert subjects.from_files(options, model("brats2024"))[0][0].labelled
 
 
 def test_a_dataset_of_other_classes_is_refused(dataset_of):
@@ -62,9 +68,10 @@ def test_a_dataset_of_other_classes_is_refused(dataset_of):
 def test_other_values_of_the_same_classes_are_not(cohort, dataset_of):
     root = dataset_of("brats2020")
     recipe = manifest.load(root).recipe
-    assert subjects.from_dataset(root, "0", model("brats2023", recipe))[0] == 1
+    [subject], source = subjects.from_dataset(root, "0", model("brats2023", recipe))
+    assert subject.labelled and source["dataset_sha256"] == manifest.load(root).fingerprint
     options = EvaluateOptions(model="m", output_dir="o", input_dir=str(cohort))
-    assert subjects.from_files(options, model("msd"))[0] == 1
+    assert len(subjects.from_files(options, model("msd"))[0]) == 1
 
 
 def test_cases_without_a_mask_are_nothing_to_compare(tmp_path):
@@ -72,4 +79,39 @@ def test_cases_without_a_mask_are_nothing_to_compare(tmp_path):
     next(folder.glob("*_seg.nii.gz")).unlink()
     options = EvaluateOptions(model="m", output_dir="o", input_dir=str(tmp_path),
                               label_scheme="brats2024")
-    assert subjects.from_files(options, model("brats2020"))[0] == 1
+    [subject], _ = subjects.from_files(options, model("brats2020"))
+    assert not subject.labelled
+
+
+def test_a_case_is_another_when_a_file_that_is_read_is(cohort, tmp_path):
+    shutil.copytree(cohort, tmp_path / "in")
+    options = EvaluateOptions(model="m", output_dir="o", input_dir=str(tmp_path / "in"))
+    [subject], _ = subjects.from_files(options, model("brats2020"))
+    keys = [subject.key()]
+    for kind in ("t1", "t1ce", "seg"):  # t1 is neither the model's nor shown
+        path = next((tmp_path / "in").rglob(f"*_{kind}.nii.gz"))
+        path.write_bytes(path.read_bytes() + b"x")
+        keys.append(subject.key())
+    assert keys[0] == keys[1] and len(set(keys)) == 3
+
+
+def test_crop_shares_are_those_of_the_conversion(cohort, tmp_path):
+    """A window that cuts through brain and tumour, on thick slices brought to 1 mm."""
+    shutil.copytree(cohort, tmp_path / "in")
+    for path in (tmp_path / "in").rglob("*.nii.gz"):
+        image = nibabel.load(path)
+        affine = image.affine @ np.diag([1, 1, 2, 1])
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    convert.convert(ConvertOptions(
+        input_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), folds=1, jobs=1,
+        bias_correction="none", crop_window="3:14,2:18,0:17", crop="fixed", resample="1mm"))
+    dataset = manifest.load(tmp_path / "out")
+    [row] = dataset.cases
+    [case] = layouts.find_cases(tmp_path / "in")
+    raw = nifti.read_case(case, any_spacing=True)
+    truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES["brats2020"], case.case_id)
+    found = subjects._crop_of_files(raw, truth, model("brats2020", dataset.recipe))
+    assert found == {"brain": row.brain_voxels_lost / row.brain_voxels,
+                     "tumour": row.tumour_voxels_lost / sum(row.class_voxels[1:])}
+    assert 0.1 < found["brain"] < 0.9 and 0.1 < found["tumour"] < 0.9
+    assert subjects._crop_of_files(raw, None, model("brats2020", dataset.recipe))["tumour"] is None

@@ -63,7 +63,7 @@ def segmenter(case, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "saved_model"
     card = ModelCard(RECIPE, ("flair",), "brats2020", "classes", 4, 10**6, "f" * 64, (), (), {})
     export_saved_model(network, card, path)
-    return Segmenter(path)
+    return Segmenter(path, cover="window")
 
 
 def test_the_segmentation_lies_on_the_cases_own_grid(segmenter, case, tmp_path):

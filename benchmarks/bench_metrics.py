@@ -1,0 +1,186 @@
+"""Our figures of a case against MONAI's, surface-distance's, MedPy's and panoptica's.
+
+Usage:
+  python benchmarks/bench_metrics.py
+  python benchmarks/bench_metrics.py --cases=1 --rounds=3
+
+Truths are the tumours of a phantom cohort, 240 x 240 x 155 voxels of 1 mm; predictions are those
+tumours deformed by a smooth random field, which takes Dice to about 0.85 and HD95 to about 3 mm.
+The third case has no enhancing tumour. Peers compute Dice and HD95 of WT, TC and ET from masks of
+the regions, made outside the timing. `ours, regions` is under the BraTS 2020 rules, from label
+maps to every figure of the report (HD100, ASSD, sensitivity, specificity and volume error too,
+and the two classes that are no region); `ours, lesions` adds the lesion-wise ones of BraTS 2023.
+All take turns on two cores; every figure is the median. `HD95` is by how many mm a peer's largest
+differs from ours: definitions differ, tests/metrics/test_oracles.py says how.
+
+The last rows are of an absurd prediction, salt and pepper over the whole volume, ours alone.
+Prints a table; the last line is one JSON object: our seconds of regions, mean of the cases, and
+the smallest ratio of the fastest peer over the cases. Without the extra `peers`: one line, exit 2.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+import warnings
+
+import numpy as np
+from scipy import ndimage
+
+from brats_tfrecord import spec
+from brats_tfrecord.cohort import phantom
+from brats_tfrecord.metrics import case_metrics
+
+CORES = 2
+SPACING_MM = (1.0, 1.0, 1.0)
+
+
+def main():
+    """Measures every case; returns the exit code."""
+    options = parse_arguments()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # MONAI imports TensorFlow if it is there
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    try:
+        peers = load_peers()
+    except ImportError as error:
+        print(f"bench_metrics.py compares with peers, and {error.name} is not there: pip install "
+              "'brats-tfrecord[peers]'", file=sys.stderr)
+        return 2
+    print(f"{'case':>4} {'tumour mL':>9} {'side':18} {'s':>8} {'ratio':>6} {'HD95':>6}")
+    rows = [measure(number, peers, options.rounds) for number in range(options.cases)]
+    report_absurd()
+    ours = [row.pop("ours, regions") for row in rows]
+    means = {peer: statistics.fmean(row[peer] for row in rows) for peer in peers}
+    print(json.dumps({
+        "name": "metrics", "unit": "s per case", "ours": statistics.fmean(ours), "peers": means,
+        "ratio": min(min(row[peer] for peer in peers) / own for row, own in zip(rows, ours))}))
+    return 0
+
+
+def parse_arguments():
+    """The command line; a bad value ends with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=4, help="phantoms compared")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    options = parser.parse_args()
+    if options.cases < 1 or options.rounds < 1:
+        parser.error("--cases and --rounds: expected 1 or more")
+    return options
+
+
+def load_peers():
+    """Name -> function of bool [3, X, Y, Z] truth and prediction that gives [(Dice, HD95)]."""
+    import surface_distance
+    import torch
+    from medpy.metric import binary
+    from monai.metrics import compute_dice, compute_hausdorff_distance
+    from panoptica import Metric
+
+    torch.set_num_threads(CORES)
+
+    def with_monai(truth, prediction):
+        pair = [torch.from_numpy(masks[None]) for masks in (prediction, truth)]
+        dice = compute_dice(*pair, include_background=True)
+        hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95,
+                                          spacing=SPACING_MM)
+        return list(zip(dice[0].tolist(), hd95[0].tolist()))
+
+    def with_surface_distance(truth, prediction):
+        distances = surface_distance.compute_surface_distances(truth, prediction, SPACING_MM)
+        return (surface_distance.compute_dice_coefficient(truth, prediction),
+                surface_distance.compute_robust_hausdorff(distances, 95))
+
+    def with_medpy(truth, prediction):
+        return (binary.dc(prediction, truth), binary.hd95(prediction, truth, SPACING_MM))
+
+    def with_panoptica(truth, prediction):
+        return Metric.DSC(truth, prediction), Metric.HD95(truth, prediction)
+
+    return {"MONAI": with_monai, "surface-distance": each_region(with_surface_distance),
+            "MedPy": each_region(with_medpy), "panoptica": each_region(with_panoptica)}
+
+
+def each_region(measure_one):
+    """Runs a peer of single masks on every region that neither side leaves empty."""
+    def measure_all(truths, predictions):
+        return [measure_one(*pair) for pair in zip(truths, predictions)
+                if pair[0].any() and pair[1].any()]
+    return measure_all
+
+
+def measure(number, peers, rounds):
+    """Prints the rows of one case; returns each side's median seconds."""
+    truth = canonical(phantom.make_case(seed=0, index=number).mask)
+    prediction = deformed(truth, np.random.default_rng(number))
+    pair = [np.stack([np.isin(classes, region) for region in spec.REGIONS.values()])
+            for classes in (truth, prediction)]
+    sides = {"ours, regions": lambda: case_metrics(truth, prediction, SPACING_MM)}
+    sides |= {name: (lambda peer=peer: peer(*pair)) for name, peer in peers.items()}
+    sides["ours, lesions"] = lambda: case_metrics(truth, prediction, SPACING_MM, "brats2023")
+    results = {name: run() for name, run in sides.items()}  # and the caches are warm
+    seconds = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            seconds[name].append(timed(run))
+    row = {name: statistics.median(found) for name, found in seconds.items()}
+    own = largest(results["ours, regions"][region]["hd95"] for region in spec.REGIONS)
+    for name, found in row.items():
+        text = ""
+        if name in peers:
+            text = f"{largest(hd95 for _, hd95 in results[name]) - own:+6.2f}"
+        print(f"{number + 1:4} {np.count_nonzero(truth) / 1000:9.1f} {name:18} {found:8.4f} "
+              f"{found / row['ours, regions']:6.1f} {text}", flush=True)
+    return row
+
+
+def largest(lengths_mm):
+    """The largest number; MONAI has NaN and infinity where a mask is empty."""
+    return max(length for length in lengths_mm if np.isfinite(length))
+
+
+def report_absurd():
+    """Prints our time for salt and pepper: half of all voxels, of any class."""
+    truth = canonical(phantom.make_case(seed=0, index=0).mask)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(1, 4, truth.shape, np.uint8) * (rng.random(truth.shape) < 0.5)
+    for rules, name in (("brats2020", "ours, regions"), ("brats2023", "ours, lesions")):
+        found = timed(lambda rules=rules: case_metrics(truth, noise, SPACING_MM, rules))
+        print(f"{'noise':>14} {name:18} {found:8.2f}", flush=True)
+
+
+def canonical(mask):
+    """Canonical classes uint8 of a phantom's mask, which is in BraTS 2020's values."""
+    return np.searchsorted(spec.LABEL_SCHEMES["brats2020"].values, mask).astype(np.uint8)
+
+
+def deformed(classes, rng, shift=2.0, smoothness=6.0):
+    """Label map uint8 [X, Y, Z], displaced by `shift` voxels (standard deviation) along each axis.
+
+    `smoothness` is the width in voxels of the Gaussian that the field of noise is filtered with.
+    """
+    margin = round(4 * shift)
+    box = tuple(slice(max(0, int(at.min()) - margin), int(at.max()) + 1 + margin)
+                for at in np.nonzero(classes))
+    part = classes[box]
+    places = list(np.indices(part.shape, np.float32))
+    for place in places:
+        field = ndimage.gaussian_filter(rng.standard_normal(part.shape, np.float32), smoothness)
+        place += shift / field.std() * field
+    moved = np.zeros_like(classes)
+    moved[box] = ndimage.map_coordinates(part, places, order=0)
+    return moved
+
+
+def timed(run):
+    """Seconds it takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", module="monai|surface_distance|panoptica")
+    sys.exit(main())

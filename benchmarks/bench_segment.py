@@ -1,0 +1,276 @@
+"""Seconds a whole case takes, from its NIfTI files to a NIfTI file of its segmentation, two cores.
+
+Usage:
+  python benchmarks/bench_segment.py
+  python benchmarks/bench_segment.py --cases_dir=cohort   # the first case of a cohort of your own
+  python benchmarks/bench_segment.py --rounds=5
+
+The documented U-Net (16 to 256 filters, FLAIR, T1ce and T2 in, four classes, random weights: what
+it answers takes as long) on a case of 240x240x155 voxels, N4 included. Ours predicts the recipe's
+window in one piece, the same in windows of 128 voxels, and the whole brain (`cover=brain`); faint
+enhancement and small components are corrected. The peer is the documented recipe: nibabel, ANTsPy's
+N4 under its own mask, crop, z-score, the same network in PyTorch under MONAI's
+sliding_window_inference, nibabel. PyTorch runs in the faster of its memory layouts (channels last)
+and ANTsPy on both cores.
+
+Every side is a process of its own, started anew, that loads its model before the clock starts; all
+take turns, a case each. `first` is its first case, the stages are medians of those that follow, and
+`MB` is the most memory it ever held. Prints a table; the last line is one JSON object: our seconds
+in one piece, and the worse ratio of peer to ours, in one piece and in windows. More than 8 seconds
+in one piece: exit code 1. The peers come with the extra `peers`; without them, exit 2.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench_step import CHANNELS, CLASSES, CORES, make_torch_unet, peak_megabytes
+
+MOST_SECONDS = 8
+MODALITIES = ("flair", "t1ce", "t2")
+CROP, EXTENT = (48, 48, 5), 144
+WINDOW, OVERLAP = 128, 0.5
+STAGES = ("reading", "bias correction", "network", "post-processing", "writing")
+SIDES = {"ours, one piece": ("ours", "whole", "window"),
+         "ours, windows": ("ours", "windows", "window"),
+         "ours, the brain": ("ours", "whole", "brain"),
+         "MONAI + ANTsPy, one piece": ("peer", "whole"),
+         "MONAI + ANTsPy, windows": ("peer", "windows")}
+"""Name -> what its process is told: whose, the image whole or in windows, our cover."""
+
+PAIRS = (("ours, one piece", "MONAI + ANTsPy, one piece"),
+         ("ours, windows", "MONAI + ANTsPy, windows"))
+
+
+def main():
+    """Measures every side; returns the exit code."""
+    options = parse_arguments()
+    if options.child:
+        return serve(*options.child)
+    missing = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"bench_segment.py compares with {' and '.join(missing)}, which is not there: "
+              "pip install 'brats-tfrecord[peers]'", file=sys.stderr)
+        return 2
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryDirectory() as root:
+        cases_dir = options.cases_dir or make_cohort(root)
+        save_models(root)
+        rows = measure(root, cases_dir, options.rounds)
+    return summarise(rows)
+
+
+def parse_arguments():
+    """The command line; a bad value ends with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases_dir", help="cohort whose first case is segmented; a phantom if "
+                                            "not given")
+    parser.add_argument("--rounds", type=int, default=2, help="cases of each side that count")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds={options.rounds}: expected 1 or more")
+    if options.cases_dir and not options.child:
+        require_cohort(parser, options.cases_dir)
+    return options
+
+
+def require_cohort(parser, cases_dir):
+    """Ends with exit code 2 where there is no case."""
+    from brats_tfrecord.cohort import layouts
+    from brats_tfrecord.errors import InputError
+
+    try:
+        layouts.find_cases(cases_dir)
+    except InputError as error:
+        parser.error(str(error))
+
+
+def make_cohort(root):
+    """A cohort of one full-size phantom."""
+    from brats_tfrecord.cohort import phantom
+
+    phantom.write_cohort(Path(root) / "cohort", 1, seed=0)
+    return Path(root) / "cohort"
+
+
+def save_models(root):
+    """The documented network twice: for images in one piece, and for windows whatever their size.
+
+    In a process of its own: this one only waits.
+    """
+    subprocess.run([sys.executable, __file__, "--child", "models", root], check=True)
+
+
+def measure(root, cases_dir, rounds):
+    """Prints a row for each side; returns name -> median seconds of a case."""
+    sides, found = {}, {}
+    try:
+        for name, told in SIDES.items():
+            sides[name] = Side(*told, root, cases_dir, f"{root}/{len(sides)}.nii.gz")
+            found[name] = []
+        for _ in range(1 + rounds):
+            for name, side in sides.items():
+                found[name].append(side.ask("case"))
+        memory = {name: side.ask("memory") for name, side in sides.items()}
+    finally:
+        for side in sides.values():
+            side.close()
+    print(f"{'':26} {'s a case':>8} " + " ".join(f"{stage:>15}" for stage in STAGES)
+          + f" {'first':>7} {'MB':>6}")
+    totals = {}
+    for name, (first, *others) in found.items():
+        totals[name] = statistics.median(sum(stages.values()) for stages in others)
+        cells = " ".join(f"{statistics.median(stages.get(stage, 0) for stages in others):15.2f}"
+                         for stage in STAGES)
+        print(f"{name:26} {totals[name]:8.2f} {cells} {sum(first.values()):7.2f} "
+              f"{memory[name]:6.0f}", flush=True)
+    return totals
+
+
+class Side:
+    """A process that segments the case when it is asked to."""
+
+    def __init__(self, *told):
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--child", *map(str, told)], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.ask("ready")
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def ask(self, question):
+        """Its answer."""
+        print(question, file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+
+def serve(kind, *told):
+    """A child process: saves the models, or answers every line of its input."""
+    if kind == "models":
+        return write_models(*told)
+    segment = (make_ours if kind == "ours" else make_peer)(*told)
+    answers = {"ready": lambda: 0, "case": segment, "memory": peak_megabytes}
+    for question in sys.stdin:
+        print(json.dumps(answers[question.strip()]()), flush=True)
+    return 0
+
+
+def write_models(root):
+    """Exports `whole` and `windows` to `root`."""
+    from brats_tfrecord.preprocess.recipe import Recipe
+    from brats_tfrecord.serving.card import ModelCard
+    from brats_tfrecord.serving.export import export_saved_model
+    from brats_tfrecord.serving.postprocess import PostProcessing
+    from brats_tfrecord.training.unet import build_unet, stride
+    from brats_tfrecord.workflow import WHOLE_VOXELS
+
+    network = build_unet((None, None, None, CHANNELS), CLASSES, seed=0)
+    for name, whole_voxels in (("whole", WHOLE_VOXELS), ("windows", 1)):
+        card = ModelCard(Recipe(), MODALITIES, "brats2020", "classes", stride(), whole_voxels,
+                         "0" * 64, (), (), {},
+                         post_processing=PostProcessing(200, (50.0, 50.0, 50.0)))
+        export_saved_model(network, card, Path(root) / name)
+    return 0
+
+
+def make_ours(model, cover, root, cases_dir, target):
+    """A function that segments the first case, writes to `target` and returns stage -> seconds."""
+    from brats_tfrecord.cohort import layouts
+    from brats_tfrecord.serving.predict import Segmenter
+
+    segmenter = Segmenter(Path(root) / model, cover)
+    case = layouts.find_cases(cases_dir)[0]
+
+    def run():
+        found = segmenter.segment(case)
+        began = time.perf_counter()
+        found.write(target)
+        return {**found.seconds, "writing": time.perf_counter() - began}
+
+    return run
+
+
+def make_peer(pieces, _, cases_dir, target):
+    """As `make_ours`, by the documented recipe."""
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(CORES)
+    import ants
+    import nibabel
+    import numpy as np
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    from brats_tfrecord.cohort import layouts
+
+    torch.set_num_threads(CORES)
+    layout = torch.channels_last_3d
+    model = make_torch_unet().to(memory_format=layout).eval()
+    case = layouts.find_cases(cases_dir)[0]
+    whole = {"roi_size": (EXTENT,) * 3, "overlap": 0}
+    windows = {"roi_size": (WINDOW,) * 3, "overlap": OVERLAP, "mode": "gaussian"}
+
+    def read():
+        images = [nibabel.load(case.image(name)) for name in MODALITIES]
+        return [image.get_fdata(dtype=np.float32) for image in images], images[0].affine
+
+    def correct(volumes):
+        images = map(ants.from_numpy, volumes)
+        return [ants.n4_bias_field_correction(image, mask=ants.get_mask(image)).numpy()
+                for image in images]
+
+    def predict(volumes):
+        window = tuple(slice(first, first + EXTENT) for first in CROP)
+        image = np.stack([(cut - cut.mean()) / cut.std()
+                          for cut in (volume[window] for volume in volumes)])
+        with torch.inference_mode():
+            logits = sliding_window_inference(
+                torch.from_numpy(image)[None].contiguous(memory_format=layout), sw_batch_size=1,
+                predictor=model, **(whole if pieces == "whole" else windows))
+            classes = torch.softmax(logits, 1).argmax(1)[0].numpy()
+        labels = np.zeros(volumes[0].shape, np.uint8)
+        labels[window] = np.array([0, 1, 2, 4], np.uint8)[classes]
+        return labels
+
+    def run():
+        times = [time.perf_counter()]
+        volumes, affine = read()
+        times.append(time.perf_counter())
+        volumes = correct(volumes)
+        times.append(time.perf_counter())
+        labels = predict(volumes)
+        times.append(time.perf_counter())
+        nibabel.save(nibabel.Nifti1Image(labels, affine), target)
+        times.append(time.perf_counter())
+        stages = ("reading", "bias correction", "network", "writing")
+        return dict(zip(stages, (end - start for start, end in zip(times, times[1:]))))
+
+    return run
+
+
+def summarise(totals):
+    """Prints the JSON line; returns 1 if ours takes too long, else 0."""
+    ours = totals[PAIRS[0][0]]
+    print(json.dumps({
+        "name": "segment", "unit": "s", "ours": ours,
+        "peers": {peer: totals[peer] for _, peer in PAIRS},
+        "ratio": min(totals[peer] / totals[own] for own, peer in PAIRS)}))
+    if ours > MOST_SECONDS:
+        print(f"{ours:.1f} s a case; expected {MOST_SECONDS} at most", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""One case of an evaluation: segmented, scored, drawn, and kept."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from brats_tfrecord import files, metrics, spec
+from brats_tfrecord.errors import CaseError
+from brats_tfrecord.records.task import DISK_FULL
+from brats_tfrecord.report import figures, subjects, tables
+from brats_tfrecord.report.baselines import Baselines
+
+
+class Examiner:
+    """Turns `subjects.Subject`s into `tables.CaseResult`s, one at a time."""
+
+    def __init__(self, segmenter, options, kept):
+        """With a `Segmenter`, `EvaluateOptions` and a `journal.Journal`."""
+        self._segmenter, self._options, self._kept = segmenter, options, kept
+        self._folder = Path(options.output_dir) / "segmentations"
+
+    def row(self, subject):
+        """The row of one case; one that fails has a row that says why.
+
+        Returns:
+            (`CaseResult`, whether an earlier run had made it). Failures are tried again.
+
+        Raises:
+            OSError: the disk is full, which is no case's fault.
+        """
+        use = self._segmenter.card.use_of(subject.case_id)
+        try:
+            key = subject.key()
+            row = self._earlier(subject, key)
+            if row is not None:
+                return row, True
+            row = self._examine(subject, use)
+            self._kept.put(row, key)
+            return row, False
+        except CaseError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: B902 - one case must not cost the others
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
+            reason = (f"{subject.case_id}: {type(error).__name__}: "
+                      f"{' '.join(str(error).split())[:200]}")
+        return tables.CaseResult(subject.case_id, subject.patient_id, subject.grade, use,
+                                 "failed", reason), False
+
+    def _earlier(self, subject, key):
+        """What an earlier run kept of the case, if it is all that this one asks for."""
+        row = self._kept.find(subject.case_id, key)
+        if self._options.write_segmentations and not self._path(subject).is_file():
+            return None
+        return row
+
+    def _examine(self, subject, use):
+        began = time.perf_counter()
+        examined = subject.examine()
+        segmentation, truth = examined.segmentation, examined.truth
+        scores = self._scores(examined)
+        stages = {**examined.stages, "metrics": time.perf_counter() - began
+                  - sum(examined.stages.values())}
+        writing = time.perf_counter()
+        if self._options.write_segmentations:
+            segmentation.write(self._path(subject))
+        if self._options.threshold_baselines and truth is not None:
+            Baselines(self._kept).add(subject.case_id, examined.volumes, truth)
+        if self._options.pictures:
+            self._draw(subject.case_id, examined)
+        done = time.perf_counter()
+        return tables.CaseResult(
+            subject.case_id, subject.patient_id, subject.grade, use,
+            "unlabelled" if truth is None else "ok", **scores, crop=examined.crop,
+            volumes_ml=dict(segmentation.volumes_ml),
+            stages={**stages, "pictures and files": done - writing}, seconds=done - began,
+            post_processing=tuple(segmentation.post_processing))
+
+    def _scores(self, examined):
+        """The fields of a row that rest on a truth."""
+        segmentation, truth = examined.segmentation, examined.truth
+        if truth is None:
+            return {}
+        spacing_mm, scheme = segmentation.geometry.spacing_mm, self._segmenter.scheme
+        matrix = metrics.confusion(truth, segmentation.classes, scheme.classes)
+        return {
+            "metrics": metrics.case_metrics(truth, segmentation.classes, spacing_mm,
+                                            self._options.rules, scheme.classes),
+            "truth_ml": _volumes_ml(matrix.sum(axis=1), scheme, spacing_mm),
+            "confusion": matrix.tolist(),
+        }
+
+    def _draw(self, case_id, examined):
+        """Keeps the case's picture; a picture that cannot be drawn costs nothing but itself."""
+        name = next(name for name in (*subjects.SHOWN, *examined.volumes)
+                    if name in examined.volumes)
+        segmentation = examined.segmentation
+        try:
+            png = figures.case_figure(
+                examined.volumes[name], examined.truth, segmentation.classes,
+                f"{case_id} · {name}", segmentation.geometry.spacing_mm)
+        except Exception as error:  # noqa: B902 - the figures of the case are worth more
+            tqdm.write(f"warning: {case_id}: no picture ({type(error).__name__}: "
+                       f"{' '.join(str(error).split())[:120]})", file=sys.stderr)
+            return
+        files.write_bytes(self._kept.file(case_id, "picture.png"), png)
+
+    def _path(self, subject):
+        return self._folder / f"{file_name(subject.case_id)}.nii.gz"
+
+
+def file_name(case_id):
+    """A case id as the name of a file in its folder: what could leave it is percent-encoded."""
+    return "".join(f"%{ord(letter):02X}" if letter in "/\\%\0" or (letter == "." and not place)
+                   else letter for place, letter in enumerate(case_id))
+
+
+def _volumes_ml(voxels, scheme, spacing_mm):
+    """Millilitres of each tumour class and region, from voxels of each class."""
+    of_class = {name: float(count * np.prod(spacing_mm)) / 1000
+                for name, count in list(zip(scheme.class_names, voxels))[1:]}
+    regions = {name: sum(of_class[spec.CLASS_NAMES[member]] for member in members)
+               for name, members in spec.REGIONS.items()}
+    return of_class | regions

@@ -1,0 +1,70 @@
+"""Rule sets: what each writes down where a mask is empty."""
+
+import numpy as np
+import pytest
+
+from brats_tfrecord import metrics, spec
+
+EMPTY = np.zeros((9, 8, 7), np.uint8)
+TUMOUR = EMPTY.copy()
+TUMOUR[1:6, 2:6, 2:6] = spec.ET  # 80 mm³ at 1 mm
+
+NONE = None
+EXPECTED = {
+    # rules, truth empty, prediction empty: dice, distances, sensitivity
+    ("brats2020", True, True): (1, 0, NONE),
+    ("brats2020", True, False): (0, 373.12866, NONE),
+    ("brats2020", False, True): (0, 373.12866, 0),
+    ("brats2023", True, True): (1, 0, 1),
+    ("brats2023", True, False): (0, 374, 0),
+    ("brats2023", False, True): (0, 374, 0),
+    ("nnunet", True, True): (NONE, NONE, NONE),
+    ("nnunet", True, False): (0, NONE, NONE),
+    ("nnunet", False, True): (0, NONE, 0),
+}
+
+
+@pytest.mark.parametrize("key", EXPECTED, ids=str)
+def test_empties(key):
+    rules, truth_empty, prediction_empty = key
+    figures = metrics.case_metrics(EMPTY if truth_empty else TUMOUR,
+                                   EMPTY if prediction_empty else TUMOUR, (1, 1, 1), rules)["ET"]
+    dice, distance, sensitivity = EXPECTED[key]
+    assert (figures["dice"], figures["sensitivity"]) == (dice, sensitivity)
+    assert {figures[name] for name in ("hd95", "hd100", "assd")} == {distance}
+    assert figures["volume_error_ml"] == pytest.approx(
+        0.08 * (int(truth_empty) - int(prediction_empty)))
+    assert figures["specificity"] == (1 if prediction_empty or not truth_empty
+                                      else pytest.approx(1 - 80 / EMPTY.size))
+
+
+@pytest.mark.parametrize("truth, prediction, expected", [
+    (EMPTY, EMPTY, (1, 0, 0, 0, 0)),
+    (EMPTY, TUMOUR, (0, 374, 0, 0, 1)),
+    (TUMOUR, EMPTY, (0, 374, 1, 1, 0)),
+    (TUMOUR, TUMOUR, (1, 0, 1, 0, 0)),
+])
+def test_lesion_wise_empties(truth, prediction, expected):
+    figures = metrics.case_metrics(truth, prediction, (1, 1, 1), "brats2023")["WT"]
+    names = ("lesion_dice", "lesion_hd95", "lesions", "missed_lesions", "false_lesions")
+    assert tuple(figures[name] for name in names) == expected
+
+
+def test_where_no_mask_is_empty_the_rules_agree():
+    prediction = np.roll(TUMOUR, 1, 0)
+    found = [metrics.case_metrics(TUMOUR, prediction, (1, 1, 1), rules)["TC"]
+             for rules in metrics.RULE_SETS]
+    for name in metrics.RULE_SETS["nnunet"].metrics:
+        assert len({figures[name] for figures in found}) == 1
+
+
+def test_every_metric_has_a_title_and_decimals_and_every_text_its_numbers():
+    for name, rule_set in metrics.RULE_SETS.items():
+        assert rule_set.name == name
+        assert set(rule_set.metrics) <= metrics.METRIC_TITLES.keys()
+        assert metrics.METRIC_TITLES.keys() == metrics.METRIC_DECIMALS.keys()
+        for word in ("WT", "HD95", "ASSD", "MedPy", "Specificity"):
+            assert word in rule_set.text
+    assert next(iter(metrics.RULE_SETS)) == metrics.RULES == "brats2020"
+    for rules, numbers in (("brats2020", ["373.12866"]), ("brats2023", ["374", "50 mm³", "26"])):
+        assert all(number in metrics.RULE_SETS[rules].text for number in numbers)
