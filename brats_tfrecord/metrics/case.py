@@ -4,19 +4,11 @@ import numpy as np
 
 from brats_tfrecord import spec
 from brats_tfrecord.metrics import lesions, overlap, surface
-from brats_tfrecord.metrics.rules import HD95_ONE_EMPTY_MM, RULE_SETS  # noqa: F401 - for callers
+from brats_tfrecord.metrics.rules import RULE_SETS
 from brats_tfrecord.metrics.structures import code_table, members, structures
 
-RULES = "brats2020"
-"""Name of the default rule set."""
 
-RULES_TEXT = RULE_SETS[RULES].text
-
-METRICS = ("dice", "hd95", "sensitivity", "specificity")
-"""The figures that BraTS 2020 itself reports, in the order of tables."""
-
-
-def case_metrics(truth, prediction, spacing_mm, rules=RULES, classes=4):
+def case_metrics(truth, prediction, spacing_mm, rules="brats2020", classes=4):
     """Compares two label maps, structure by structure.
 
     Args:

@@ -81,7 +81,7 @@ def compare(model_dir, dataset, folds):
     segmenter = Segmenter(model_dir)
     compared = []
     for payload in tqdm(_payloads(dataset, folds), total=len(dataset.case_ids(folds)), unit="case",
-                        desc="post-processing", dynamic_ncols=True):
+                        desc="post-processing", dynamic_ncols=True, disable=None):
         stored = example.decode(payload, dataset.recipe.image_dtype)
         segmentation = segmenter.segment_stored(stored)
         compared.append(Compared.of(stored.native_classes(), segmentation.classes,

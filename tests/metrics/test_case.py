@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brats_tfrecord import metrics, spec
-from brats_tfrecord.metrics.case import HD95_ONE_EMPTY_MM
+from brats_tfrecord.metrics.rules import HD95_ONE_EMPTY_MM
 
 SPACING_MM = (1.0, 1.5, 2.0)
 
@@ -205,5 +205,4 @@ def test_unknown_rules_are_refused():
 
 
 def test_the_rules_are_named():
-    assert metrics.RULES == "brats2020"
-    assert str(HD95_ONE_EMPTY_MM) in metrics.RULES_TEXT
+    assert str(HD95_ONE_EMPTY_MM) in metrics.RULE_SETS["brats2020"].text
