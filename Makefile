@@ -42,7 +42,7 @@ $(DEMO)/dataset/dataset.json: $(DEMO)/cohort/.done | $(READY)
 
 $(DEMO)/model/saved_model/saved_model.pb: $(DEMO)/dataset/dataset.json | $(READY)
 	$(BIN)/python tools/train.py --data_dir=$(DEMO)/dataset --model_dir=$(DEMO)/model \
-	    --validation_fold=0 --test_fold=1 $(DEMO_TRAINING)
+	    --validation_fold=3 --test_fold=1 $(DEMO_TRAINING)
 
 $(DEMO)/report/report.html: $(DEMO)/model/saved_model/saved_model.pb | $(READY)
 	$(BIN)/python tools/evaluate.py --model=$(DEMO)/model/saved_model --data_dir=$(DEMO)/dataset \
