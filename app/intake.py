@@ -1,29 +1,34 @@
 """Gets a case in: from a cohort's folder, or from files that a user uploads.
 
-Names given by users are shown, never used as paths: uploads are written to a temporary folder
-under names of our own, read as any case is, and deleted.
+Uploads are read where they lie, in memory: no name of a user ever becomes a path, and no temporary
+file is written. All headers are checked first, against each other and against `MEMORY_LIMIT`;
+only then is anything expanded, and never beyond what the headers declare.
 """
 
-import dataclasses
 import hashlib
-import re
-import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+import admission
 import numpy as np
+import plausibility
+from recognise import FOUR_D, KINDS, Recognised, recognise, shorten
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort import layouts, nifti
-from brats_tfrecord.errors import InputError
+from brats_tfrecord.cohort import msd, naming, nifti
+from brats_tfrecord.cohort.case import RELEASE_2023_SUFFIXES, Case
+from brats_tfrecord.cohort.content import MemoryFile
+from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import masks
 
-_NAME = re.compile(
-    r"(?P<case>.+)_(?P<kind>t1|t1ce|t2|flair|seg)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL
-)
-_GZIP_MAGIC = b"\x1f\x8b"
+__all__ = ["FOUR_D", "KINDS", "MEMORY_LIMIT", "LoadedCase", "Recognised", "load_case",
+           "load_uploads", "recognise"]
+
+MEMORY_LIMIT = 3 << 30
+"""Bytes that reading one uploaded case may take at its peak, beside the uploads themselves."""
+
+_MOST_LABELS = 32
+"""More different values than any segmentation of brain tumours holds are those of an image."""
 
 
 @dataclass(frozen=True)
@@ -35,34 +40,21 @@ class LoadedCase:
         truth: uint8 [X, Y, Z] canonical class ids, or None without a mask.
         digest: SHA-256 over the files' contents: equal for equal cases, whatever their names.
         seconds: how long reading took.
+        warnings: one line each: why results on this case may mean nothing.
     """
 
     raw: nifti.RawCase
     truth: np.ndarray | None
     digest: str
     seconds: float
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """What the names of uploaded files say.
-
-    Attributes:
-        case_id: the part before the suffix, common to all files.
-        kinds: "t1", "t1ce", "t2", "flair" or "seg" -> index of the file.
-        ignored: names without one of these suffixes.
-    """
-
-    case_id: str
-    kinds: Mapping[str, int]
-    ignored: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def load_case(case, *, any_spacing=False):
     """Reads a case of a cohort, every modality it has, and its mask if there is one.
 
     Args:
-        case: `cohort.layouts.Case`.
+        case: `cohort.case.Case`.
         any_spacing: whether the model's recipe takes voxels of other sizes than 1 mm.
 
     Raises:
@@ -71,87 +63,180 @@ def load_case(case, *, any_spacing=False):
     started = time.monotonic()
     names = [name for name in spec.MODALITIES if name in case.images]
     raw = nifti.read_case(case, names, any_spacing=any_spacing)
-    truth = None
-    if raw.mask is not None:
-        truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], raw.case_id)
-    return LoadedCase(raw, truth, _digest(case), time.monotonic() - started)
+    doubts = []
+    for channel, modality in enumerate(raw.modalities):
+        volume = raw.volumes[..., channel]
+        doubt = plausibility.problem_of(volume) or plausibility.doubt_of(volume)
+        if doubt:
+            doubts.append(f"{_named(case, modality)}: {doubt}")
+    return _loaded(case, raw, doubts, started)
 
 
-def load_uploads(uploads, needed, *, any_spacing=False):
+def load_uploads(uploads, assignment, needed, *, label_scheme=None, any_spacing=False,
+                 memory_limit=MEMORY_LIMIT):
     """Reads uploaded files as one case.
 
     Args:
-        uploads: sequence of (name, bytes-like), in any order.
-        needed: names of the modalities that must be among them.
+        uploads: sequence of (name, bytes-like), in any order; contents are not copied.
+        assignment: kind (of `KINDS`) -> index of its file: `Recognised.kinds`, or what a person
+            chose. Files that it leaves out are not looked at.
+        needed: names of the modalities that must be among them; the 4-D file has all.
+        label_scheme: name of the scheme of the mask's values; None to go by its name, which must
+            then tell (`Recognised.asks_label_scheme`).
         any_spacing: as in `load_case`.
+        memory_limit: bytes that reading may take at its peak.
+
+    Returns:
+        a `LoadedCase`.
 
     Raises:
-        InputError: files of two cases, two files for one modality, or a needed one is missing.
-        CaseError: as `load_case`, naming the uploaded file.
+        InputError: the assignment lacks a needed modality, names a file twice or one that is not
+            there, or the label scheme is open.
+        CaseError: a file cannot be used: as `load_case`; or by its header the case would take more
+            than `memory_limit`; or it holds no brain, or labels where an image is expected, or an
+            image where labels are.
     """
-    recognised = recognise([name for name, _ in uploads])
-    missing = [modality for modality in needed if modality not in recognised.kinds]
-    if missing:
-        there = ", ".join(recognised.kinds) or "none"
+    started = time.monotonic()
+    names = recognise([name for name, _ in uploads]).files
+    _check_assignment(names, assignment, needed)
+    ordered = {kind: assignment[kind] for kind in KINDS if kind in assignment}
+    shown = [names[index].shown for index in ordered.values()]
+    opened = {kind: MemoryFile(
+        names[index].shown if shown.count(names[index].shown) == 1
+        else f"{names[index].shown} ({kind})", uploads[index][1])
+        for kind, index in ordered.items()}
+    scheme = _scheme(names, ordered, label_scheme)
+    headers = {kind: admission.read_header(file, kind) for kind, file in opened.items()}
+    admission.check_geometries(opened, headers, any_spacing)
+    admission.check_memory(opened, headers, memory_limit)
+    case = _case(names, ordered, opened, scheme)
+    try:
+        raw = nifti.read_case(case, list(case.images), any_spacing=any_spacing)
+        doubts = _doubts(names, ordered, case, raw)
+        return _loaded(case, raw, doubts, started)
+    except MemoryError as error:
+        raise CaseError(f"{case.case_id}: its voxels do not fit into the server's memory; close "
+                        "other cases, or crop the images") from error
+
+
+def _check_assignment(names, assignment, needed):
+    taken = {}
+    for kind, index in assignment.items():
+        if kind not in KINDS:
+            raise InputError(f"{kind}: no kind of file; expected one of {', '.join(KINDS)}")
+        if not 0 <= index < len(names):
+            raise InputError(f"{kind}: is to be file {index} of {len(names)} uploaded ones; upload "
+                             "it again")
+        if index in taken:
+            raise InputError(f"{names[index].shown}: is chosen as {taken[index]} and as {kind}; "
+                             "expected one kind a file, choose another file for one of them")
+        taken[index] = kind
+    single = [modality for modality in spec.MODALITIES if modality in assignment]
+    if FOUR_D in assignment and single:
+        raise InputError(f"{names[assignment[FOUR_D]].shown}: is chosen as the 4-D file of all "
+                         f"modalities, and {names[assignment[single[0]]].shown} as {single[0]} "
+                         "too; expected one or the other")
+    missing = [modality for modality in needed or single[:1] or spec.MODALITIES
+               if modality not in assignment]
+    if missing and FOUR_D not in assignment:
+        there = ", ".join(kind for kind in KINDS if kind in assignment) or "none"
+        since_2023 = any(name.layout == "brats2023-2024" for name in names)
+        suffix = f"-{RELEASE_2023_SUFFIXES[missing[0]]}" if since_2023 else f"_{missing[0]}"
         raise InputError(
             f"no {' and no '.join(missing)} image among the uploaded files (recognised: {there}); "
-            f"expected a name that ends in _{missing[0]}.nii or _{missing[0]}.nii.gz"
-        )
-    with tempfile.TemporaryDirectory(prefix="brats-upload-") as folder:
-        names = {}
-        for kind, index in recognised.kinds.items():
-            name, data = uploads[index]
-            path = Path(folder) / f"upload_{kind}.nii{_ending(data)}"
-            path.write_bytes(data)
-            names[path] = name
-        try:
-            [case] = layouts.find_cases(folder)
-            loaded = load_case(case, any_spacing=any_spacing)
-        except InputError as error:
-            raise type(error)(_with_names(str(error), names, recognised.case_id)) from error
-    raw = dataclasses.replace(loaded.raw, case_id=recognised.case_id,
-                              patient_id=recognised.case_id)
-    return dataclasses.replace(loaded, raw=raw)
+            f"expected a name that ends in {suffix}.nii or {suffix}.nii.gz, or choose the file")
 
 
-def recognise(names):
-    """Tells by their suffixes which of the files `names` is which; their order means nothing.
-
-    Raises:
-        InputError: files of two cases, or two files for one modality.
-    """
-    kinds, ignored, case_ids = {}, [], {}
-    for index, name in enumerate(names):
-        match = _NAME.fullmatch(name)
-        if not match:
-            ignored.append(name)
-            continue
-        kind = match["kind"].lower()
-        if kind in kinds:
-            raise InputError(f"two {kind} files, {names[kinds[kind]]} and {name}; remove one")
-        kinds[kind] = index
-        case_ids.setdefault(match["case"], name)
-    if len(case_ids) > 1:
-        first, second, *_ = case_ids.values()
-        raise InputError(f"{first} and {second} are files of two cases; upload one case at a time")
-    ordered = {kind: kinds[kind] for kind in (*spec.MODALITIES, "seg") if kind in kinds}
-    return Recognised(next(iter(case_ids), ""), ordered, tuple(ignored))
+def _scheme(names, assignment, label_scheme):
+    """Name of the label scheme of the mask; any one without a mask."""
+    if label_scheme is not None:
+        if label_scheme not in spec.LABEL_SCHEMES:
+            raise InputError(f"label scheme {label_scheme}: expected one of "
+                             f"{', '.join(spec.LABEL_SCHEMES)}")
+        return label_scheme
+    if "seg" not in assignment:
+        return next(iter(spec.LABEL_SCHEMES))
+    mask = names[assignment["seg"]]
+    if mask.label_scheme is None:
+        choices = ", ".join(
+            f"{scheme.name} ({', '.join(map(str, sorted(scheme.values[1:])))})"
+            for scheme in spec.LABEL_SCHEMES.values())
+        raise InputError(f"{mask.shown}: its name does not tell what its labels mean; choose the "
+                         f"label scheme: {choices}")
+    return mask.label_scheme
 
 
-def _ending(data):
-    """By the content: browsers and users rename `.nii.gz` to `.nii` and back."""
-    return ".gz" if bytes(data[:2]) == _GZIP_MAGIC else ""
+def _case(names, assignment, opened, scheme):
+    """The `Case` of files in memory."""
+    single = {kind: opened[kind] for kind in spec.MODALITIES if kind in opened}
+    images = single or dict.fromkeys(spec.MODALITIES, opened[FOUR_D])
+    ids = [names[index].case_id for index in assignment.values() if names[index].case_id]
+    case_id = shorten(ids[0]) if ids else "upload"
+    return Case(case_id, naming.patient_of(case_id), images, opened.get("seg"), scheme, None,
+                channels={} if single else msd.CHANNELS)
 
 
-def _with_names(message, names, case_id):
-    """Puts the user's names where `message` has paths and names of our own."""
-    for path, name in names.items():
-        message = message.replace(str(path), name).replace(path.name, name)
-    return re.sub(r"\bupload(?=:)", lambda _: case_id, message)
+def _doubts(names, assignment, case, raw):
+    """Warnings about an uploaded case; raises `CaseError` for a volume that is no brain."""
+    ids = dict.fromkeys(names[index].case_id for index in assignment.values())
+    if len({case_id.casefold() for case_id in ids}) > 1:
+        yield f"files of several cases as one: {', '.join(map(shorten, ids))}"
+    for channel, modality in enumerate(raw.modalities):
+        volume, name = raw.volumes[..., channel], _named(case, modality)
+        problem = plausibility.problem_of(volume)
+        if problem:
+            raise CaseError(f"{name}: {problem}")
+        doubt = plausibility.doubt_of(volume)
+        if doubt:
+            yield f"{name}: {doubt}"
+        for before in range(channel):
+            if _same(volume, raw.volumes[..., before]):
+                yield f"{name}: is voxel for voxel the image of {raw.modalities[before]}"
+
+
+def _same(first, second):
+    middle = len(first) // 2  # differs nearly always: the rest is not looked at
+    return np.array_equal(first[middle], second[middle]) and np.array_equal(first, second)
+
+
+def _named(case, modality):
+    """What messages call the image of `modality`."""
+    return f"{case.images[modality]}{f' ({modality})' if case.channels else ''}"
+
+
+def _loaded(case, raw, doubts, started):
+    """The `LoadedCase` of what was read."""
+    truth = None
+    doubts = list(doubts)
+    if raw.mask is not None:
+        truth = _truth(case, raw)
+        if not truth.any():
+            doubts.append(f"{case.mask}: holds no tumour voxel")
+    return LoadedCase(raw, truth, _digest(case), time.monotonic() - started, tuple(doubts))
+
+
+def _truth(case, raw):
+    """uint8 [X, Y, Z] canonical classes of the mask; refuses an image in its place."""
+    scheme = spec.LABEL_SCHEMES[raw.label_scheme]
+    try:
+        return masks.to_classes(raw.mask, scheme, case.mask)
+    except CaseError as error:
+        values = np.unique(raw.mask)
+        if values.size <= _MOST_LABELS:
+            raise
+        raise CaseError(
+            f"{case.mask}: holds {values.size} different values from {values[0]} to {values[-1]}; "
+            f"expected the labels {', '.join(map(str, sorted(scheme.values)))}; it seems to be an "
+            "image, choose the segmentation in its place") from error
 
 
 def _digest(case):
     """Hex SHA-256 over kind and content of the case's files."""
     contents = {**case.images, "seg": case.mask} if case.mask else case.images
-    lines = [f"{kind} {files.sha256(path)}" for kind, path in sorted(contents.items())]
+    digests = {}
+    for file in contents.values():
+        if file not in digests:  # one 4-D file holds all modalities
+            digests[file] = (hashlib.sha256(file.data).hexdigest()
+                             if isinstance(file, MemoryFile) else files.sha256(file))
+    lines = [f"{kind} {digests[file]}" for kind, file in sorted(contents.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

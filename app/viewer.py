@@ -148,14 +148,22 @@ def uploaded_case(needed, any_spacing):
         "_seg adds the truth", type=["nii", "gz"], accept_multiple_files=True, key="uploads")
     if not uploads:
         return None
-    recognised = intake.recognise([upload.name for upload in uploads])
+    contents = [upload.getvalue() for upload in uploads]
+    recognised = intake.recognise([upload.name for upload in uploads], contents)
+    if recognised.conflicts:
+        raise InputError(recognised.conflicts[0])
     found = f"Recognised in {recognised.case_id or 'no file'}: {', '.join(recognised.kinds)}"
     ignored = [f"Not recognised: {name}" for name in recognised.ignored]
     st.caption("  \n".join(messages.plain(line) for line in (found, *ignored)))
+    scheme = recognised.label_scheme
+    if recognised.asks_label_scheme:
+        scheme = st.selectbox("Label scheme of the truth", list(spec.LABEL_SCHEMES), index=None,
+                              key="label_scheme")
     return prepared(
-        ("upload", *(upload.file_id for upload in uploads)),
-        lambda: intake.load_uploads([(file.name, file.getbuffer()) for file in uploads], needed,
-                                    any_spacing=any_spacing),
+        ("upload", scheme, *(upload.file_id for upload in uploads)),
+        lambda: intake.load_uploads(
+            [(file.name, content) for file, content in zip(uploads, contents)], recognised.kinds,
+            needed, label_scheme=scheme, any_spacing=any_spacing),
     )
 
 

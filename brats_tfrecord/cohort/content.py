@@ -19,18 +19,67 @@ _MOST_BEHIND = 1 << 26
 _DEFLATE_LIMIT = 1032
 """No deflate stream expands further than this."""
 
+_EMPTY = "the file is empty; copy it again"
+_MEMBERS, _MEMBER_BYTES = 1024, 1024
+"""A file of more gzip members than the first is refused if they hold fewer bytes each than the
+second: BGZF's hold 64 KiB; millions of empty ones only cost time."""
+
+
+class MemoryFile:
+    """A file whose bytes are in memory, such as an upload; stands where the path of one does.
+
+    Args:
+        name: what messages call it; never used as a path.
+        data: its content, bytes-like; not copied.
+    """
+
+    def __init__(self, name, data):
+        self.name = name
+        self.data = memoryview(data).cast("B")
+
+    def __str__(self):
+        return self.name
+
+    def size(self):
+        """Bytes of the content; raises `CaseError` if there are none."""
+        if not self.data.nbytes:
+            raise CaseError(f"{self.name}: {_EMPTY}")
+        return self.data.nbytes
+
+    def open(self):
+        """A stream from its first byte, as a file of the disk would be opened."""
+        return contextlib.closing(_MemoryStream(self.data))
+
+
+class _MemoryStream:
+    """`read` and `close` over bytes in memory (`io.BytesIO` would copy a memoryview)."""
+
+    def __init__(self, data):
+        self._rest = data
+
+    def read(self, count):
+        piece, self._rest = bytes(self._rest[:count]), self._rest[count:]
+        return piece
+
+    def close(self):
+        self._rest = None
+
 
 @contextlib.contextmanager
 def open_content(path):
     """Opens the file at `path` as a `Content`; anything but a regular file is refused.
 
+    Args:
+        path: a path, or a `MemoryFile`.
+
     Raises:
         CaseError: no such file, not a regular file (never waits on a pipe), not readable, empty, or
             truncated or damaged while the block reads.
     """
-    size = regular_size(path)
+    in_memory = isinstance(path, MemoryFile)
+    size = path.size() if in_memory else regular_size(path)
     try:
-        with open(path, "rb", buffering=0) as stream:
+        with path.open() if in_memory else open(path, "rb", buffering=0) as stream:
             yield Content(path, stream, size)
     except OSError as error:
         raise CaseError(f"{path}: cannot be read ({error.strerror or error}); check its "
@@ -56,7 +105,7 @@ def regular_size(path):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise CaseError(f"{path}: is {what}, not a regular file; expected a NIfTI image")
     if not status.st_size:
-        raise CaseError(f"{path}: the file is empty; copy it again")
+        raise CaseError(f"{path}: {_EMPTY}")
     return status.st_size
 
 
@@ -124,12 +173,16 @@ def _inflated(stream, data):
 
     Each member's checksum is checked. ISA-L inflates more than twice as fast as zlib.
     """
-    member = isal_zlib.decompressobj(31)
+    member, members, inflated = isal_zlib.decompressobj(31), 0, 0
     while True:
         piece = member.decompress(data, _MOST_PIECE)
+        inflated += len(piece)
         if piece:
             yield piece
         if member.eof:
+            members += 1
+            if members > _MEMBERS + inflated // _MEMBER_BYTES:
+                raise EOFError("consists of thousands of nearly empty gzip members")
             data = member.unused_data
             while not (data := data.lstrip(b"\0")):  # padding behind the last member
                 data = stream.read(_PIECE)

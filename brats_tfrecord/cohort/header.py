@@ -20,7 +20,13 @@ _NOT_INTENSITIES = {1: "single bits", 32: "complex numbers", 128: "RGB colours",
                     1536: "128-bit floats", 1792: "complex numbers", 2048: "complex numbers",
                     2304: "RGBA colours"}
 _ANOTHER_KIND = {b"PK": "a zip archive", b"\x1f\x8b": "gzip within gzip", b"BZh": "bzip2",
-                 b"\xfd7zXZ": "xz", b"<": "a web page or XML", b"{": "JSON"}
+                 b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive",
+                 b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture",
+                 b"%PDF": "a PDF document", b"\x89HDF": "HDF5 or MINC", b"NRRD": "NRRD",
+                 b"ObjectType": "MetaImage", b"\x00\x00\x00\x01\x00\x00": "FreeSurfer's MGH",
+                 b"<": "a web page or XML", b"{": "JSON"}
+_DICOM_AT = 128
+_PRINTABLE = frozenset(range(32, 127)) | frozenset(b"\t\r\n")
 
 
 @dataclass(frozen=True)
@@ -110,9 +116,23 @@ def _fields(path, head):
         if kind and len(head) < size:
             raise CaseError(f"{path}: ends within its header; the file is truncated or damaged, "
                             "copy it again")
-    kind = next((kind for magic, kind in _ANOTHER_KIND.items() if head.startswith(magic)),
-                "it has no NIfTI header")
-    raise CaseError(f"{path}: not a readable NIfTI file ({kind}); expected .nii or .nii.gz")
+    raise CaseError(f"{path}: not a readable NIfTI file ({_another_kind(head)}); expected .nii or "
+                    ".nii.gz")
+
+
+def _another_kind(head):
+    """What a file without a NIfTI header is, or seems to be."""
+    if not head:
+        return "nothing is packed in it"
+    if head[_DICOM_AT:_DICOM_AT + 4] == b"DICM":
+        return "a DICOM slice, convert the series with dcm2niix"
+    for magic, kind in _ANOTHER_KIND.items():
+        if head.startswith(magic):
+            return kind
+    if 348 in (int.from_bytes(head[:4], order) for order in ("little", "big")) and not any(
+            head[344:348]):
+        return "an Analyze 7.5 header without its .img"
+    return "text" if _PRINTABLE.issuperset(head) else "it has no NIfTI header"
 
 
 def _shape(path, fields, four_d):

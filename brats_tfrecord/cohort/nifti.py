@@ -85,7 +85,7 @@ def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=F
             if not any_spacing:
                 _check_spacing(path, first)
             stack = np.empty((len(paths), *first.lps_shape), np.float32)
-        _check_grid(path, geometry, paths[0], first, "image", notes)
+        check_grid(path, geometry, paths[0], first, "image", notes)
         if opened.fill(stack[index], channel) < 0:
             notes.append("negative intensities: kept, they take no part in the bias correction")
     if first.bare:
@@ -154,29 +154,19 @@ def _contents(paths, four_d, threads):
         yield from pool.map(read, paths)
 
 
-def _read_mask(path, first_path, first, bare_mask_affine, notes):
-    """The labels of `path`, int16 [X, Y, Z] on the grid `first` of the images."""
-    voxels = Voxels(path)
-    notes.extend(voxels.notes())
-    own = voxels.header.geometry
-    if own.bare and own.shape == first.shape and not own.shares_grid(first):
-        if bare_mask_affine == "refuse":
-            raise CaseError(f"{path}: its affine {own.bare} and puts the mask elsewhere than "
-                            f"{first_path.name}; if the mask lies in its images' own array order, "
-                            "give --bare_mask_affine=ignore")
-        notes.append("bare affine of a mask: ignored, the mask is taken in its images' own array "
-                     "order")
-        own = first
-    else:
-        _check_grid(path, own, first_path, first, "mask", notes)
-    labels, rounded = voxels.labels(own)
-    if rounded:
-        notes.append("mask values near whole numbers: rounded")
-    return labels
+def check_grid(path, geometry, first_path, first, what, notes):
+    """Refuses a file that does not share the grid of the first; notes one that lies turned.
 
+    Args:
+        path: the file, for errors.
+        geometry: its `Geometry`.
+        first_path, first: the same of the case's first file.
+        what: "image" or "mask", for the note.
+        notes: list that a note is added to.
 
-def _check_grid(path, geometry, first_path, first, what, notes):
-    """Refuses a file that does not share the grid of the first; notes one that lies turned."""
+    Raises:
+        CaseError: another shape, or an affine that puts voxels elsewhere.
+    """
     if geometry.lps_shape != first.lps_shape:
         turned = geometry.shape == first.shape
         ours, theirs = (_times(grid.lps_shape if turned else grid.shape)
@@ -192,16 +182,37 @@ def _check_grid(path, geometry, first_path, first, what, notes):
                      "reoriented by its affine")
 
 
+def is_millimetre(geometry):
+    """Whether voxels measure 1 mm along each axis, to `SPACING_TOLERANCE`."""
+    return all(abs(size - 1) <= SPACING_TOLERANCE for size in geometry.spacing_mm)
+
+
+def _read_mask(path, first_path, first, bare_mask_affine, notes):
+    """The labels of `path`, int16 [X, Y, Z] on the grid `first` of the images."""
+    voxels = Voxels(path)
+    notes.extend(voxels.notes())
+    own = voxels.header.geometry
+    if own.bare and own.shape == first.shape and not own.shares_grid(first):
+        if bare_mask_affine == "refuse":
+            raise CaseError(f"{path}: its affine {own.bare} and puts the mask elsewhere than "
+                            f"{first_path.name}; if the mask lies in its images' own array order, "
+                            "give --bare_mask_affine=ignore")
+        notes.append("bare affine of a mask: ignored, the mask is taken in its images' own array "
+                     "order")
+        own = first
+    else:
+        check_grid(path, own, first_path, first, "mask", notes)
+    labels, rounded = voxels.labels(own)
+    if rounded:
+        notes.append("mask values near whole numbers: rounded")
+    return labels
+
+
 def _check_spacing(path, geometry):
     if not is_millimetre(geometry):
         spacing = " x ".join(f"{size:.3g}" for size in geometry.spacing_mm)
         raise CaseError(f"{path}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, give "
                         "--resample=1mm")
-
-
-def is_millimetre(geometry):
-    """Whether voxels measure 1 mm along each axis, to `SPACING_TOLERANCE`."""
-    return all(abs(size - 1) <= SPACING_TOLERANCE for size in geometry.spacing_mm)
 
 
 def _times(shape):

@@ -78,8 +78,8 @@ class Voxels:
             error = np.abs(values - whole).max()
             if error > 1e-3:
                 raise CaseError(f"{self.path}: holds values that are not whole numbers; expected "
-                                "label values (a mask resampled with interpolation must be redone "
-                                "with nearest neighbour)")
+                                "label values; is it an image? (a mask resampled with "
+                                "interpolation must be redone with nearest neighbour)")
             values, rounded = whole, bool(error)
         low, high = values.min(), values.max()
         if low < -32768 or high > 32767:
@@ -100,7 +100,10 @@ class Voxels:
     def _scaled(self, stored):
         if not self.header.scaled:
             return stored
-        return stored.astype(np.float64) * self.header.slope + self.header.intercept
+        values = stored.astype(np.float64)
+        values *= self.header.slope
+        values += self.header.intercept
+        return values
 
     def _refuse(self, values):
         with np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ from brats_tfrecord.records import example, tfrecord
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.predict import Segmenter
 
-ENHANCING_VOXELS = (50, 100, 200, 300, 500, 1000, 2000)
+ENHANCING_VOXELS = (50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000)
 COMPONENT_MM3 = (20, 50, 100, 200, 500, 1000, 2000)
 MIN_GAIN = 0.001
 """Mean Dice that a correction must bring: less is the noise of a handful of cases."""
@@ -121,7 +121,7 @@ def choose(cases):
         means = [_mean(score) for score in scores]
         if max(means) >= _mean(best) + MIN_GAIN:
             equals = [place for place, mean in enumerate(means) if mean >= max(means) - 1e-9]
-            place = equals[(len(equals) - 1) // 2]
+            place = equals[len(equals) // 2]
             chosen, best = tried[place], scores[place]
     return Choice(chosen, len(cases), before, best)
 

@@ -1,136 +1,238 @@
-"""Uploads: told apart by suffix, never trusted as paths, gone afterwards."""
+"""Uploads: told apart by name, never trusted as paths, refused before they cost anything."""
 
 import gzip
+import re
 import tempfile
+import tracemalloc
 
+import admission
 import intake
-import nibabel
 import numpy as np
 import pytest
+from tiny_uploads import (
+    AFFINE,
+    BAD_SEG,
+    BAD_T2,
+    GOOD_T2,
+    KINDS,
+    MODALITIES,
+    NEEDED,
+    SHAPE,
+    brain,
+    dims,
+    labels,
+    nifti,
+    upload,
+    zeros_gz,
+)
 
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import CaseError, InputError
 
-SHAPE = (6, 7, 8)
-NEEDED = ("flair", "t1ce", "t2")
 
-
-def volume(value, dtype=np.int16):
-    """Bytes of an uncompressed NIfTI in RAS order, `value` everywhere but one voxel."""
-    array = np.full(SHAPE, value, dtype)
-    array[0, 0, 0] = 3
-    return nibabel.Nifti1Image(array, np.eye(4)).to_bytes()
-
-
-def mask():
-    array = np.zeros(SHAPE, np.uint8)
-    array[0, 0, :4] = 1, 2, 4, 4
-    return nibabel.Nifti1Image(array, np.eye(4)).to_bytes()
+def load(files, needed=NEEDED, **options):
+    """As the page does where nobody has to choose."""
+    recognised = intake.recognise([name for name, _ in files], [data for _, data in files])
+    assert not recognised.conflicts
+    return intake.load_uploads(files, recognised.kinds, needed, **options)
 
 
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path, monkeypatch):
-    """Uploads pass through here, and nothing may stay."""
+    """Nothing is ever written."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    yield folder
-    assert not list(folder.iterdir())
+    monkeypatch.chdir(folder)
+    yield
+    assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
-def test_files_are_told_apart_by_suffix_not_by_order():
-    names = ["Case_7_seg.nii", "notes.txt", "Case_7_T1CE.nii.gz", "Case_7_flair.nii",
-             "Case_7_t1.nii.gz"]
-    recognised = intake.recognise(names)
-    assert recognised.case_id == "Case_7"
-    assert recognised.kinds == {"t1": 4, "t1ce": 2, "flair": 3, "seg": 0}
-    assert recognised.ignored == ("notes.txt",)
+def test_unusual_files_that_are_right_read_alike():
+    expected = load(upload()).raw.volumes
+    for how, make in GOOD_T2.items():
+        case = load(upload(t2=make()))
+        assert np.array_equal(case.raw.volumes, expected), how
+        assert case.truth[0, 0, 1] == 1 and case.truth[0, 4, 5] == 3, how
+        assert case.warnings == (), how
+
+
+@pytest.mark.parametrize("make, message", BAD_T2.values(), ids=BAD_T2)
+def test_bad_image_is_refused_in_one_line(make, message):
+    with pytest.raises(InputError, match=r"^Case_1_t2\.nii\.gz: .*" + message) as caught:
+        load(upload(t2=make()))
+    assert "\n" not in str(caught.value) and "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make, message", BAD_SEG.values(), ids=BAD_SEG)
+def test_bad_mask_is_refused_in_one_line(make, message):
+    with pytest.raises(InputError, match=r"^Case_1_seg\.nii\.gz: .*" + message) as caught:
+        load(upload(seg=make()))
+    assert "\n" not in str(caught.value) and "--" not in str(caught.value)
 
 
 def test_upload_becomes_a_case_in_lps_order():
-    uploads = [("A_t2.nii", volume(20)), ("A_seg.nii", mask()), ("A_flair.nii", volume(40)),
-               ("A_t1ce.nii", volume(30))]
-    case = intake.load_uploads(uploads, NEEDED)
-    assert case.raw.case_id == "A"
+    ras = np.diag([1.0, 1, 1, 1])
+    images = {name: nifti(brain(seed), ras) for seed, name in enumerate(MODALITIES)}
+    case = load(upload(**{**images, "t1": None, "seg": nifti(labels(), ras)}))
+    assert case.raw.case_id == case.raw.patient_id == "Case_1"
     assert case.raw.modalities == ("t1ce", "t2", "flair")
-    assert case.raw.volumes[3, 3, 3].tolist() == [30, 20, 40]
+    assert case.raw.volumes.shape == (*SHAPE, 3)
     # Voxel (0, 0, k) of a RAS file is the last one along x and y in LPS order.
-    assert case.raw.volumes[5, 6, 0].tolist() == [3, 3, 3]
-    assert case.truth[5, 6].tolist() == [1, 2, 3, 3, 0, 0, 0, 0]
+    assert case.raw.volumes[5, 6, 1].tolist() == [brain(seed)[0, 0, 1] for seed in (1, 2, 3)]
+    assert (case.truth[5, 6, 1], case.truth[2, 6, 0], case.truth[5, 2, 5]) == (1, 2, 3)
+
+
+def test_four_d_file_of_msd_holds_all_modalities():
+    channels = [brain(seed) for seed in range(4)]
+    files = [("BRATS_001.nii.gz", gzip.compress(nifti(labels() // 2))),
+             ("BRATS_001 (1).nii.gz", nifti(np.stack(channels, -1)))]
+    case = load(files)
+    assert case.raw.case_id == "BRATS_001" and case.raw.label_scheme == "msd"
+    # MSD: FLAIR, T1w, T1gd, T2w; ours: T1, T1ce, T2, FLAIR.
+    assert np.array_equal(case.raw.volumes, np.stack([channels[i] for i in (1, 2, 3, 0)], -1))
+    # 2 -> 1 and 4 -> 2 by halving: edema and non-enhancing tumour in MSD.
+    assert (case.truth[3, 0, 0], case.truth[0, 4, 5]) == (2, 1)
+
+
+@pytest.mark.parametrize("shape, message", [
+    ((*SHAPE, 3), r"has 3 volumes on its fourth axis; expected the four of MSD Task01"),
+    (SHAPE, r"is 6x7x8, 3-D; expected all four modalities in one 4-D file"),
+])
+def test_four_d_file_of_other_shape_is_refused(shape, message):
+    data = nifti(np.resize(brain(), shape))
+    with pytest.raises(CaseError, match=r"^BRATS_001\.nii: " + message):
+        intake.load_uploads([("BRATS_001.nii", data)], {"4d": 0}, NEEDED)
+
+
+@pytest.mark.parametrize("assignment, message", [
+    ({"flair": 3, "t1ce": 1}, "^no t2 image .*recognised: t1ce, flair.*_t2.nii.gz, or choose"),
+    ({"flair": 3, "t1ce": 1, "t2": 1}, "Case_1_t1ce.nii.gz: is chosen as t1ce and as t2"),
+    ({"flair": 3, "t1ce": 1, "t2": 9}, "^t2: is to be file 9 of 5"),
+    ({"flair": 3, "t1ce": 1, "pd": 2}, "^pd: no kind of file; expected one of t1, t1ce"),
+    ({"4d": 0, "t2": 2}, "Case_1_t1.nii.gz: is chosen as the 4-D file of all modalities, and Case"),
+    ({"seg": 4}, "^no flair and no t1ce and no t2 image"),
+])
+def test_assignment_is_checked_before_any_file_is_opened(assignment, message):
+    files = [(name, b"never looked at") for name, _ in upload()]
+    with pytest.raises(InputError, match=message):
+        intake.load_uploads(files, assignment, NEEDED)
+
+
+def test_a_person_may_choose_what_names_do_not_tell():
+    files = [(f"series{index}.nii", data) for index, (_, data) in enumerate(upload())]
+    assert intake.recognise([name for name, _ in files]).kinds == {}
+    chosen = dict(zip(KINDS, range(5)))
+    with pytest.raises(InputError, match=r"^series4\.nii: its name does not tell what its labels "
+                                         r"mean; choose .*brats2020 \(1, 2, 4\), brats2023 \(1, 2"):
+        intake.load_uploads(files, chosen, NEEDED)
+    case = intake.load_uploads(files, chosen, NEEDED, label_scheme="brats2024")
+    assert case.truth[0, 4, 5] == 4, "a resection cavity there"
+    assert np.array_equal(case.raw.volumes, load(upload()).raw.volumes)
+    with pytest.raises(InputError, match="^label scheme brats1999: expected one of brats2020"):
+        intake.load_uploads(files, chosen, NEEDED, label_scheme="brats1999")
 
 
 def test_digest_is_of_the_content_alone():
-    first = [(f"A_{name}.nii", volume(9)) for name in NEEDED]
-    renamed = [(f"B_{name}.nii", data) for (_, data), name in zip(first, NEEDED)]
-    other = [*first[:2], ("A_t2.nii", volume(10))]
-    digests = [intake.load_uploads(files, NEEDED).digest for files in (first, renamed, other)]
+    first = upload()
+    renamed = [(name.replace("Case_1", "B"), data) for name, data in reversed(first)]
+    digests = [load(files).digest for files in (first, renamed, upload(t2=nifti(brain(9))))]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_compression_is_seen_in_the_content():
-    uploads = [("A_t1ce.nii.gz", volume(1)), ("A_t2.nii", gzip.compress(volume(2))),
-               ("A_flair.nii", volume(3))]
-    assert intake.load_uploads(uploads, NEEDED).raw.volumes[3, 3, 3].tolist() == [1, 2, 3]
+def test_names_never_become_paths_and_stay_one_line():
+    prefix = "../../escape/\u202e<script>\n'; rm\0"
+    files = [(f"{prefix}_{name}.nii", nifti(brain(seed))) for seed, name in enumerate(MODALITIES)]
+    assert load(files).raw.case_id == "<script>\ufffd'; rm\ufffd"
+    files[2] = (files[2][0], b"")
+    with pytest.raises(InputError, match="^<script>\ufffd'; rm\ufffd_t2.nii: the file is empty"):
+        load(files)
+    long = [("x" * 300 + name[6:], data) for name, data in upload()]
+    assert len(load(long).raw.case_id) == 80
 
 
-def test_names_never_become_paths(temporary_folder):
-    prefix = "../../escape/\n'; rm"
-    uploads = [(f"{prefix}_{name}.nii", volume(9)) for name in NEEDED]
-    assert intake.load_uploads(uploads, NEEDED).raw.case_id == prefix
-    assert sorted(path.name for path in temporary_folder.parent.iterdir()) == ["scratch"]
+def test_two_files_of_one_name_are_told_apart_by_their_kind():
+    files = [("scan.nii", data) for _, data in upload(t2=b"")]
+    with pytest.raises(InputError, match=r"^scan\.nii \(t2\): the file is empty"):
+        intake.load_uploads(files, dict(zip(MODALITIES, range(4))), NEEDED)
 
 
-def test_missing_modality_is_named():
-    with pytest.raises(InputError, match=r"no t1ce and no t2 image .*recognised: flair"):
-        intake.load_uploads([("A_flair.nii", volume(1))], NEEDED)
-
-
-@pytest.mark.parametrize("names, message", [
-    (["A_t1.nii", "B_t2.nii"], "A_t1.nii and B_t2.nii are files of two cases"),
-    (["A_t1.nii", "A_t1.nii.gz"], "two t1 files, A_t1.nii and A_t1.nii.gz"),
+@pytest.mark.parametrize("t2, message", [
+    (np.random.default_rng(0).integers(1, 999, SHAPE).astype(np.int16),
+     r"Case_1_t2\.nii\.gz: 0\.\d% of the voxels are background; expected a skull-stripped"),
+    (np.pad(np.int16([[[70]]]), ((2, 3), (2, 4), (4, 3))),
+     r"0\.30% of the voxels are brain; expected some 15%"),
+    (brain(3), r"flair\.nii\.gz: is voxel for voxel the image of t2"),
 ])
-def test_mixed_uploads_are_refused(names, message):
-    with pytest.raises(InputError, match=message):
-        intake.recognise(names)
+def test_doubtful_images_are_read_with_a_warning(t2, message):
+    [warning] = load(upload(t2=nifti(t2))).warnings
+    assert re.search(message, warning)
 
 
-@pytest.mark.parametrize("data, message", [
-    (b"", r"my_t2\.nii: the file is empty"),
-    (gzip.compress(volume(1))[:-20], r"my_t2\.nii: "),
-    (b"no image at all", r"my_t2\.nii: not a readable NIfTI"),
-])
-def test_errors_carry_the_users_name_and_no_path(temporary_folder, data, message):
-    uploads = [("my_flair.nii", volume(1)), ("my_t1ce.nii", volume(1)), ("my_t2.nii", data)]
-    with pytest.raises(InputError, match=message) as caught:
-        intake.load_uploads(uploads, NEEDED)
-    assert str(temporary_folder) not in str(caught.value)
-    assert "upload_" not in str(caught.value)
-
-
-def test_unknown_label_names_the_case():
-    damaged = np.full(SHAPE, 9, np.uint8)
-    uploads = [(f"my_{name}.nii", volume(1)) for name in NEEDED]
-    uploads.append(("my_seg.nii", nibabel.Nifti1Image(damaged, np.eye(4)).to_bytes()))
-    with pytest.raises(InputError, match="^my: the mask holds label 9"):
-        intake.load_uploads(uploads, NEEDED)
-
-
-def test_cohort_case_is_read_with_what_it_has(tmp_path):
-    folder = tmp_path / "cohort" / "B1"
-    folder.mkdir(parents=True)
-    for name in ("t1", "flair"):
-        (folder / f"B1_{name}.nii").write_bytes(volume(5))
-    [case] = layouts.find_cases(folder)
-    loaded = intake.load_case(case)
-    assert loaded.raw.modalities == ("t1", "flair")
-    assert loaded.truth is None
-    assert loaded.seconds > 0
+def test_doubtful_cases_are_read_with_a_warning():
+    [warning] = load(upload(seg=nifti(0 * labels()))).warnings
+    assert warning == "Case_1_seg.nii.gz: holds no tumour voxel"
+    mixed = upload()
+    mixed[2] = ("Case_2_t2.nii", mixed[2][1])
+    [warning] = intake.load_uploads(mixed, dict(zip(KINDS, range(5))), NEEDED).warnings
+    assert warning == "files of several cases as one: Case_1, Case_2"
 
 
 def test_thick_slices_are_for_models_that_resample():
-    thick = nibabel.Nifti1Image(np.full(SHAPE, 5, np.int16), np.diag([1.0, 1, 3, 1])).to_bytes()
-    uploads = [(f"my_{name}.nii", thick) for name in NEEDED]
-    with pytest.raises(CaseError, match=r"my_t1ce\.nii: voxels measure 1 x 1 x 3 mm"):
-        intake.load_uploads(uploads, NEEDED[:1])
-    loaded = intake.load_uploads(uploads, NEEDED, any_spacing=True)
+    thick = {name: nifti(brain(seed), AFFINE @ np.diag([1.0, 1, 3, 1]))
+             for seed, name in enumerate(MODALITIES)}
+    with pytest.raises(CaseError, match=r"_t1\.nii\.gz: voxels measure 1 x 1 x 3 mm; .*as the "
+                                        "model was trained; resample the images"):
+        load(upload(**thick, seg=None))
+    loaded = load(upload(**thick, seg=None), any_spacing=True)
     assert loaded.raw.geometry.spacing_mm == (1, 1, 3) and loaded.raw.volumes.shape[:3] == SHAPE
+
+
+def test_memory_is_refused_before_it_is_taken():
+    # 4 * 4 B of images, 3 B of mask, 40 B to map it and its own byte: 60 B a voxel.
+    bombs = {kind: zeros_gz(1, nifti(array, dim=dims(300, 400, 500)))
+             for kind, array in {**dict.fromkeys(MODALITIES, brain()), "seg": labels()}.items()}
+    tracemalloc.start()
+    try:
+        with pytest.raises(CaseError, match=r"^Case_1_seg\.nii\.gz: its header declares 300x400x500"
+                           r" voxels, .*would take 3\.6 GB of memory; expected at most 3\.2 GB"):
+            load(upload(**bombs))
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("image, mask, packed", [
+    (np.int16, np.uint8, False), (np.float32, np.float64, True), (np.float64, np.float32, False)])
+def test_reading_takes_no_more_memory_than_was_reckoned(monkeypatch, image, mask, packed):
+    shape = (90, 100, 110)
+    files = {name: nifti(np.resize(brain(seed, image), shape), scl_slope=0.5, scl_inter=1)
+             for seed, name in enumerate(MODALITIES)}
+    files["seg"] = nifti(np.ones(shape, mask), scl_slope=2)
+    if packed:
+        files = {name: gzip.compress(data, 1) for name, data in files.items()}
+    files = upload(**files)
+    reckoned = []
+    monkeypatch.setattr(admission, "check_memory",
+                        lambda opened, headers, limit: reckoned.append(
+                            admission.peak_bytes(headers)[0]))
+    tracemalloc.start()
+    try:
+        load(files)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.4 * reckoned[0] < peak < reckoned[0] + 4e6
+
+
+def test_cohort_case_is_read_with_what_it_has(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort") / "B1"
+    folder.mkdir()
+    (folder / "B1_t1.nii").write_bytes(nifti(brain()))
+    (folder / "B1_flair.nii").write_bytes(nifti(0 * brain()))
+    [case] = layouts.find_cases(folder)
+    loaded = intake.load_case(case)
+    assert loaded.raw.modalities == ("t1", "flair") and loaded.truth is None
+    assert loaded.seconds > 0
+    [warning] = loaded.warnings
+    assert "B1_flair.nii: every voxel is 0" in warning

@@ -9,12 +9,13 @@ import jobs
 import nibabel
 import numpy as np
 import pytest
+import stand_in
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
 from brats_tfrecord.errors import CaseError
-from brats_tfrecord.preprocess import masks
-from brats_tfrecord.serving.predict import Segmentation
+from brats_tfrecord.preprocess.recipe import Recipe
+from brats_tfrecord.serving.segmentation import Segmentation
 
 SHAPE = (6, 7, 8)
 GEOMETRY = nifti.Geometry(SHAPE, np.diag([2.0, 1, 1, 1]) @ np.diag([-1.0, 1, 1, 1]))
@@ -41,9 +42,9 @@ class Answering:
     def segment_raw(self, raw, progress):
         progress("network")
         assert self.go.wait(10)
-        classes = classes_with_all_labels()
-        labels = masks.to_file_values(classes, spec.LABEL_SCHEMES["brats2020"])
-        return Segmentation(raw.case_id, labels, classes, None, raw.geometry, {"network": 0.25})
+        card = stand_in.model_card(Recipe())
+        return Segmentation(raw.case_id, card, classes_with_all_labels(), None, (0, 0, 0),
+                            raw.geometry, (), {"network": 0.25})
 
 
 class Failing:
@@ -71,7 +72,7 @@ def test_result_holds_native_file_figures_and_seconds(pool, tmp_path):
     result = finished(jobs.Job(pool, segmenter, loaded(classes_with_all_labels()))).result
     assert [*result.seconds] == ["reading", "network", "metrics"]
     assert result.seconds["reading"] == 0.5
-    assert {region: figures["dice"] for region, figures in result.metrics.items()} == {
+    assert {region: result.metrics[region]["dice"] for region in spec.REGIONS} == {
         "WT": 1, "TC": 1, "ET": 1}
     image = nibabel.Nifti1Image.from_bytes(gzip.decompress(result.nifti))
     assert image.shape == SHAPE and (image.affine == GEOMETRY.affine).all()

@@ -27,9 +27,9 @@ def test_no_case_chooses_nothing():
 
 
 def test_a_false_enhancement_is_held_to_be_none():
-    # 120 voxels are too many for 50 and 100; of 200 … 2000, all equal, the middle is 500.
+    # 120 voxels are too many for 50 and 100; of 200 … 3000, all equal, the middle is 1000.
     choice = tuning.choose([case(), case(enhancing=0, false_enhancing=120)])
-    assert choice.post_processing == PostProcessing(500)
+    assert choice.post_processing == PostProcessing(1000)
     assert choice.dice_before["ET"] == 0.5 and choice.dice_after["ET"] == 1
 
 
@@ -42,7 +42,7 @@ def test_a_real_small_enhancement_is_kept():
 
 def test_crumbs_are_taken_out_where_that_helps():
     choice = tuning.choose([case(crumb=150), case()])
-    assert choice.post_processing == PostProcessing(0, (500.0, 0.0, 0.0))
+    assert choice.post_processing == PostProcessing(0, (1000.0, 0.0, 0.0))
     assert choice.dice_after["WT"] == pytest.approx(1)
 
 
@@ -52,5 +52,5 @@ def test_a_gain_within_the_noise_is_none():
 
 def test_the_choice_is_json():
     stored = tuning.choose([case(crumb=150)]).to_json()
-    assert stored["post_processing"]["min_component_mm3"] == [500.0, 0.0, 0.0]
+    assert stored["post_processing"]["min_component_mm3"] == [1000.0, 0.0, 0.0]
     assert stored["cases"] == 1

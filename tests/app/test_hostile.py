@@ -1,0 +1,100 @@
+"""Hundreds of bad uploads in a row: each its own line, and the server keeps its memory."""
+
+import gzip
+import re
+from pathlib import Path
+
+import intake
+import numpy as np
+import pytest
+from tiny_uploads import (
+    BAD_SEG,
+    BAD_T2,
+    KINDS,
+    MODALITIES,
+    NEEDED,
+    brain,
+    dims,
+    labels,
+    nifti,
+    upload,
+    zeros_gz,
+)
+
+from brats_tfrecord.errors import InputError
+
+COUNT = 200
+GROWTH_KB = 100_000
+
+
+def resident_kb():
+    return int(re.search(r"VmRSS:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def large_bombs():
+    """Yields T2 files of a hundredth of what they unpack to, under headers of all sizes."""
+    yield zeros_gz(100, nifti(brain())), "far more than the voxels"
+    yield zeros_gz(100), "it has no NIfTI header"
+    yield (zeros_gz(108, nifti(brain(), dim=dims(300, 300, 600))), "has shape 300x300x600, but")
+    yield zeros_gz(1, nifti(brain(), dim=dims(640, 640, 640))), "has shape 640x640x640, but"
+    yield nifti(np.resize(brain(), (96, 100, 90))), "has shape 96x100x90, but"
+
+
+def hostile():
+    """Yields (uploads, what the message must say) of every kind."""
+    for make, message in BAD_T2.values():
+        yield upload(t2=make()), message
+    for make, message in BAD_SEG.values():
+        yield upload(seg=make()), message
+    for data, message in large_bombs():
+        yield upload(t2=data), message
+    # Files that agree with each other are unpacked as far as their headers say, unless too large.
+    for size, message in ((300, "every voxel is 0; "), (500, "take 3.2 GB of memory; expected")):
+        alike = zeros_gz(2 * size**3 // 1_000_000 + 1, nifti(0 * brain(), dim=dims(*[size] * 3)))
+        yield upload(**dict.fromkeys(MODALITIES, alike), seg=None), message
+    yield upload(t2=None), "no t2 image"
+    yield [(name.replace("Case_1_seg", "Case_1-seg"), data)
+           for name, data in upload()], "does not tell what its labels mean"
+
+
+@pytest.mark.soak
+def test_two_hundred_bad_uploads_leave_no_trace():
+    kinds = list(hostile())
+    assert len(kinds) >= 50
+    messages, before = {}, None
+    for turn in range(COUNT + len(kinds)):
+        index = turn % len(kinds)
+        files, expected = kinds[index]
+        recognised = intake.recognise([name for name, _ in files], [data for _, data in files])
+        with pytest.raises(InputError, match=expected) as caught:
+            intake.load_uploads(files, recognised.kinds, NEEDED)
+        message = str(caught.value)
+        assert "\n" not in message and len(message) < 400, message
+        assert messages.setdefault(index, message) == message, "the same file, the same line"
+        del caught
+        if turn == len(kinds) - 1:  # all kinds once: what libraries keep, they have
+            before = resident_kb()
+    assert resident_kb() - before < GROWTH_KB
+    assert len(set(messages.values())) > 0.8 * len(messages), "messages tell files apart"
+
+
+@pytest.mark.soak
+def test_mutated_uploads_are_read_or_refused():
+    draw = np.random.default_rng(3)
+    right = {"t2": nifti(brain(2)), "seg": nifti(labels())}
+    ends = {InputError: 0, None: 0}
+    for _ in range(1000):
+        kind = draw.choice(list(right))
+        data = bytearray(right[kind])
+        for place in draw.integers(0, 352, draw.integers(1, 4)):
+            data[place] = draw.integers(256)
+        data = gzip.compress(data, 1) if draw.random() < 0.5 else bytes(data)
+        if draw.random() < 0.2:
+            data = data[:draw.integers(len(data))]
+        try:
+            intake.load_uploads(upload(**{kind: data}), dict(zip(KINDS, range(5))), NEEDED)
+            ends[None] += 1
+        except InputError as error:
+            assert "\n" not in str(error)
+            ends[InputError] += 1
+    assert min(ends.values()) > 100
