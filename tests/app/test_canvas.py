@@ -1,0 +1,484 @@
+"""The canvas in a real browser, on a head of 40x48x32 voxels that a person can reckon with."""
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import canvas
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from brats_tfrecord import spec
+
+ROOT = Path(__file__).parents[2]
+SHAPE = (40, 48, 32)  # LPS: towards the patient's left, back and head
+AFFINE = np.array([[-2, 0, 0, 40], [0, -2, 0, 50], [0, 0, 3, -45], [0, 0, 0, 1]], float)
+LESION = (22, 24, 16)  # a voxel of ET, in truth and prediction
+LESION_MM = (-4.0, 2.0, 3.0)  # AFFINE @ LESION
+CHROMIUM_FLAGS = ("--no-sandbox --use-gl=angle --use-angle=swiftshader "
+                  "--enable-unsafe-swiftshader --ignore-gpu-blocklist "
+                  "--disable-background-networking --disable-quic --no-first-run --disable-sync")
+# What Chromium says of every frame of Streamlit's.
+STREAMLITS_OWN = re.compile("Unrecognized feature|can escape its sandboxing")
+
+PAGE = f'''
+import sys
+from pathlib import Path
+import streamlit as st
+from canvas import Layer, View, canvas
+
+folder = Path(__file__).parent
+kinds = {{"flair": "image", "t1ce": "image", "prediction": "labels", "truth": "labels",
+         "probability": "scalar"}}
+layers = [Layer(name, name.upper(), kind, (folder / f"{{name}}.nii.gz").read_bytes(),
+                (0, 1) if kind == "scalar" else None) for name, kind in kinds.items()]
+runs = st.session_state.runs = st.session_state.get("runs", 0) + 1
+st.button("Run again")
+st.session_state.gone = st.session_state.get("gone", 0) + st.button("Go to the lesion")
+value = canvas(layers, classes=4, initial=View(image="flair", overlay="prediction"), height=560,
+               key="canvas", go_to_mm={LESION_MM} if st.session_state.gone else None,
+               go_to_count=st.session_state.gone, report_crosshair=st.toggle("Report"))
+st.text(f"runs={{runs}} value={{value}}")
+'''
+
+
+def head():
+    """(layers by name, as arrays): a brain with a bright mark, right, in front and on top."""
+    x, y, z = np.ogrid[:40, :48, :32]
+    inside = ((x - 19.5) / 17) ** 2 + ((y - 23.5) / 21) ** 2 + ((z - 15.5) / 14) ** 2 < 1
+    flair = np.where(inside, 100 + x + y + z, 0).astype(np.int16)
+    flair[9:13, 9:13, 15:24] = 400
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[16:30, 18:34, 10:22] = spec.ED
+    truth[20:26, 21:30, 12:20] = spec.ET
+    truth[22:25, 26:29, 12:20] = spec.NCR
+    prediction = np.roll(truth, 2, axis=0)  # two voxels towards the left
+    return {"flair": flair, "t1ce": np.where(inside, 300 - flair // 2, 0).astype(np.int16),
+            "truth": truth, "prediction": prediction,
+            "probability": np.where(prediction > 0, 0.8, 0).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """(address, path of the log) of a real server with one page."""
+    folder = tmp_path_factory.mktemp("page")
+    for name, volume in head().items():
+        nibabel.save(nibabel.Nifti1Image(volume, AFFINE), folder / f"{name}.nii.gz")
+    (folder / "page.py").write_text(PAGE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    paths = [str(ROOT / "app"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "streamlit", "run", "page.py", f"--server.port={port}",
+               "--server.address=127.0.0.1", "--server.headless=true",
+               "--browser.gatherUsageStats=false", "--server.fileWatcherType=none"]
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT,
+                                   env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+    try:
+        deadline = time.monotonic() + 30
+        while not _listening(port):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}", log
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not executable:
+        message = "no Chromium found: install chromium or name it in CHROMIUM"
+        if os.environ.get("BROWSER_TESTS") == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable,
+                                              args=CHROMIUM_FLAGS.split())
+        yield chromium
+        chromium.close()
+
+
+class Reader:
+    """A person before the screen: what she does, and what she sees."""
+
+    def __init__(self, browser, address):
+        self.page = browser.new_page(viewport={"width": 1280, "height": 800})
+        self.page.set_default_timeout(30_000)
+        self.complaints, self.requests = [], []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("response", self._response)
+        self.address = address
+        self.frame = self.page.frame_locator("iframe")
+
+    def open(self):
+        self.page.goto(self.address)
+        self.settled()
+        return self
+
+    def _console(self, message):
+        if message.type in ("error", "warning") and not STREAMLITS_OWN.search(message.text):
+            self.complaints.append(message.text)
+
+    def _response(self, response):
+        self.requests.append(response.url)
+        if response.status >= 400:
+            self.complaints.append(f"{response.status} {response.url}")
+
+    def settled(self):
+        self.page.wait_for_timeout(40)
+        self.frame.locator("#stage[data-state=ready]").wait_for()
+        self.page.wait_for_timeout(40)
+
+    def choose(self, what, value):
+        self.frame.locator(f'[data-choice="{what}"][data-value="{value}"]').click()
+        self.settled()
+
+    def act(self, action):
+        self.frame.locator(f"[data-action={action}]").click()
+        self.settled()
+
+    def press(self, *keys):
+        for key in keys:
+            self.frame.locator("canvas").first.press(key)
+        self.settled()
+
+    def toggle(self, class_id):
+        self.frame.locator(f'[data-class="{class_id}"]').click()
+        self.settled()
+
+    def picture(self, number=0):
+        """uint8 [H, W, 3] of a canvas as the screen shows it."""
+        png = self.frame.locator("canvas").nth(number).screenshot()
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def status(self):
+        return " · ".join(self.frame.locator("#status span").all_inner_texts())
+
+    def voxel(self):
+        return tuple(map(int, re.search(r"\((.*?)\)", self.status())[1].split(",")))
+
+    def said(self):
+        """(runs of the script, value that it got)."""
+        text = self.page.get_by_test_id("stText").inner_text()
+        runs, value = re.fullmatch(r"runs=(\d+) value=(.*)", text).groups()
+        return int(runs), value
+
+    def run(self, button):
+        """Presses one of Streamlit's buttons and waits for the script."""
+        runs, _ = self.said()
+        self.page.get_by_role("button", name=button).click()
+        self.page.get_by_text(f"runs={runs + 1} ").wait_for()
+        self.page.wait_for_timeout(200)
+        self.settled()
+
+    def back(self):
+        """To the view that the page opens with."""
+        for what, value in (("overlay", "prediction"), ("style", "fill"), ("layout", "axial")):
+            pressed = f'[data-choice="{what}"][data-value="{value}"][aria-pressed="true"]'
+            if not self.frame.locator(pressed).count():
+                self.choose(what, value)
+        hidden = self.frame.locator("[data-class]:not(:checked)")
+        while hidden.count():
+            hidden.first.click()
+            self.settled()
+        self.act("fit")
+        self.settled()
+
+
+@pytest.fixture(scope="module")
+def opened(server, browser):
+    address, log = server
+    reader = Reader(browser, address).open()
+    yield reader
+    assert not reader.complaints
+    assert not re.search("Traceback|[Ee]rror|deprecat", log.read_text())
+
+
+@pytest.fixture
+def reader(opened):
+    opened.back()
+    return opened
+
+
+def share_of(picture, colour, apart=30):
+    """How much of `picture` [H, W, 3] has about this colour; "#rrggbb"."""
+    wanted = [int(colour[start:start + 2], 16) for start in (1, 3, 5)]
+    return (np.abs(picture.astype(int) - wanted).max(axis=-1) < apart).mean()
+
+
+def centre_of(where):
+    """(column, row) in parts of the picture of what is true in `where` [H, W]."""
+    rows, columns = np.nonzero(where)
+    return columns.mean() / where.shape[1], rows.mean() / where.shape[0]
+
+
+@pytest.mark.browser
+def test_opens_with_three_planes_the_rendering_and_the_place_of_the_crosshair(opened):
+    picture = opened.picture()
+    height, width, _ = picture.shape
+    tiles = [picture[top:top + height // 2 - 2, left:left + width // 2 - 2]
+             for top in (0, height // 2 + 2) for left in (0, width // 2 + 2)]
+    for tile in tiles:
+        assert (tile.max(axis=-1) > 60).mean() > 0.05, "something is drawn in every tile"
+    assert len({tile.tobytes() for tile in tiles}) == 4
+    x, y, z = opened.voxel()
+    mm = AFFINE @ (x, y, z, 1)
+    assert np.allclose([float(part) for part in re.search(r"RAS (.*?) mm", opened.status())[1]
+                        .split(",")], mm[:3], atol=1.5)
+    assert f"FLAIR {head()['flair'][x, y, z]} ·" in opened.status()
+
+
+@pytest.mark.browser
+def test_right_is_left_in_the_radiological_convention_and_front_is_up(reader):
+    reader.choose("overlay", "none")
+    bright = reader.picture().min(axis=-1) > 240  # the mark: right, in front
+    column, row = centre_of(bright)
+    assert column < 0.45 and row < 0.45
+    reader.act("convention")
+    column, row = centre_of(reader.picture().min(axis=-1) > 240)
+    assert column > 0.55 and row < 0.45
+    reader.act("convention")
+    reader.choose("layout", "coronal")
+    reader.press(*["ArrowUp"] * 12)  # towards the front, where the mark is
+    column, row = centre_of(reader.picture().min(axis=-1) > 240)
+    assert column < 0.45 and row < 0.5
+    reader.press(*["ArrowDown"] * 12)
+
+
+@pytest.mark.browser
+def test_classes_are_toggled_without_running_the_script(reader):
+    runs, _ = reader.said()
+    seen = [reader.picture()]
+    reader.frame.locator('[data-slider="opacity"]').fill("100")
+    reader.settled()
+    seen.append(reader.picture())
+    for class_id in (spec.NCR, spec.ED, spec.ET):
+        assert share_of(seen[-1], spec.CLASS_COLOURS[class_id]) > 0.002
+    reader.toggle(spec.ED)
+    seen.append(reader.picture())
+    assert share_of(seen[-1], spec.CLASS_COLOURS[spec.ED]) == 0
+    assert share_of(seen[-1], spec.CLASS_COLOURS[spec.ET]) > 0.002
+    reader.press("2")
+    assert np.array_equal(reader.picture(), seen[1]), "the digit undoes it"
+    reader.press("Space")
+    bare = reader.picture()
+    assert share_of(bare, spec.CLASS_COLOURS[spec.ET]) == 0
+    reader.press("Space")
+    reader.frame.locator('[data-slider="opacity"]').fill("50")
+    reader.settled()
+    assert reader.said()[0] == runs
+    assert len({picture.tobytes() for picture in seen}) == 3
+
+
+@pytest.mark.browser
+def test_fill_contour_and_image_are_different_pictures(reader):
+    filled = reader.picture()
+    reader.choose("style", "contour")
+    contour = reader.picture()
+    colour = spec.CLASS_COLOURS[spec.ED]
+    assert 0.001 < share_of(contour, colour) < 0.03, "a thin line in the full colour"
+    assert (contour != filled).any(axis=-1).mean() > 0.02
+    reader.choose("image", "t1ce")
+    assert (reader.picture() != contour).any(axis=-1).mean() > 0.3
+    reader.choose("image", "flair")
+    assert np.array_equal(reader.picture(), contour)
+
+
+@pytest.mark.browser
+def test_keys_step_slices(reader):
+    x, y, z = reader.voxel()
+    before = reader.picture()
+    reader.press("ArrowUp")
+    assert reader.voxel() == (x, y, z + 1)
+    assert (reader.picture() != before).any()
+    reader.press("PageDown")
+    assert reader.voxel() == (x, y, z - 9)
+    reader.press("PageUp", "ArrowDown")
+    assert reader.voxel() == (x, y, z)
+    assert np.array_equal(reader.picture(), before)
+
+
+@pytest.mark.browser
+def test_truth_and_prediction_side_by_side_move_together(reader):
+    reader.run("Go to the lesion")
+    assert reader.voxel() == LESION
+    reader.choose("compare", "side")
+    assert reader.frame.locator("canvas").count() == 2
+    assert reader.frame.locator(".caption").all_inner_texts() == ["PREDICTION", "TRUTH"]
+    left, right = reader.picture(0), reader.picture(1)
+    assert (left != right).any(axis=-1).mean() > 0.01
+    status = reader.status()
+    assert "PREDICTION ET" in status and "TRUTH ET" in status
+    reader.frame.locator("canvas").nth(1).click(position={"x": 60, "y": 200})
+    reader.settled()
+    assert reader.voxel()[:2] != LESION[:2]
+    assert (reader.picture(0) != left).any(), "the other canvas follows"
+
+
+@pytest.mark.browser
+def test_difference_shows_what_agrees_is_missed_or_extra(reader):
+    reader.choose("compare", "difference")
+    reader.frame.locator('[data-slider="opacity"]').fill("100")
+    reader.settled()
+    names = reader.frame.locator("[data-difference]").all_inner_texts()
+    assert [name.split("\n")[0] for name in names] == ["Agree", "Missed", "Extra", "Other class"]
+    picture = reader.picture()
+    agree, missed, extra, other = ("#e6edf3", "#ff4fa3", "#22d3ee", "#ff9d2e")
+    for colour in (agree, missed, extra, other):
+        assert share_of(picture, colour, 12) > 0.002
+    # The prediction lies two voxels to the patient's left: extra right of missed on the screen.
+    where = [centre_of(np.abs(picture.astype(int) - [int(colour[k:k + 2], 16)
+                                                     for k in (1, 3, 5)]).max(axis=-1) < 12)
+             for colour in (missed, extra)]
+    assert where[0][0] < where[1][0]
+    for class_id in (spec.NCR, spec.ET):
+        reader.toggle(class_id)
+    assert share_of(reader.picture(), other, 12) == 0, "one class cannot be mistaken"
+    reader.frame.locator('[data-slider="opacity"]').fill("50")
+
+
+@pytest.mark.browser
+def test_running_the_script_again_fetches_nothing_and_keeps_the_view(reader):
+    reader.run("Go to the lesion")
+    reader.toggle(spec.ED)
+    before, fetched = reader.picture(), len(reader.requests)
+    reader.run("Run again")
+    reader.run("Go to the lesion")  # where it is already: other arguments, the same picture
+    assert np.array_equal(reader.picture(), before)
+    assert not [url for url in reader.requests[fetched:] if "/media/" in url]
+    assert reader.said()[1] == "None", "nothing goes to Python unasked"
+
+
+@pytest.mark.browser
+def test_window_is_dragged_and_reset(reader):
+    numbers = reader.frame.locator('[data-numbers="image"]')
+    automatic, before = numbers.inner_text(), reader.picture()
+    box = reader.frame.locator("canvas").bounding_box()
+    reader.page.mouse.move(box["x"] + 200, box["y"] + 300)
+    reader.page.mouse.down(button="right")
+    reader.page.mouse.move(box["x"] + 280, box["y"] + 240, steps=3)
+    reader.page.mouse.up(button="right")
+    reader.settled()
+    assert numbers.inner_text() != automatic
+    assert (reader.picture() != before).any(axis=-1).mean() > 0.2
+    reader.act("reset-image")
+    assert numbers.inner_text() == automatic
+    assert np.array_equal(reader.picture(), before)
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_probability_has_a_colour_bar_and_its_value_in_the_status_line(reader):
+    reader.choose("overlay", "probability")
+    assert reader.frame.locator(".scale span").all_inner_texts() == ["0", "0.500", "1"]
+    reader.run("Go to the lesion")
+    assert re.search(r"PROBABILITY 0\.800", reader.status())
+    shown = reader.picture()
+    reader.press("Space")
+    assert (reader.picture() != shown).any(axis=-1).mean() > 0.01
+    reader.press("Space")
+    assert np.array_equal(reader.picture(), shown)
+    reader.frame.locator('[data-window="overlay-0"]').fill("0.9")  # above all there is
+    reader.settled()
+    hidden = reader.picture()
+    assert (shown != hidden).any(axis=-1).mean() > 0.01
+    reader.choose("overlay", "none")
+    assert np.array_equal(reader.picture()[40:], hidden[40:]), "but for the caption"
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_go_to_works_again_from_elsewhere(reader):
+    for _ in range(2):
+        reader.run("Go to the lesion")
+        assert reader.voxel() == LESION
+        reader.press("ArrowUp", "ArrowUp")
+        assert reader.voxel() != LESION
+        reader.run("Run again")
+        assert reader.voxel() != LESION, "other runs leave the crosshair alone"
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_picture_is_saved_with_its_legend(reader, tmp_path):
+    with reader.page.expect_download() as download:
+        reader.act("screenshot")
+    download.value.save_as(tmp_path / "view.png")
+    saved = np.asarray(Image.open(tmp_path / "view.png").convert("RGB"))
+    height, width, _ = reader.picture().shape
+    assert saved.shape[1] == width and saved.shape[0] > height
+    for class_id in (1, 2, 3):
+        assert share_of(saved[height:], spec.CLASS_COLOURS[class_id], 8) > 0.001
+    assert (saved[:height].max(axis=-1) > 100).mean() > 0.1
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_canvas_comes_back_after_the_graphics_card_was_reset(reader):
+    reader.press("ArrowUp")
+    before, place = reader.picture(), reader.voxel()
+    reader.frame.locator("canvas").evaluate(
+        "canvas => canvas.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()")
+    reader.page.wait_for_timeout(1500)
+    reader.settled()
+    assert reader.voxel() == place
+    assert np.array_equal(reader.picture(), before)
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_crosshair_is_reported_on_demand(server, browser):
+    reader = Reader(browser, server[0]).open()
+    reader.choose("layout", "axial")
+    reader.page.get_by_text("Report", exact=True).click()
+    reader.page.wait_for_timeout(1500)
+    reader.press("ArrowUp", "ArrowUp")
+    reader.page.get_by_text("'mm'").wait_for()
+    value = reader.said()[1]
+    assert "'flair'" in value and "'prediction'" in value
+    assert not reader.complaints
+    reader.page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_without_webgl_python_is_told(server, browser):
+    reader = Reader(browser, server[0])
+    reader.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    reader.page.goto(reader.address)
+    reader.page.get_by_text("value={'webgl': False}").wait_for()
+    assert "no WebGL" in reader.frame.locator("#message").inner_text()
+    assert not reader.complaints
+    reader.page.close()
+
+
+def test_layers_and_views_are_checked():
+    image = canvas.Layer("flair", "FLAIR", "image", b"")
+    view = canvas.View()
+    with pytest.raises(ValueError, match="share a name"):
+        canvas.canvas([image, image], classes=4, initial=view, key="k")
+    with pytest.raises(ValueError, match="no layer of kind 'image'"):
+        canvas.canvas([], classes=4, initial=view, key="k")
+    with pytest.raises(ValueError, match="kind of layer 'flair' is 'mask'"):
+        canvas.Layer("flair", "FLAIR", "mask", b"")
+    with pytest.raises(ValueError, match="layout is 'round'"):
+        canvas.View(layout="round")
+
+
+def _listening(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
