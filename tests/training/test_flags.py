@@ -56,6 +56,8 @@ ELSEWHERE = {
         "test_killed.test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken",
     "time_limit_minutes": "test_loop.test_the_time_limit_is_looked_at_every_step",
     "profile": "test_profile.test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone",
+    "post_processing": "test_exported.test_a_finished_run_is_exported_anew",
+    "test_time_flips": "test_exported.test_a_finished_run_is_exported_anew",
     "gpus": "test_devices.test_a_gpu_that_is_not_there_is_named",
     "strategy":
         "test_multiworker.test_two_processes_give_the_curve_of_two_replicas_of_one",

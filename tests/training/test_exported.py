@@ -1,0 +1,31 @@
+"""What a run exports, and how the flags that concern only that change it."""
+
+import dataclasses
+
+from brats_tfrecord import spec, workflow
+from brats_tfrecord.serving import card
+from brats_tfrecord.serving.postprocess import PostProcessing
+from brats_tfrecord.serving.tuning import Choice
+from brats_tfrecord.training.options import TrainOptions
+
+
+def test_a_finished_run_is_exported_anew(dataset, tmp_path, monkeypatch):
+    """With the post-processing that its validation cases want, then without, but over flips."""
+
+    def choose(compared):
+        dice = dict.fromkeys(spec.REGIONS, 0.5)
+        return Choice(PostProcessing(7 if compared else 0), len(compared), dice, dice)
+
+    monkeypatch.setattr(workflow.tuning, "choose", choose)
+    options = TrainOptions(str(dataset.root), str(tmp_path), filters="2,4", patch_size=8, epochs=1,
+                           validation_fold="0", precision="float32")
+    first = workflow.train_and_export(options)
+    tuned = card.read(first.path)
+    assert tuned.post_processing == PostProcessing(7) and not tuned.flips
+    assert tuned.training["post_processing"]["cases"] == len(dataset.case_ids([0]))
+
+    other = dataclasses.replace(options, post_processing="none", test_time_flips=True)
+    second = workflow.train_and_export(other)
+    flipped = card.read(second.path)
+    assert flipped.post_processing.is_off and flipped.flips
+    assert second.result.history == first.result.history
