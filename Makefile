@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO := build/demo
-# Small patches, mostly on tumour: what learns most in five minutes of two cores.
-DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67 \
-    --schedule=cosine --warmup_epochs=1 --epochs=20 --validate_every=10
+# Small patches, mostly on tumour, and no dropout: what learns most in seven minutes of two cores.
+DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67 --dropout=0 \
+    --schedule=cosine --warmup_epochs=1 --epochs=9 --validate_every=3
 
 .PHONY: help demo test soak view bench lint clean
 .DELETE_ON_ERROR:

@@ -26,7 +26,7 @@ def read_header(file, kind):
     """The `Header` of a file that is to be of `kind`; nothing but its beginning is read.
 
     Args:
-        file: a `MemoryFile`.
+        file: a path, or a `MemoryFile`.
         kind: one of `recognise.KINDS`.
 
     Raises:
@@ -52,7 +52,7 @@ def check_geometries(opened, headers, any_spacing):
     """Refuses, by headers alone, what `nifti.read_case` would refuse once all is read.
 
     Args:
-        opened: kind -> `MemoryFile`, at least one of an image.
+        opened: kind -> path or `MemoryFile`, at least one of an image.
         headers: kind -> its `Header`, in the same order.
         any_spacing: whether voxels may measure anything but 1 mm.
 

@@ -21,8 +21,8 @@ from brats_tfrecord.cohort.content import MemoryFile
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import masks
 
-__all__ = ["FOUR_D", "KINDS", "MEMORY_LIMIT", "LoadedCase", "Recognised", "load_case",
-           "load_uploads", "recognise"]
+__all__ = ["FOUR_D", "KINDS", "MEMORY_LIMIT", "LoadedCase", "Recognised", "from_arrays",
+           "load_case", "load_uploads", "recognise"]
 
 MEMORY_LIMIT = 3 << 30
 """Bytes that reading one uploaded case may take at its peak, beside the uploads themselves."""
@@ -50,19 +50,24 @@ class LoadedCase:
     warnings: tuple[str, ...] = ()
 
 
-def load_case(case, *, any_spacing=False):
+def load_case(case, *, any_spacing=False, memory_limit=MEMORY_LIMIT):
     """Reads a case of a cohort, every modality it has, and its mask if there is one.
 
     Args:
         case: `cohort.case.Case`.
         any_spacing: whether the model's recipe takes voxels of other sizes than 1 mm.
+        memory_limit: bytes that reading may take at its peak.
 
     Raises:
-        CaseError: as `nifti.read_case`, or a label value that the case's scheme does not know.
+        CaseError: as `load_uploads`, or a label value that the case's scheme does not know.
     """
     started = time.monotonic()
     names = [name for name in spec.MODALITIES if name in case.images]
-    raw = nifti.read_case(case, names, any_spacing=any_spacing)
+    opened = ({FOUR_D: case.images[names[0]]} if case.channels
+              else {name: case.images[name] for name in names})
+    if case.mask is not None:
+        opened["seg"] = case.mask
+    raw = _read(case, opened, names, any_spacing, memory_limit)
     doubts = []
     for channel, modality in enumerate(raw.modalities):
         volume = raw.volumes[..., channel]
@@ -105,15 +110,36 @@ def load_uploads(uploads, assignment, needed, *, label_scheme=None, any_spacing=
         names[index].shown if shown.count(names[index].shown) == 1
         else f"{names[index].shown} ({kind})", uploads[index][1])
         for kind, index in ordered.items()}
-    scheme = _scheme(names, ordered, label_scheme)
+    case = _case(names, ordered, opened, _scheme(names, ordered, label_scheme))
+    raw = _read(case, opened, list(case.images), any_spacing, memory_limit)
+    return _loaded(case, raw, _doubts(names, ordered, case, raw), started)
+
+
+def from_arrays(name, volumes, mask, geometry):
+    """A case that was made rather than read.
+
+    Args:
+        name: its id.
+        volumes: [X, Y, Z, 4], channels as in `spec.MODALITIES`, LPS order.
+        mask: [X, Y, Z] of the values of the scheme "brats2020".
+        geometry: its `nifti.Geometry`.
+    """
+    started = time.monotonic()
+    channels = np.ascontiguousarray(np.moveaxis(volumes, -1, 0), np.float32)
+    raw = nifti.RawCase(name, name, None, "brats2020", spec.MODALITIES,
+                        np.moveaxis(channels, 0, -1), mask.astype(np.int16), geometry)
+    truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], name)
+    digest = hashlib.sha256(channels.tobytes() + mask.tobytes()).hexdigest()
+    return LoadedCase(raw, truth, digest, time.monotonic() - started)
+
+
+def _read(case, opened, modalities, any_spacing, memory_limit):
+    """The `nifti.RawCase` of the files `opened` (kind -> file), once all headers have passed."""
     headers = {kind: admission.read_header(file, kind) for kind, file in opened.items()}
     admission.check_geometries(opened, headers, any_spacing)
     admission.check_memory(opened, headers, memory_limit)
-    case = _case(names, ordered, opened, scheme)
     try:
-        raw = nifti.read_case(case, list(case.images), any_spacing=any_spacing)
-        doubts = _doubts(names, ordered, case, raw)
-        return _loaded(case, raw, doubts, started)
+        return nifti.read_case(case, modalities, any_spacing=any_spacing)
     except MemoryError as error:
         raise CaseError(f"{case.case_id}: its voxels do not fit into the server's memory; close "
                         "other cases, or crop the images") from error

@@ -1,46 +1,116 @@
 """Segmentations run in the background, one at a time, while the page stays alive."""
 
 import logging
-import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
+import canvas
+import layers
 
 from brats_tfrecord import metrics
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.metrics import extent
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the page keeps of a segmentation.
+    """What the page keeps of a segmentation: a few MB, for volumes lie compressed.
 
     Attributes:
-        classes: uint8 [X, Y, Z], canonical class ids, LPS order.
         nifti: bytes of the `.nii.gz` label map in the case's own geometry and label values.
-        metrics: region -> figures of `metrics.case_metrics`, or None without a truth.
+        layers: for the canvas: the prediction, its uncertainty, the regions' probabilities.
+        volumes_ml: region or class -> millilitres.
+        extents: connected tumours, `metrics.extent.Extent`, the largest first.
+        metrics: structure -> figures of `metrics.case_metrics`, or None without a truth.
+        changes: what post-processing changed, a short text each.
         seconds: stage -> seconds, reading included, in order.
     """
 
-    classes: np.ndarray
     nifti: bytes
+    layers: tuple[canvas.Layer, ...]
+    volumes_ml: dict[str, float]
+    extents: tuple[extent.Extent, ...]
     metrics: dict | None
-    seconds: dict
+    changes: tuple[str, ...]
+    seconds: dict[str, float]
+
+    @property
+    def size(self):
+        """Bytes that it holds."""
+        return len(self.nifti) + sum(len(layer.nifti) for layer in self.layers)
+
+
+class Queue:
+    """Segments for all sessions, one case at a time; keeps results by the content of the case."""
+
+    def __init__(self, segmenter, most_waiting=8, kept_bytes=200 << 20):
+        """Args: the `Segmenter`; how many may wait; how much results may take together."""
+        self._segmenter, self._most_waiting, self._kept_bytes = segmenter, most_waiting, kept_bytes
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
+        self._jobs = {}  # by the cases' digests, the latest used last
+        self._lock = threading.Lock()
+
+    def submit(self, case):
+        """The `Job` of `case` (`intake.LoadedCase`): the one there is, or a new one.
+
+        Raises:
+            InputError: too many wait already.
+        """
+        with self._lock:
+            job = self._jobs.pop(case.digest, None)
+            if job is None or job.error is not None:
+                waiting = sum(not other.done for other in self._jobs.values())
+                if waiting >= self._most_waiting:
+                    raise InputError(f"{waiting} segmentations wait already; try again when some "
+                                     "of them are done")
+                job = Job(self._pool, self._segmenter, case)
+            self._jobs[case.digest] = job
+            self._forget()
+            return job
+
+    def find(self, digest):
+        """The `Job` of the case of this digest, or None."""
+        with self._lock:
+            job = self._jobs.pop(digest, None)
+            if job is not None:
+                self._jobs[digest] = job
+            return job
+
+    def ahead_of(self, job):
+        """How many segmentations are to be done before `job`."""
+        with self._lock:
+            return sum(other.number < job.number and not other.done
+                       for other in self._jobs.values())
+
+    def _forget(self):
+        done = {digest: job.result.size for digest, job in self._jobs.items() if job.result}
+        excess = sum(done.values()) - self._kept_bytes
+        for digest, size in done.items():
+            if excess <= 0:
+                break
+            del self._jobs[digest]
+            excess -= size
 
 
 class Job:
     """One segmentation: queued, running, done or failed.
 
     Attributes:
+        digest: of its case.
+        number: grows from job to job.
         stages: (name, start on the monotonic clock) of each stage entered so far.
     """
 
+    _latest = 0
+
     def __init__(self, pool, segmenter, case):
         """Queues the segmentation of `case` (`intake.LoadedCase`) on the executor `pool`."""
-        self.stages = []
+        Job._latest += 1
+        self.number, self.digest, self.stages = Job._latest, case.digest, []
         self._reading = case.seconds
         self._future = pool.submit(self._run, segmenter, case)
 
@@ -60,6 +130,10 @@ class Job:
         """The `Result`, or None while there is none."""
         return self._future.result() if self.done and not self.error else None
 
+    def wait(self):
+        """Returns when it has ended."""
+        self._future.result()
+
     def progress(self):
         """The stages so far as [(name, seconds)]; the last one is running."""
         stages = [*self.stages, (None, time.monotonic())]
@@ -76,23 +150,26 @@ class Job:
             return error.with_traceback(None)
 
     def _segmented(self, segmenter, case):
-        segmentation = segmenter.segment_raw(case.raw, progress=self._enter)
-        seconds = {"reading": case.seconds, **segmentation.seconds}
+        found = segmenter.segment_raw(case.raw, progress=self._enter)
+        seconds = {"reading": case.seconds, **found.seconds}
+        spacing_mm = case.raw.geometry.spacing_mm
         figures = None
         if case.truth is not None:
-            self._enter("metrics")
-            started = time.monotonic()
-            figures = metrics.case_metrics(case.truth, segmentation.classes,
-                                           case.raw.geometry.spacing_mm)
-            seconds["metrics"] = time.monotonic() - started
-        return Result(segmentation.classes, _nifti_of(segmentation), figures, seconds)
+            figures = self._timed(seconds, "metrics", lambda: metrics.case_metrics(
+                case.truth, found.classes, spacing_mm, classes=found.card.scheme.classes))
+        shown = self._timed(seconds, "pictures", lambda: (layers.label_layer(
+            layers.PREDICTION, "Prediction", found.classes, found.geometry),
+            *layers.scalar_layers(found)))
+        return Result(layers.zipped(found.labels, found.geometry), shown, found.volumes_ml,
+                      tuple(extent.extents(found.classes, spacing_mm)), figures,
+                      found.post_processing, seconds)
+
+    def _timed(self, seconds, stage, work):
+        self._enter(stage)
+        started = time.monotonic()
+        result = work()
+        seconds[stage] = time.monotonic() - started
+        return result
 
     def _enter(self, stage):
         self.stages.append((stage, time.monotonic()))
-
-
-def _nifti_of(segmentation):
-    with tempfile.TemporaryDirectory(prefix="brats-result-") as folder:
-        path = Path(folder) / "segmentation.nii.gz"
-        segmentation.write(path)
-        return path.read_bytes()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from brats_tfrecord import spec
 
@@ -121,26 +120,6 @@ def field_of_view(volumes, spacing_mm):
         first = (int(start) + int(stop) - length) // 2
         field.append((first, first + length))
     return tuple(field)
-
-
-def centre_of(classes):
-    """The middle of the largest tumour, or None without one.
-
-    Args:
-        classes: uint8 [X, Y, Z] canonical class ids.
-
-    Returns:
-        Of the largest 26-connected component of all tumour classes, the voxel (x, y, z) nearest
-        to its centre of mass, which itself may lie outside, in the hole of a ring.
-    """
-    tumour = classes != spec.BACKGROUND
-    if not tumour.any():
-        return None
-    components, _ = ndimage.label(tumour, np.ones((3, 3, 3)))
-    largest = np.bincount(components[tumour]).argmax()
-    voxels = np.argwhere(components == largest)
-    apart = ((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1)
-    return tuple(int(index) for index in voxels[apart.argmin()])
 
 
 def middle_of(field, shape):

@@ -17,22 +17,23 @@ The server listens on this machine alone (`app/.streamlit/config.toml`).
 import argparse
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
-import intake
-import jobs
+import choose
+import cohort_page
+import flat
+import layers
 import messages
-import panels
-import render
+import readings
 import streamlit as st
+from batch import Batch
+from canvas import View, canvas
+from jobs import Queue
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import InputError
 
-# Segmentations that a session remembers, some 10 MB each.
-KEPT_RESULTS = 8
-
+DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 STYLE = """<style>
 .stMainBlockContainer {padding: 1.6rem 2rem 1rem}
 [data-testid="stSidebarHeader"] {height: 2.2rem; margin-bottom: 0}
@@ -53,28 +54,103 @@ STYLE = """<style>
 
 def main():
     """Draws the page; Streamlit calls it anew after every change."""
-    st.set_page_config("Brain tumour segmentation", layout="wide")
+    st.set_page_config("Brain tumour segmentation", layout="wide", initial_sidebar_state=350)
     st.html(STYLE)
     with messages.one_line_errors():
         options = parse_arguments(sys.argv[1:])
         refuse_open_network()
         segmenter = load_segmenter(options.model)
-        st.markdown("##### Brain tumour segmentation")
-        st.caption("Research software, not a medical device: not for diagnosis or treatment. "
-                   "Radiological convention: the patient's right is on the left of the picture.")
+        batch = (load_batch(options.cases_dir, options.label_scheme, options.model)
+                 if options.cases_dir else None)
         with st.sidebar:
-            scene = choose_case(options, segmenter)
+            st.markdown("##### Brain tumour segmentation")
+            scene = choose.choose_case(batch, segmenter)
         if scene is None:
-            st.session_state.pop("shown", None)
-            st.info("Choose a case in the sidebar to see its images, then press **Segment**. "
-                    f"This model reads {', '.join(segmenter.modalities).upper()}.")
+            show_start(batch, segmenter)
             return
         with st.sidebar:
-            job = segmentation_of(scene.case, segmenter)
-            result = job.result if job else None
-            view = panels.choose_view(scene, result, segmenter.scheme)
-        panels.show_planes(scene, view)
-        panels.show_numbers(scene.case, result, segmenter)
+            result = segmentation_of(scene, queue_of(options.model))
+            show_sidebar(scene, result, segmenter)
+        if batch and result and choose.folder_case():
+            batch.enter(choose.folder_case(), result)
+        show_case(scene, result, segmenter.scheme)
+
+
+def show_start(batch, segmenter):
+    """The page as long as no case is open."""
+    st.caption(DISCLAIMER)
+    if batch and st.session_state.source == choose.FOLDER:
+        cohort_page.show(batch)
+    else:
+        needed = ", ".join(layers.MODALITY_TITLES[name] for name in segmenter.modalities)
+        st.info(f"This model reads {needed}. Drop the files of one case into the sidebar, or look "
+                "at the phantom.")
+
+
+def show_case(scene, result, scheme):
+    """The view of a case, and below it its connected tumours."""
+    classes = max(scheme.classes, spec.LABEL_SCHEMES[scene.case.raw.label_scheme].classes
+                  if scene.truth_ml else 0)
+    # Filled at the end, for it needs the row that is chosen further down.
+    place = st.container()
+    goal = choose_goal(scene, result)
+    with place:
+        if st.session_state.get("webgl") is False:
+            flat.show(scene, result, classes, goal)
+        else:
+            show_canvas(scene, result, classes, goal)
+
+
+def choose_goal(scene, result):
+    """Tables of connected tumours; returns the voxel to look at: the latest click's, at first the
+    centre of the largest tumour, or None."""
+    state, found = st.session_state, {"Prediction": result.extents if result else (),
+                                      "Truth": scene.truth_extents}
+    found = {title: parts for title, parts in found.items() if parts}
+    shown = (scene.case.digest, result is not None)
+    if state.get("goal_of") != shown:
+        state.goal_of, state.clicked = shown, {}
+        state.goal = next((parts[0].centre for parts in found.values()), None)
+        state.goal_count = state.get("goal_count", 0) + 1
+    for column, (title, parts) in zip(st.columns(max(len(found), 1)), found.items()):
+        with column:
+            st.markdown(f"**{title}: {len(parts)} connected tumour{'s' * (len(parts) != 1)} above "
+                        "50 mm³** :small[(click a row's box to go there)]")
+            row = readings.choose_lesion(f"{title}_{scene.case.digest[:8]}", parts)
+            if row is not None and row != state.clicked.get(title):
+                state.goal = parts[row].centre
+                state.goal_count += 1
+            state.clicked[title] = row
+    return state.goal
+
+
+def show_canvas(scene, result, classes, goal):
+    """NiiVue in the page; where it cannot draw, the next run shows plain pictures."""
+    geometry = scene.case.raw.geometry
+    overlay = layers.PREDICTION if result else layers.TRUTH if scene.truth_ml else None
+    goal_mm = None if goal is None else (geometry.lps_affine @ (*goal, 1))[:3]
+    shown = [*scene.layers, *(result.layers if result else ())]
+    said = canvas(shown, classes=classes, initial=View(image=shown[0].name, overlay=overlay),
+                  key="canvas", go_to_mm=goal_mm, go_to_count=st.session_state.goal_count)
+    if said and said.get("webgl") is False:
+        st.session_state.webgl = False
+        st.rerun()
+
+
+def show_sidebar(scene, result, segmenter):
+    """Warnings, volumes, downloads, times and what the model knows of the case."""
+    for warning in scene.case.warnings:
+        st.warning(messages.plain(warning))
+    if result or scene.truth_ml:
+        readings.show_volumes(scene, result)
+    if result:
+        for change in result.changes:
+            st.caption(f"Post-processing: {messages.plain(change)}")
+        readings.downloads(scene, result, segmenter)
+        stages = " · ".join(f"{name} {spent:.1f} s" for name, spent in result.seconds.items())
+        use = readings.USES[segmenter.card.use_of(scene.case.raw.case_id)]
+        st.caption(f"{stages}  \n{use}")
+    st.caption(DISCLAIMER)
 
 
 def parse_arguments(arguments):
@@ -111,119 +187,53 @@ def load_segmenter(model):
 
 
 @st.cache_resource(show_spinner=False)
-def pool():
-    """One thread for all sessions: segmentations queue, rather than fight for the machine."""
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
+def queue_of(model):
+    """One queue for all sessions: segmentations wait, rather than fight for the machine."""
+    return Queue(load_segmenter(model))
 
 
-@st.cache_data(show_spinner=False, ttl=60)
-def list_cases(cases_dir, label_scheme):
-    """The cohort's cases; looked for again after a minute."""
-    return layouts.find_cases(cases_dir, label_scheme=label_scheme)
+@st.cache_resource(show_spinner="Looking for cases…")
+def load_batch(cases_dir, label_scheme, model):
+    """The cases of a folder and what is known of them, shared by all sessions."""
+    cases = layouts.find_cases(cases_dir, label_scheme=label_scheme)
+    return Batch(cases, queue_of(model), load_segmenter(model).recipe.any_spacing)
 
 
-def choose_case(options, segmenter):
-    """Asks for a case; returns its `panels.Scene`, or None as long as there is none."""
-    source = "Upload"
-    if options.cases_dir:
-        source = st.segmented_control("Case", ["Folder", "Upload"], default="Folder",
-                                      required=True, width="stretch", key="source")
-    if source == "Folder":
-        cases = {case.case_id: case for case in list_cases(
-            options.cases_dir, options.label_scheme)}
-        case_id = st.selectbox("Case from the folder", list(cases), index=None, key="case",
-                               placeholder=f"Choose one of {len(cases)}",
-                               label_visibility="collapsed")
-        if case_id is None:
-            return None
-        return prepared(("folder", case_id), lambda: intake.load_case(
-            cases[case_id], any_spacing=segmenter.recipe.any_spacing))
-    return uploaded_case(segmenter.modalities, segmenter.recipe.any_spacing)
+def segmentation_of(scene, queue):
+    """The button, and the `jobs.Result` of this case, or None as long as there is none.
 
-
-def uploaded_case(needed, any_spacing):
-    """Takes files, says what was recognised, returns the `panels.Scene` once nothing is missing."""
-    uploads = st.file_uploader(
-        f"Files ending in {', '.join('_' + name for name in needed)} (.nii or .nii.gz); "
-        "_seg adds the truth", type=["nii", "gz"], accept_multiple_files=True, key="uploads")
-    if not uploads:
-        return None
-    contents = [upload.getvalue() for upload in uploads]
-    recognised = intake.recognise([upload.name for upload in uploads], contents)
-    if recognised.conflicts:
-        raise InputError(recognised.conflicts[0])
-    found = f"Recognised in {recognised.case_id or 'no file'}: {', '.join(recognised.kinds)}"
-    ignored = [f"Not recognised: {name}" for name in recognised.ignored]
-    st.caption("  \n".join(messages.plain(line) for line in (found, *ignored)))
-    scheme = recognised.label_scheme
-    if recognised.asks_label_scheme:
-        scheme = st.selectbox("Label scheme of the truth", list(spec.LABEL_SCHEMES), index=None,
-                              key="label_scheme")
-    return prepared(
-        ("upload", scheme, *(upload.file_id for upload in uploads)),
-        lambda: intake.load_uploads(
-            [(file.name, content) for file, content in zip(uploads, contents)], recognised.kinds,
-            needed, label_scheme=scheme, any_spacing=any_spacing),
-    )
-
-
-def prepared(chosen, load):
-    """The `panels.Scene` of the choice `chosen`; read anew only when the choice has changed."""
-    if st.session_state.get("chosen") != chosen:
-        st.session_state.pop("scene", None)  # two cases at once would take twice the memory
-        st.session_state.chosen = None
-        with st.spinner("Reading…"):
-            case = load()
-            raw = case.raw
-            st.session_state.scene = panels.Scene(
-                case,
-                render.field_of_view(raw.volumes, raw.geometry.spacing_mm),
-                {name: render.window_of(raw.volumes[..., channel])
-                 for channel, name in enumerate(raw.modalities)},
-            )
-        st.session_state.chosen = chosen
-    return st.session_state.scene
-
-
-def segmentation_of(case, segmenter):
-    """The button, and the `Job` it started for this case in this session, or None.
-
-    Jobs are kept by the content of the case: no slider runs the network again.
+    Jobs are found by the content of the case: no click runs the network again.
     """
-    kept = st.session_state.setdefault("jobs", {})
-    job = kept.get(case.digest)
+    state, case = st.session_state, scene.case
+    job = queue.find(case.digest) or state.get("job")
+    job = state.job = job if job and job.digest == case.digest else None
     idle = job is None or job.error is not None
     label = "Segment" if idle else "Segmented" if job.done else "Segmenting…"
-    st.button(label, type="primary", width="stretch", disabled=not idle, key="segment",
-              on_click=start, args=(kept, case, segmenter))
+    if st.button(label, type="primary", width="stretch", disabled=not idle, key="segment"):
+        state.job = queue.submit(case)
+        st.rerun()
     if job is None:
         return None
     if job.error is not None:
         messages.show(job.error)
     elif not job.done:
-        watch(job)
-    return job
-
-
-def start(kept, case, segmenter):
-    """Queues the segmentation of `case`, and forgets the oldest one beyond `KEPT_RESULTS`."""
-    kept.pop(case.digest, None)
-    kept[case.digest] = jobs.Job(pool(), segmenter, case)
-    while len(kept) > KEPT_RESULTS:
-        kept.pop(next(iter(kept)))
+        watch(job, queue)
+    return job.result
 
 
 @st.fragment(run_every=0.5)
-def watch(job):
+def watch(job, queue):
     """Shows the stages of a running job; the page is drawn anew once it ends."""
     if job.done:
         st.rerun()
     *past, (stage, seconds) = job.progress()
+    lines = [f"✓ {name} {spent:.1f} s" for name, spent in past]
     if past:
-        lines = [f"✓ {name} {spent:.1f} s" for name, spent in past]
         lines.append(f"… {stage} {seconds:.0f} s")
     else:  # read, and not begun
-        lines = [f"✓ {stage} {seconds:.1f} s", "… waiting for another segmentation"]
+        ahead = queue.ahead_of(job)
+        lines = [f"✓ {stage} {seconds:.1f} s", f"… waiting for {ahead} other "
+                 f"segmentation{'s' * (ahead != 1)}"]
     st.caption("  \n".join(lines))
 
 

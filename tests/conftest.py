@@ -57,7 +57,7 @@ def model_dir(run_tool, small_dataset, tmp_path_factory):
              "--filters=8,16", "--dropout=0", "--patch_size=32", "--batch_size=2", "--epochs=8",
              "--patches_per_case=8", "--foreground_fraction=0.67",
              "--learning_rate=0.004", "--loss=dice_cross_entropy", "--virtual_devices=2",
-             "--precision=mixed_bfloat16", "--validate_every=8")
+             "--validate_every=8")
     return root
 
 

@@ -182,3 +182,29 @@ GOOD_T2 = {
     "scaled": lambda: nifti(brain(2) * 2, scl_slope=0.5, scl_inter=0),
     "no ending": lambda: nifti(brain(2)) + b"trailing",
 }
+
+
+def large_bombs():
+    """Yields T2 files of a hundredth of what they unpack to, under headers of all sizes."""
+    yield zeros_gz(100, nifti(brain())), "far more than the voxels"
+    yield zeros_gz(100), "it has no NIfTI header"
+    yield (zeros_gz(108, nifti(brain(), dim=dims(300, 300, 600))), "has shape 300x300x600, but")
+    yield zeros_gz(1, nifti(brain(), dim=dims(640, 640, 640))), "has shape 640x640x640, but"
+    yield nifti(np.resize(brain(), (96, 100, 90))), "has shape 96x100x90, but"
+
+
+def hostile():
+    """Yields (uploads, what the message must say) of every kind."""
+    for make, message in BAD_T2.values():
+        yield upload(t2=make()), message
+    for make, message in BAD_SEG.values():
+        yield upload(seg=make()), message
+    for data, message in large_bombs():
+        yield upload(t2=data), message
+    # Files that agree with each other are unpacked as far as their headers say, unless too large.
+    for size, message in ((300, "every voxel is 0; "), (500, "take 3.2 GB of memory; expected")):
+        alike = zeros_gz(2 * size**3 // 1_000_000 + 1, nifti(0 * brain(), dim=dims(*[size] * 3)))
+        yield upload(**dict.fromkeys(MODALITIES, alike), seg=None), message
+    yield upload(t2=None), "no t2 image"
+    yield [(name.replace("Case_1_seg", "Case_1-seg"), data)
+           for name, data in upload()], "does not tell what its labels mean"

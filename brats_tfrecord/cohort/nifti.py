@@ -133,14 +133,19 @@ def write_volume(path, array, geometry):
         array: [X, Y, Z] or [X, Y, Z, C], LPS order; its dtype is kept.
         geometry: where the result shall lie.
     """
+    data = to_bytes(array, geometry)
+    if str(path).endswith(".gz"):
+        data = gzip.compress(data, compresslevel=5, mtime=0)
+    files.write_bytes(path, data)
+
+
+def to_bytes(array, geometry):
+    """The bytes of the `.nii` file that `write_volume` would write; arguments as there."""
     image = nibabel.Nifti1Image(geometry.from_lps(array), geometry.affine)
     image.header.set_qform(geometry.affine, code=geometry.qform_code)
     image.header.set_sform(geometry.affine, code=geometry.sform_code)
     image.header["xyzt_units"] = geometry.xyzt_units
-    data = image.to_bytes()
-    if str(path).endswith(".gz"):
-        data = gzip.compress(data, compresslevel=5, mtime=0)
-    files.write_bytes(path, data)
+    return image.to_bytes()
 
 
 def _contents(paths, four_d, threads):

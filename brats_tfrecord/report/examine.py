@@ -4,11 +4,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from brats_tfrecord import files, metrics, spec
+from brats_tfrecord import files, metrics
 from brats_tfrecord.errors import CaseError
+from brats_tfrecord.metrics import extent
 from brats_tfrecord.records.task import DISK_FULL
 from brats_tfrecord.report import figures, subjects, tables
 from brats_tfrecord.report.baselines import Baselines
@@ -89,7 +89,7 @@ class Examiner:
         return {
             "metrics": metrics.case_metrics(truth, segmentation.classes, spacing_mm,
                                             self._options.rules, scheme.classes),
-            "truth_ml": _volumes_ml(matrix.sum(axis=1), scheme, spacing_mm),
+            "truth_ml": extent.volumes_ml(matrix.sum(axis=1), spacing_mm, scheme.classes),
             "confusion": matrix.tolist(),
         }
 
@@ -116,12 +116,3 @@ def file_name(case_id):
     """A case id as the name of a file in its folder: what could leave it is percent-encoded."""
     return "".join(f"%{ord(letter):02X}" if letter in "/\\%\0" or (letter == "." and not place)
                    else letter for place, letter in enumerate(case_id))
-
-
-def _volumes_ml(voxels, scheme, spacing_mm):
-    """Millilitres of each tumour class and region, from voxels of each class."""
-    of_class = {name: float(count * np.prod(spacing_mm)) / 1000
-                for name, count in list(zip(scheme.class_names, voxels))[1:]}
-    regions = {name: sum(of_class[spec.CLASS_NAMES[member]] for member in members)
-               for name, members in spec.REGIONS.items()}
-    return of_class | regions

@@ -7,6 +7,7 @@ from scipy.special import entr
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
+from brats_tfrecord.metrics import extent
 from brats_tfrecord.preprocess import crop, masks
 from brats_tfrecord.serving import postprocess
 from brats_tfrecord.serving.card import ModelCard
@@ -54,18 +55,10 @@ class Segmentation:
 
     @property
     def volumes_ml(self):
-        """Millilitres of every region, and of every class of the scheme but background.
-
-        Keys are WT, TC and ET, then the classes that are no region by themselves. Voxels are
-        counted, each as large as the product of the spacings.
-        """
-        voxel = float(np.prod(self.geometry.spacing_mm)) / 1000
-        voxels = np.bincount(self.classes.ravel(), minlength=self.card.scheme.classes)
-        members = spec.REGIONS | {
-            name: (class_id,) for class_id, name in enumerate(self.card.scheme.class_names)
-            if class_id != spec.BACKGROUND and name not in spec.REGIONS}
-        return {name: float(voxels[list(classes)].sum() * voxel)
-                for name, classes in members.items()}
+        """Millilitres of every structure, as `extent.volumes_ml` counts them."""
+        classes = self.card.scheme.classes
+        return extent.volumes_ml(np.bincount(self.classes.ravel(), minlength=classes),
+                                 self.geometry.spacing_mm, classes)
 
     def entropy(self):
         """The predictive entropy of every voxel (Shannon 1948), float32 [X, Y, Z] in nats.

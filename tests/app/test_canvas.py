@@ -1,33 +1,21 @@
 """The canvas in a real browser, on a head of 40x48x32 voxels that a person can reckon with."""
 
-import io
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
+import browser
 import canvas
 import nibabel
 import numpy as np
 import pytest
+from browser import centre_of, share_of
 from PIL import Image
 
 from brats_tfrecord import spec
 
-ROOT = Path(__file__).parents[2]
 SHAPE = (40, 48, 32)  # LPS: towards the patient's left, back and head
 AFFINE = np.array([[-2, 0, 0, 40], [0, -2, 0, 50], [0, 0, 3, -45], [0, 0, 0, 1]], float)
 LESION = (22, 24, 16)  # a voxel of ET, in truth and prediction
 LESION_MM = (-4.0, 2.0, 3.0)  # AFFINE @ LESION
-CHROMIUM_FLAGS = ("--no-sandbox --use-gl=angle --use-angle=swiftshader "
-                  "--enable-unsafe-swiftshader --ignore-gpu-blocklist "
-                  "--disable-background-networking --disable-quic --no-first-run --disable-sync")
-# What Chromium says of every frame of Streamlit's.
-STREAMLITS_OWN = re.compile("Unrecognized feature|can escape its sandboxing")
 
 PAGE = f'''
 import sys
@@ -73,103 +61,14 @@ def server(tmp_path_factory):
     for name, volume in head().items():
         nibabel.save(nibabel.Nifti1Image(volume, AFFINE), folder / f"{name}.nii.gz")
     (folder / "page.py").write_text(PAGE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    paths = [str(ROOT / "app"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    log = folder / "server.log"
-    command = [sys.executable, "-m", "streamlit", "run", "page.py", f"--server.port={port}",
-               "--server.address=127.0.0.1", "--server.headless=true",
-               "--browser.gatherUsageStats=false", "--server.fileWatcherType=none"]
-    with open(log, "wb") as stream:
-        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT,
-                                   env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
-    try:
-        deadline = time.monotonic() + 30
-        while not _listening(port):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", log
-    finally:
-        process.terminate()
-        process.wait(20)
+    with browser.streamlit("page.py", folder, "--server.address=127.0.0.1",
+                           "--server.headless=true", "--browser.gatherUsageStats=false",
+                           "--server.fileWatcherType=none") as (address, log, _):
+        yield address, log
 
 
-@pytest.fixture(scope="module")
-def browser():
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not executable:
-        message = "no Chromium found: install chromium or name it in CHROMIUM"
-        if os.environ.get("BROWSER_TESTS") == "required":
-            pytest.fail(message)
-        pytest.skip(message)
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable,
-                                              args=CHROMIUM_FLAGS.split())
-        yield chromium
-        chromium.close()
-
-
-class Reader:
-    """A person before the screen: what she does, and what she sees."""
-
-    def __init__(self, browser, address):
-        self.page = browser.new_page(viewport={"width": 1280, "height": 800})
-        self.page.set_default_timeout(30_000)
-        self.complaints, self.requests = [], []
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("response", self._response)
-        self.address = address
-        self.frame = self.page.frame_locator("iframe")
-
-    def open(self):
-        self.page.goto(self.address)
-        self.settled()
-        return self
-
-    def _console(self, message):
-        if message.type in ("error", "warning") and not STREAMLITS_OWN.search(message.text):
-            self.complaints.append(message.text)
-
-    def _response(self, response):
-        self.requests.append(response.url)
-        if response.status >= 400:
-            self.complaints.append(f"{response.status} {response.url}")
-
-    def settled(self):
-        self.page.wait_for_timeout(40)
-        self.frame.locator("#stage[data-state=ready]").wait_for()
-        self.page.wait_for_timeout(40)
-
-    def choose(self, what, value):
-        self.frame.locator(f'[data-choice="{what}"][data-value="{value}"]').click()
-        self.settled()
-
-    def act(self, action):
-        self.frame.locator(f"[data-action={action}]").click()
-        self.settled()
-
-    def press(self, *keys):
-        for key in keys:
-            self.frame.locator("canvas").first.press(key)
-        self.settled()
-
-    def toggle(self, class_id):
-        self.frame.locator(f'[data-class="{class_id}"]').click()
-        self.settled()
-
-    def picture(self, number=0):
-        """uint8 [H, W, 3] of a canvas as the screen shows it."""
-        png = self.frame.locator("canvas").nth(number).screenshot()
-        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-
-    def status(self):
-        return " · ".join(self.frame.locator("#status span").all_inner_texts())
-
-    def voxel(self):
-        return tuple(map(int, re.search(r"\((.*?)\)", self.status())[1].split(",")))
+class Reader(browser.Reader):
+    """Of the page above, which tells how often its script has run."""
 
     def said(self):
         """(runs of the script, value that it got)."""
@@ -200,9 +99,9 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def opened(server, browser):
+def opened(server, chromium):
     address, log = server
-    reader = Reader(browser, address).open()
+    reader = Reader(chromium, address).open()
     yield reader
     assert not reader.complaints
     assert not re.search("Traceback|[Ee]rror|deprecat", log.read_text())
@@ -212,18 +111,6 @@ def opened(server, browser):
 def reader(opened):
     opened.back()
     return opened
-
-
-def share_of(picture, colour, apart=30):
-    """How much of `picture` [H, W, 3] has about this colour; "#rrggbb"."""
-    wanted = [int(colour[start:start + 2], 16) for start in (1, 3, 5)]
-    return (np.abs(picture.astype(int) - wanted).max(axis=-1) < apart).mean()
-
-
-def centre_of(where):
-    """(column, row) in parts of the picture of what is true in `where` [H, W]."""
-    rows, columns = np.nonzero(where)
-    return columns.mean() / where.shape[1], rows.mean() / where.shape[0]
 
 
 @pytest.mark.browser
@@ -441,8 +328,8 @@ def test_canvas_comes_back_after_the_graphics_card_was_reset(reader):
 
 @pytest.mark.browser
 @pytest.mark.soak
-def test_crosshair_is_reported_on_demand(server, browser):
-    reader = Reader(browser, server[0]).open()
+def test_crosshair_is_reported_on_demand(server, chromium):
+    reader = Reader(chromium, server[0]).open()
     reader.choose("layout", "axial")
     reader.page.get_by_text("Report", exact=True).click()
     reader.page.wait_for_timeout(1500)
@@ -456,8 +343,8 @@ def test_crosshair_is_reported_on_demand(server, browser):
 
 @pytest.mark.browser
 @pytest.mark.soak
-def test_without_webgl_python_is_told(server, browser):
-    reader = Reader(browser, server[0])
+def test_without_webgl_python_is_told(server, chromium):
+    reader = Reader(chromium, server[0])
     reader.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     reader.page.goto(reader.address)
     reader.page.get_by_text("value={'webgl': False}").wait_for()
@@ -477,8 +364,3 @@ def test_layers_and_views_are_checked():
         canvas.Layer("flair", "FLAIR", "mask", b"")
     with pytest.raises(ValueError, match="layout is 'round'"):
         canvas.View(layout="round")
-
-
-def _listening(port):
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -7,19 +7,7 @@ from pathlib import Path
 import intake
 import numpy as np
 import pytest
-from tiny_uploads import (
-    BAD_SEG,
-    BAD_T2,
-    KINDS,
-    MODALITIES,
-    NEEDED,
-    brain,
-    dims,
-    labels,
-    nifti,
-    upload,
-    zeros_gz,
-)
+from tiny_uploads import KINDS, NEEDED, brain, hostile, labels, nifti, upload
 
 from brats_tfrecord.errors import InputError
 
@@ -29,32 +17,6 @@ GROWTH_KB = 100_000
 
 def resident_kb():
     return int(re.search(r"VmRSS:\s*(\d+)", Path("/proc/self/status").read_text())[1])
-
-
-def large_bombs():
-    """Yields T2 files of a hundredth of what they unpack to, under headers of all sizes."""
-    yield zeros_gz(100, nifti(brain())), "far more than the voxels"
-    yield zeros_gz(100), "it has no NIfTI header"
-    yield (zeros_gz(108, nifti(brain(), dim=dims(300, 300, 600))), "has shape 300x300x600, but")
-    yield zeros_gz(1, nifti(brain(), dim=dims(640, 640, 640))), "has shape 640x640x640, but"
-    yield nifti(np.resize(brain(), (96, 100, 90))), "has shape 96x100x90, but"
-
-
-def hostile():
-    """Yields (uploads, what the message must say) of every kind."""
-    for make, message in BAD_T2.values():
-        yield upload(t2=make()), message
-    for make, message in BAD_SEG.values():
-        yield upload(seg=make()), message
-    for data, message in large_bombs():
-        yield upload(t2=data), message
-    # Files that agree with each other are unpacked as far as their headers say, unless too large.
-    for size, message in ((300, "every voxel is 0; "), (500, "take 3.2 GB of memory; expected")):
-        alike = zeros_gz(2 * size**3 // 1_000_000 + 1, nifti(0 * brain(), dim=dims(*[size] * 3)))
-        yield upload(**dict.fromkeys(MODALITIES, alike), seg=None), message
-    yield upload(t2=None), "no t2 image"
-    yield [(name.replace("Case_1_seg", "Case_1-seg"), data)
-           for name, data in upload()], "does not tell what its labels mean"
 
 
 @pytest.mark.soak

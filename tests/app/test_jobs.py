@@ -2,10 +2,11 @@
 
 import gzip
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import intake
 import jobs
+import layers
 import nibabel
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import stand_in
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
-from brats_tfrecord.errors import CaseError
+from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.segmentation import Segmentation
 
@@ -27,24 +28,28 @@ def classes_with_all_labels():
     return classes
 
 
-def loaded(truth):
+def loaded(truth=None, digest="digest"):
     raw = nifti.RawCase("A", "A", None, "brats2020", ("flair",), np.zeros((*SHAPE, 1), np.float32),
                         None, GEOMETRY)
-    return intake.LoadedCase(raw, truth, "digest", 0.5)
+    return intake.LoadedCase(raw, truth, digest, 0.5)
 
 
 class Answering:
     """Segments every case as `classes_with_all_labels`, once it is let go."""
 
-    def __init__(self):
-        self.go = threading.Event()
+    def __init__(self, go=False):
+        self.go, self.cases = threading.Event(), 0
+        if go:
+            self.go.set()
 
     def segment_raw(self, raw, progress):
         progress("network")
+        self.cases += 1
         assert self.go.wait(10)
-        card = stand_in.model_card(Recipe())
-        return Segmentation(raw.case_id, card, classes_with_all_labels(), None, (0, 0, 0),
-                            raw.geometry, (), {"network": 0.25})
+        classes = classes_with_all_labels()
+        sure = np.eye(4, dtype=np.float32)[classes] * 0.9 + np.float32(0.025)
+        return Segmentation(raw.case_id, stand_in.model_card(Recipe()), classes, sure, (0, 0, 0),
+                            raw.geometry, ("small",), {"network": 0.25})
 
 
 class Failing:
@@ -55,52 +60,102 @@ class Failing:
         raise self.error
 
 
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(1) as executor:
-        yield executor
-
-
 def finished(job):
     job._future.exception(timeout=10)
     return job
 
 
-def test_result_holds_native_file_figures_and_seconds(pool, tmp_path):
-    segmenter = Answering()
-    segmenter.go.set()
-    result = finished(jobs.Job(pool, segmenter, loaded(classes_with_all_labels()))).result
-    assert [*result.seconds] == ["reading", "network", "metrics"]
+def segmented(truth=None):
+    return finished(jobs.Queue(Answering(go=True)).submit(loaded(truth))).result
+
+
+def test_result_holds_native_file_figures_and_seconds():
+    result = segmented(classes_with_all_labels())
+    assert [*result.seconds] == ["reading", "network", "metrics", "pictures"]
     assert result.seconds["reading"] == 0.5
     assert {region: result.metrics[region]["dice"] for region in spec.REGIONS} == {
         "WT": 1, "TC": 1, "ET": 1}
+    assert result.volumes_ml == pytest.approx({"WT": 0.006, "TC": 0.004, "ET": 0.002,
+                                               "NCR/NET": 0.002, "ED": 0.002})
+    assert result.extents == () and result.changes == ("small",)  # 6 mm³ are too few to list
     image = nibabel.Nifti1Image.from_bytes(gzip.decompress(result.nifti))
     assert image.shape == SHAPE and (image.affine == GEOMETRY.affine).all()
     native = GEOMETRY.from_lps(classes_with_all_labels())
     assert (np.asarray(image.dataobj)[native == spec.ET] == 4).all()
 
 
-def test_without_truth_there_are_no_figures(pool):
-    segmenter = Answering()
-    segmenter.go.set()
-    assert finished(jobs.Job(pool, segmenter, loaded(None))).result.metrics is None
+def test_layers_hold_classes_uncertainty_and_probabilities_on_the_grid_of_the_case():
+    result = segmented()
+    assert [layer.name for layer in result.layers] == [
+        "prediction", "uncertainty", "probability_WT", "probability_TC", "probability_ET"]
+    assert np.array_equal(layers.classes_in(result.layers[0], GEOMETRY), classes_with_all_labels())
+    entropy, whole, core, enhancing = (layers.classes_in(layer, GEOMETRY)
+                                       for layer in result.layers[1:])
+    expected = -(0.925 * np.log(0.925) + 3 * 0.025 * np.log(0.025))
+    assert np.allclose(entropy, expected, atol=0.0026)
+    assert result.layers[1].shown_range == pytest.approx((0, np.log(4)))
+    assert np.allclose(whole[1, 2, 3:6], 0.975, atol=0.0026)
+    assert np.allclose(core[1, 2, 3:6], (0.95, 0.05, 0.95), atol=0.0026)
+    assert np.allclose(enhancing[1, 2, 3:6], (0.025, 0.025, 0.925), atol=0.0026)
 
 
-def test_jobs_queue_and_tell_their_stage(pool):
+def test_without_truth_there_are_no_figures():
+    assert segmented().metrics is None
+
+
+def test_jobs_queue_and_tell_their_stage():
     segmenter = Answering()
-    first, second = (jobs.Job(pool, segmenter, loaded(None)) for _ in range(2))
+    queue = jobs.Queue(segmenter)
+    first, second = (queue.submit(loaded(digest=digest)) for digest in "ab")
     while not first.stages:
         pass
     assert [name for name, _ in first.progress()] == ["reading", "network"]
     assert [name for name, _ in second.progress()] == ["reading"]
+    assert (queue.ahead_of(first), queue.ahead_of(second)) == (0, 1)
     assert not first.done and first.result is None and first.error is None
     segmenter.go.set()
     assert finished(second).result and first.done
+    assert queue.ahead_of(second) == 0
+
+
+def test_equal_contents_are_segmented_once_and_found_by_any_session():
+    segmenter = Answering(go=True)
+    queue = jobs.Queue(segmenter)
+    job = finished(queue.submit(loaded()))
+    again = queue.submit(replace(loaded(), raw=replace(loaded().raw, case_id="another name")))
+    assert again is job is queue.find("digest") and segmenter.cases == 1
+    assert queue.find("other") is None
+
+
+def test_a_full_queue_refuses_and_takes_again():
+    segmenter = Answering()
+    queue = jobs.Queue(segmenter, most_waiting=2)
+    held = [queue.submit(loaded(digest=digest)) for digest in "ab"]
+    with pytest.raises(InputError, match="2 segmentations wait already"):
+        queue.submit(loaded(digest="c"))
+    assert queue.submit(loaded(digest="a")) is held[0], "who waits already keeps the place"
+    segmenter.go.set()
+    assert all(finished(job).result for job in held)
+    assert finished(queue.submit(loaded(digest="c"))).result
+
+
+def test_oldest_results_are_forgotten_where_all_take_too_much():
+    size = segmented().size
+    queue = jobs.Queue(Answering(go=True), kept_bytes=2 * size + size // 2)
+    for digest in "abca":
+        finished(queue.submit(loaded(digest=digest)))
+    finished(queue.submit(loaded(digest="d")))
+    assert [digest for digest in "abcd" if queue.find(digest)] == ["a", "c", "d"]
+    # When the next is taken there are three again: the one longest unused goes.
+    finished(queue.submit(loaded(digest="d")))
+    assert [digest for digest in "abcd" if queue.find(digest)] == ["c", "d"]
 
 
 @pytest.mark.parametrize("error, logged", [(CaseError("A: no t1ce"), 0), (KeyError("bug"), 1)])
-def test_error_is_kept_and_a_bug_is_logged(pool, caplog, error, logged):
-    job = finished(jobs.Job(pool, Failing(error), loaded(None)))
+def test_error_is_kept_a_bug_is_logged_and_both_may_be_tried_again(caplog, error, logged):
+    queue = jobs.Queue(Failing(error))
+    job = finished(queue.submit(loaded()))
     assert job.done and job.result is None
     assert job.error is error and error.__traceback__ is None
     assert len(caplog.records) == logged
+    assert finished(queue.submit(loaded())) is not job

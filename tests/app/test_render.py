@@ -120,24 +120,6 @@ def test_window_of_a_constant_volume_is_not_empty(value):
     assert low < high
 
 
-def test_centre_lies_in_the_largest_tumour():
-    classes = np.zeros((20, 9, 7), np.uint8)
-    classes[1, 1, 1] = spec.ET
-    classes[14:19, 2:5, 2:5] = spec.ED
-    classes[16, 3, 3] = spec.NCR
-    assert render.centre_of(classes) == (16, 3, 3)
-
-
-def test_centre_of_a_ring_lies_on_the_ring():
-    classes = np.full((5, 5, 1), spec.ET, np.uint8)
-    classes[1:4, 1:4] = 0
-    assert classes[render.centre_of(classes)] == spec.ET
-
-
-def test_no_tumour_has_no_centre():
-    assert render.centre_of(np.zeros(SHAPE, np.uint8)) is None
-
-
 def test_middle_stays_inside_the_array():
     assert render.middle_of(((0, 6), (-20, -10), (90, 100)), (6, 8, 5)) == (3, 0, 4)
 

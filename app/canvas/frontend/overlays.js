@@ -57,8 +57,9 @@ function paint(volume, entries, { hidden, overlayOn }, repaint) {
 }
 
 // What the slices of a canvas are drawn with.
-export function lookOf({ layout, neurological, style, opacity }, kind) {
-  const look = { layout, neurological, outline: 0, cover: opacity };
+export function lookOf({ layout, neurological, style, opacity, compare }, kind) {
+  const look = { layout: layout === "planes" && compare === "side" ? "tall" : layout,
+    neurological, outline: 0, cover: opacity };
   if (kind === "scalar") return { ...look, outline: -1 };
   if (style === "fill") return look;
   return { ...look, outline: CONTOUR * (window.devicePixelRatio || 1),

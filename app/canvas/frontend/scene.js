@@ -11,6 +11,9 @@ const LAYOUTS = {
     [SAGITTAL, 0, 0.5, 0.5, 0.5], [RENDER, 0.5, 0.5, 0.5, 0.5]],
   large: [[AXIAL, 0, 0, 0.6, 1], [CORONAL, 0.6, 0, 0.4, 1 / 3],
     [SAGITTAL, 0.6, 1 / 3, 0.4, 1 / 3], [RENDER, 0.6, 2 / 3, 0.4, 1 / 3]],
+  // "planes" of two canvases side by side, each higher than wide.
+  tall: [[AXIAL, 0, 0, 1, 0.5], [CORONAL, 0, 0.5, 0.5, 0.25], [SAGITTAL, 0.5, 0.5, 0.5, 0.25],
+    [RENDER, 0, 0.75, 1, 0.25]],
   axial: [[AXIAL, 0, 0, 1, 1]],
   coronal: [[CORONAL, 0, 0, 1, 1]],
   sagittal: [[SAGITTAL, 0, 0, 1, 1]],

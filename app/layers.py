@@ -1,0 +1,76 @@
+"""Volumes as the canvas takes them: files in memory, in the case's own order and place."""
+
+import nibabel
+import numpy as np
+from canvas import TRUTH, Layer
+from isal import igzip
+
+from brats_tfrecord import spec
+from brats_tfrecord.cohort import nifti
+
+PREDICTION, UNCERTAINTY = "prediction", "uncertainty"
+MODALITY_TITLES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
+
+_LEVELS = 200
+"""Steps from 0 to 1 that probabilities are shown in: a file of them is some ten times smaller."""
+
+__all__ = ["MODALITY_TITLES", "PREDICTION", "TRUTH", "UNCERTAINTY", "classes_in", "image_layers",
+           "label_layer", "scalar_layers", "zipped"]
+
+
+def image_layers(raw):
+    """A layer for each modality of `raw` (`nifti.RawCase`); FLAIR, which shows most, first."""
+    names = sorted(raw.modalities, key=lambda name: name != "flair")
+    return [Layer(name, MODALITY_TITLES[name], "image", zipped(
+        _narrow(raw.volumes[..., raw.modalities.index(name)]), raw.geometry)) for name in names]
+
+
+def label_layer(name, title, classes, geometry):
+    """A layer of canonical class ids, uint8 [X, Y, Z]."""
+    return Layer(name, title, "labels", zipped(classes, geometry))
+
+
+def classes_in(layer, geometry):
+    """The array that `label_layer` was given."""
+    image = nibabel.Nifti1Image.from_bytes(igzip.decompress(layer.nifti))
+    return geometry.to_lps(np.asarray(image.dataobj))
+
+
+def scalar_layers(segmentation):
+    """Layers of a `serving.segmentation.Segmentation`: its entropy, and each region's probability.
+
+    Where channels are classes, which exclude each other, a region has the sum of its classes'
+    probabilities; where they are regions, a region has its own.
+    """
+    channels = segmentation.card.channels
+    most = (np.log(channels.channels) if channels.activation == "softmax"
+            else channels.channels * np.log(2))
+    yield _scalar(UNCERTAINTY, "Uncertainty (nats)", segmentation.entropy(), float(most),
+                  segmentation.geometry)
+    probabilities = segmentation.probabilities
+    for region, members in spec.REGIONS.items():
+        parts = [index for index, classes in enumerate(channels.channel_classes)
+                 if classes == members or (channels.activation == "softmax"
+                                           and classes[0] in members)]
+        yield _scalar(f"probability_{region}", f"P({region})",
+                      sum(probabilities[..., index] for index in parts), 1.0,
+                      segmentation.geometry)
+
+
+def zipped(array, geometry):
+    """The bytes of a .nii.gz file of an LPS `array`."""
+    return igzip.compress(nifti.to_bytes(array, geometry), compresslevel=1, mtime=0)
+
+
+def _scalar(name, title, values, most, geometry):
+    steps = np.rint(values * _LEVELS).astype(np.float32) / np.float32(_LEVELS)
+    return Layer(name, title, "scalar", zipped(steps, geometry), (0.0, most))
+
+
+def _narrow(volume):
+    """`volume` as int16 where that holds every value: half the bytes to send."""
+    limits = np.iinfo(np.int16)
+    if volume.min() < limits.min or volume.max() > limits.max:
+        return volume
+    whole = volume.astype(np.int16)
+    return whole if np.array_equal(whole, volume) else volume

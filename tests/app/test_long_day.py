@@ -1,0 +1,81 @@
+"""A long day of one server: hundreds of bad uploads, many cases in several sessions at once."""
+
+import time
+
+import browser
+import psutil
+import pytest
+from tiny_uploads import hostile
+
+COUNT = 200
+ROOM_MB = 300
+SESSIONS, CASES = 4, 20
+
+
+@pytest.mark.soak
+@pytest.mark.browser
+@pytest.mark.timeout(3000)
+def test_two_hundred_bad_uploads_are_each_answered_on_the_page(
+        tiny_model, chromium, tmp_path):
+    kinds = [(files, message) for files, message in hostile()
+             if "does not tell what its labels" not in message]
+    assert len(kinds) >= 12
+    with browser.streamlit(browser.VIEWER, tmp_path, arguments=[f"--model={tiny_model}"]) as (
+            address, log, process):
+        reader = browser.Visitor(chromium, address)
+        said = {}
+        for turn in range(COUNT):
+            files, expected = kinds[turn % len(kinds)]
+            reader.page.goto(address)
+            message = reader.upload(files)
+            assert expected.strip() in message, (turn, message)
+            assert said.setdefault(turn % len(kinds), message) == message
+            assert "Traceback" not in reader.page.inner_text("body")
+        assert process.poll() is None
+        assert len(set(said.values())) >= 12
+        print(f"{COUNT} bad uploads of {len(kinds)} kinds, {len(set(said.values()))} messages")
+        for message in sorted(set(said.values())):
+            print("  " + message)
+        assert not reader.complaints and "Traceback" not in log.read_text()
+
+
+@pytest.mark.soak
+@pytest.mark.browser
+@pytest.mark.timeout(3000)
+def test_memory_comes_back_after_twenty_cases_in_four_sessions(
+        run_tool, tiny_model, chromium, tmp_path):
+    cohort = tmp_path / "cohort"
+    run_tool("make_phantom.py", f"--output_dir={cohort}", f"--cases={CASES}", "--seed=11",
+             "--jobs=2")
+    cases = [f"BraTS20_Training_{number:03d}" for number in range(1, CASES + 1)]
+    with browser.streamlit(browser.VIEWER, tmp_path, arguments=[
+            f"--model={tiny_model}", f"--cases_dir={cohort}"]) as (address, log, process):
+        server = psutil.Process(process.pid)
+        started = resident_mb(server)
+        readers = [browser.Visitor(chromium, address).open() for _ in range(SESSIONS)]
+        readers[0].case(cases[0])
+        readers[0].segment()
+        first, most = resident_mb(server), 0
+        for start in range(0, CASES, SESSIONS):
+            for reader, case_id in zip(readers, cases[start:start + SESSIONS]):
+                reader.case(case_id)
+                reader.press_segment()
+            for reader, case_id in zip(readers, cases[start:start + SESSIONS]):
+                reader.segmented()
+                assert reader.page.get_by_role("combobox").first.input_value() == case_id
+            most = max(most, resident_mb(server))
+        for reader in readers:
+            assert not reader.complaints
+            reader.page.close()
+        last, deadline = resident_mb(server), time.monotonic() + 400
+        while last > first + ROOM_MB and time.monotonic() < deadline:
+            time.sleep(5)
+            last = resident_mb(server)
+        print(f"server: {started} MB with no case, {first} MB after the first, at most {most} MB "
+              f"in {SESSIONS} sessions, {last} MB after {CASES} cases")
+        assert last <= first + ROOM_MB
+        assert "Traceback" not in log.read_text()
+
+
+def resident_mb(process):
+    return round(process.memory_info().rss / 1e6)

@@ -1,0 +1,85 @@
+"""What a reader takes away: the table of volumes, the CSV, the one-page summary."""
+
+import csv
+import io
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import intake
+import jobs
+import layers
+import numpy as np
+import pytest
+import readings
+import scene as scenes
+import stand_in
+import summary
+
+from brats_tfrecord import metrics, spec
+from brats_tfrecord.metrics import extent
+from brats_tfrecord.preprocess.recipe import Recipe
+
+SHAPE = (48, 40, 36)
+HOSTILE = "<script>alert(1)</script>"
+CARD = stand_in.model_card(Recipe())
+MODEL = SimpleNamespace(card=CARD, scheme=CARD.scheme)
+
+
+def segmented(case_id=stand_in.CASE, with_truth=True):
+    """(`scene.Scene`, `jobs.Result`) of a head whose prediction is the truth, two voxels off."""
+    truth, raw = stand_in.raw_case(SHAPE)
+    found = np.roll(truth, 2, axis=0)
+    raw = replace(raw, case_id=case_id)
+    case = intake.LoadedCase(raw, truth if with_truth else None, "digest", 0.5, ("<b>odd</b>",))
+    layer = layers.label_layer(layers.PREDICTION, "Prediction", found, raw.geometry)
+    figures = metrics.case_metrics(truth, found, (1, 1, 1)) if with_truth else None
+    return scenes.prepare(case), jobs.Result(
+        b"", (layer,), extent.volumes_ml(np.bincount(found.ravel()), (1, 1, 1)),
+        tuple(extent.extents(found, (1, 1, 1))), figures, ("ET of 0.3 mL replaced",),
+        {"network": 1.0})
+
+
+def test_table_names_every_structure_with_volumes_and_agreement():
+    scene, result = segmented()
+    head, rows = readings.volume_rows(scene, result)
+    assert head == ("", "Pred. mL", "Truth mL", "Dice", "HD95 mm")
+    names = [re.sub("<[^>]+>", "", row[0]) for row in rows]
+    assert names == ["WT", "TC", "ET", "NCR/NET", "ED"]
+    for name, row in zip(names, rows):
+        figures = result.metrics[name]
+        assert row[1:] == (f"{result.volumes_ml[name]:.1f}", f"{scene.truth_ml[name]:.1f}",
+                           f"{figures['dice']:.3f}", f"{figures['hd95']:.2f}")
+    assert spec.CLASS_COLOURS[spec.ED] in rows[4][0] and "style" not in rows[0][0]
+    head, rows = readings.volume_rows(*segmented(with_truth=False))
+    assert head == ("", "Pred. mL") and len(rows[0]) == 2
+    head, _ = readings.volume_rows(scene, None)
+    assert head == ("", "Truth mL")
+
+
+def test_csv_has_every_figure_and_no_cell_that_a_table_program_would_run():
+    scene, result = segmented("=cmd|'/c calc'!A1")
+    rows = list(csv.DictReader(io.StringIO(readings.csv_of(scene, result))))
+    assert [row["structure"] for row in rows] == list(result.volumes_ml)
+    assert {row["case_id"] for row in rows} == {"_cmd_c_calc_A1"}
+    for row in rows:
+        assert float(row["truth_ml"]) == pytest.approx(scene.truth_ml[row["structure"]], abs=1e-3)
+        assert float(row["dice"]) == result.metrics[row["structure"]]["dice"]
+
+
+@pytest.mark.parametrize("name, kept", [
+    ("../../etc/passwd", "_.._etc_passwd"), (".hidden", "hidden"), ("--flag", "flag"),
+    ("Ä ö", "_"), ("///", "_"), ("", "case")])
+def test_names_of_users_become_harmless(name, kept):
+    assert readings.harmless(name) == kept
+
+
+def test_summary_is_one_page_that_makes_no_request_and_escapes_names():
+    page = summary.page_of(*segmented(HOSTILE), MODEL)
+    assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;odd&lt;/b&gt;" in page and "ET of 0.3 mL replaced" in page
+    assert page.count('src="data:image/png') == 6 and page.count("src=") == 6
+    assert not re.search(r"https?://|<script|<link", page)
+    assert "not a medical device" in page and "(4 in files)" in page
+    assert "{:.1f} × {:.1f}".format(*segmented()[1].extents[0].axial_mm) in page
+    assert "HD95" not in summary.page_of(*segmented(with_truth=False), MODEL)

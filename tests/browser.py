@@ -1,0 +1,168 @@
+"""A server of Streamlit's and a person before a real Chromium, for the tests of the app."""
+
+import contextlib
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+VIEWER = ROOT / "app" / "viewer.py"
+CHROMIUM_FLAGS = ("--no-sandbox --use-gl=angle --use-angle=swiftshader "
+                  "--enable-unsafe-swiftshader --ignore-gpu-blocklist "
+                  "--disable-background-networking --disable-quic --no-first-run --disable-sync")
+# What Chromium says of every frame of Streamlit's.
+STREAMLITS_OWN = re.compile("Unrecognized feature|can escape its sandboxing")
+NO_WEBGL = """HTMLCanvasElement.prototype.getContext = new Proxy(
+  HTMLCanvasElement.prototype.getContext, {apply: (get, canvas, [kind, ...rest]) =>
+    kind.startsWith("webgl") ? null : Reflect.apply(get, canvas, [kind, ...rest])});"""
+"""Takes a page's WebGL away, and leaves the canvases that tables are drawn on."""
+
+
+@contextlib.contextmanager
+def streamlit(script, folder, *flags, arguments=()):
+    """Runs `streamlit run script` from `folder`; yields (address, path of the log, process)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "server.log"
+    paths = [str(ROOT / "app"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}",
+               *flags, "--", *arguments]
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT,
+                                   env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+    try:
+        deadline = time.monotonic() + 60
+        while not _listening(port):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}", log, process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+class Reader:
+    """A person before the screen: what she does, and what she sees."""
+
+    def __init__(self, browser, address, width=1280, height=800):
+        self.page = browser.new_page(viewport={"width": width, "height": height},
+                                     accept_downloads=True)
+        self.page.set_default_timeout(30_000)
+        self.complaints, self.requests = [], []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("response", self._response)
+        self.address = address
+        self.frame = self.page.frame_locator("iframe")
+
+    def open(self):
+        self.page.goto(self.address)
+        self.settled()
+        return self
+
+    def _console(self, message):
+        if message.type in ("error", "warning") and not STREAMLITS_OWN.search(message.text):
+            self.complaints.append(message.text)
+
+    def _response(self, response):
+        self.requests.append(response.url)
+        if response.status >= 400:
+            self.complaints.append(f"{response.status} {response.url}")
+
+    def settled(self):
+        self.page.wait_for_timeout(40)
+        self.frame.locator("#stage[data-state=ready]").wait_for()
+        self.page.wait_for_timeout(40)
+
+    def choose(self, what, value):
+        self.frame.locator(f'[data-choice="{what}"][data-value="{value}"]').click()
+        self.settled()
+
+    def act(self, action):
+        self.frame.locator(f"[data-action={action}]").click()
+        self.settled()
+
+    def press(self, *keys):
+        for key in keys:
+            self.frame.locator("canvas").first.press(key)
+        self.settled()
+
+    def toggle(self, class_id):
+        self.frame.locator(f'[data-class="{class_id}"]').click()
+        self.settled()
+
+    def picture(self, number=0):
+        """uint8 [H, W, 3] of a canvas as the screen shows it."""
+        png = self.frame.locator("canvas").nth(number).screenshot()
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def status(self):
+        return " · ".join(self.frame.locator("#status span").all_inner_texts())
+
+    def voxel(self):
+        return tuple(map(int, re.search(r"\((.*?)\)", self.status())[1].split(",")))
+
+
+class Visitor(Reader):
+    """Of the viewer itself."""
+
+    def open(self):
+        self.page.goto(self.address)
+        self.page.get_by_role("button", name="Segment all").wait_for()
+        return self
+
+    def source(self, name):
+        self.page.get_by_test_id("stSidebar").get_by_text(name, exact=True).first.click()
+
+    def case(self, case_id, drawn=True):
+        self.page.get_by_role("combobox").first.click()
+        self.page.get_by_role("option", name=case_id).click()
+        self.page.get_by_test_id("stSidebar").get_by_role("button", name="Segment").wait_for()
+        if drawn:
+            self.settled()
+
+    def press_segment(self):
+        self.page.get_by_role("button", name="Segment", exact=True).click()
+
+    def segmented(self):
+        self.page.get_by_role("button", name="Segmented", exact=True).wait_for(timeout=120_000)
+        self.settled()
+
+    def segment(self):
+        self.press_segment()
+        self.segmented()
+
+    def upload(self, files):
+        """Drops (name, bytes) pairs, and returns what the page says in its red box."""
+        self.page.locator("input[type=file]").set_input_files(
+            [{"name": name, "mimeType": "application/gzip", "buffer": bytes(data)}
+             for name, data in files])
+        box = self.page.get_by_test_id("stAlertContentError")
+        box.first.wait_for()
+        return box.first.inner_text()
+
+
+def share_of(picture, colour, apart=30):
+    """How much of `picture` [H, W, 3] has about this colour; "#rrggbb"."""
+    wanted = [int(colour[start:start + 2], 16) for start in (1, 3, 5)]
+    return (np.abs(picture.astype(int) - wanted).max(axis=-1) < apart).mean()
+
+
+def centre_of(where):
+    """(column, row) in parts of the picture of what is true in `where` [H, W]."""
+    rows, columns = np.nonzero(where)
+    return columns.mean() / where.shape[1], rows.mean() / where.shape[0]
+
+
+def _listening(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
