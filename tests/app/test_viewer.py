@@ -339,7 +339,7 @@ def test_without_webgl_the_page_shows_plain_pictures_by_itself(server, chromium)
 REFUSALS = {
     "a bomb": (lambda: upload(t2=zeros_gz(100, nifti(brain()))), "far more than the voxels"),
     "a modality is missing": (lambda: upload(t2=None), "no t2 image among the uploaded files"),
-    "two dimensions": (lambda: upload(t2=nifti(brain()[0])), "has shape 7x8; expected a 3-D volume"),
+    "two dimensions": (lambda: upload(t2=nifti(brain()[0])), "has shape 7x8; expected a 3-D"),
     "four dimensions": (lambda: upload(t2=nifti(np.stack([brain()] * 4, -1))), "4-D; expected"),
     "no brain": (lambda: upload(t2=nifti(brain() * 0)), "every voxel is 0"),
     "not finite": (lambda: upload(t2=nifti(np.where(brain() > 0, np.nan, 0).astype("f4"))),
