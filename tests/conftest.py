@@ -1,10 +1,12 @@
 """What the rooms' tests share: a small cohort, its dataset and a tiny model, by the real tools."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import browser
 import pytest
 from tiny_cohorts import write_tiny_case
 
@@ -83,3 +85,20 @@ def real_cases():
     if not folder.is_dir():
         pytest.skip(f"NO REAL CASES: {folder} is not there, so nothing is checked on real input")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real Chromium; skips without one, unless BROWSER_TESTS=required."""
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not executable:
+        message = "no Chromium found: install chromium or name it in CHROMIUM"
+        if os.environ.get("BROWSER_TESTS") == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable,
+                                             args=browser.CHROMIUM_FLAGS.split())
+        yield started
+        started.close()

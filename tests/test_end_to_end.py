@@ -4,8 +4,6 @@ The fixtures of `conftest.py` are the road: make_phantom.py, convert_to_tfrecord
 two replicas. Here is what came out at its end; `tests/app` opens the viewer on the same model.
 """
 
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -54,27 +52,16 @@ def test_the_saved_model_is_the_trained_network_in_float32(model_dir, tiny_model
 
 
 @pytest.mark.browser
-def test_the_report_opens_in_a_browser(report):
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        assert os.environ.get("BROWSER_TESTS") != "required", "no chromium on this machine"
-        pytest.skip("NO CHROMIUM: the report was not opened in a browser")
-    from playwright.sync_api import sync_playwright
-
+def test_the_report_opens_in_a_browser(report, chromium):
     complaints, requests = [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-quic",
-                  "--no-first-run", "--disable-sync"])
-        page = browser.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(report.as_uri())
-        text = page.inner_text("body")
-        pictures = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
-        browser.close()
+    page = chromium.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(report.as_uri())
+    text = page.inner_text("body")
+    pictures = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
+    page.close()
     assert not complaints
     assert all(url.startswith(("file:", "data:")) for url in requests)
     for region in spec.REGIONS:
