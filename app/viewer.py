@@ -209,9 +209,10 @@ def segmentation_of(scene, queue):
     job = state.job = job if job and job.digest == case.digest else None
     idle = job is None or job.error is not None
     label = "Segment" if idle else "Segmented" if job.done else "Segmenting…"
-    if st.button(label, type="primary", width="stretch", disabled=not idle, key="segment"):
-        state.job = queue.submit(case)
-        st.rerun()
+    st.button(label, type="primary", width="stretch", disabled=not idle, key="segment",
+              on_click=submit, args=(queue, case))
+    if state.get("refused"):
+        messages.show(state.pop("refused"))
     if job is None:
         return None
     if job.error is not None:
@@ -219,6 +220,14 @@ def segmentation_of(scene, queue):
     elif not job.done:
         watch(job, queue)
     return job.result
+
+
+def submit(queue, case):
+    """Before the page is drawn anew: a run broken off would lose the files of the canvas."""
+    try:
+        st.session_state.job = queue.submit(case)
+    except InputError as error:
+        st.session_state.refused = error
 
 
 @st.fragment(run_every=0.5)
