@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.cohort.layouts import LAYOUTS
@@ -101,5 +102,11 @@ class EvaluateOptions:
         number = (self.fold or "0").isascii() and (self.fold or "0").isdigit()
         if self.fold not in ("all", "unlabelled") and not number:
             raise InputError(f"--fold={self.fold}: expected a number, all or unlabelled")
+        if self.input_dir is not None:
+            root, cohort = Path(self.output_dir).resolve(), Path(self.input_dir).resolve()
+            if root == cohort or cohort in root.parents:
+                raise InputError(f"--output_dir={self.output_dir}: lies within --input_dir="
+                                 f"{self.input_dir}, whose files are the cases; expected a folder "
+                                 "elsewhere")
         if self.pictures < 0:
             raise InputError(f"--pictures={self.pictures}: expected 0 or more")

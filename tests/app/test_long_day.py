@@ -1,5 +1,6 @@
 """A long day of one server: hundreds of bad uploads, many cases in several sessions at once."""
 
+import re
 import time
 
 import browser
@@ -28,7 +29,7 @@ def test_two_hundred_bad_uploads_are_each_answered_on_the_page(
             files, expected = kinds[turn % len(kinds)]
             reader.page.goto(address)
             message = reader.upload(files)
-            assert expected.strip() in message, (turn, message)
+            assert re.search(expected, message), (turn, message)
             assert said.setdefault(turn % len(kinds), message) == message
             assert "Traceback" not in reader.page.inner_text("body")
         assert process.poll() is None
@@ -45,15 +46,15 @@ def test_two_hundred_bad_uploads_are_each_answered_on_the_page(
 def test_memory_comes_back_after_twenty_cases_in_four_sessions(
         run_tool, tiny_model, chromium, tmp_path):
     cohort = tmp_path / "cohort"
-    run_tool("make_phantom.py", f"--output_dir={cohort}", f"--cases={CASES}", "--seed=11",
+    run_tool("make_phantom.py", f"--output_dir={cohort}", f"--cases={CASES + 1}", "--seed=11",
              "--jobs=2")
-    cases = [f"BraTS20_Training_{number:03d}" for number in range(1, CASES + 1)]
+    before, *cases = [f"BraTS20_Training_{number:03d}" for number in range(1, CASES + 2)]
     with browser.streamlit(browser.VIEWER, tmp_path, arguments=[
             f"--model={tiny_model}", f"--cases_dir={cohort}"]) as (address, log, process):
         server = psutil.Process(process.pid)
         started = resident_mb(server)
         readers = [browser.Visitor(chromium, address).open() for _ in range(SESSIONS)]
-        readers[0].case(cases[0])
+        readers[0].case(before)
         readers[0].segment()
         first, most = resident_mb(server), 0
         for start in range(0, CASES, SESSIONS):
@@ -72,7 +73,7 @@ def test_memory_comes_back_after_twenty_cases_in_four_sessions(
             time.sleep(5)
             last = resident_mb(server)
         print(f"server: {started} MB with no case, {first} MB after the first, at most {most} MB "
-              f"in {SESSIONS} sessions, {last} MB after {CASES} cases")
+              f"in {SESSIONS} sessions, {last} MB after {CASES} more and the sessions' end")
         assert last <= first + ROOM_MB
         assert "Traceback" not in log.read_text()
 

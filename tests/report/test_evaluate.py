@@ -154,6 +154,7 @@ def test_unlabelled_cases_are_segmented_and_names_stay_text(tiny_model, small_co
     (["--data_dir={cohort}"], "no dataset there"),
     (["--data_dir={dataset}", "--threshold_baselines"], "goes with --input_dir"),
     (["--input_dir={cohort}", "--output_dir=/dev/null/x"], "cannot be written to"),
+    (["--input_dir={cohort}", "--output_dir={cohort}/report"], "lies within --input_dir"),
     (["--data_dir={dataset}", "--fold=7"], "--fold=7: no case of"),
     (["--data_dir={dataset}", "--fold=x"], "--fold=x: expected a number"),
     (["--input_dir={cohort}", "--model={cohort}"], "no SavedModel there"),
