@@ -54,6 +54,8 @@ def test_memory_comes_back_after_twenty_cases_in_four_sessions(
         server = psutil.Process(process.pid)
         started = resident_mb(server)
         readers = [browser.Visitor(chromium, address).open() for _ in range(SESSIONS)]
+        for reader in readers:  # four heads drawn by two processors
+            reader.page.set_default_timeout(180_000)
         readers[0].case(before)
         readers[0].segment()
         first, most = resident_mb(server), 0
