@@ -48,8 +48,9 @@ $(DEMO)/report/report.html: $(DEMO)/model/saved_model/saved_model.pb | $(READY)
 	$(BIN)/python tools/evaluate.py --model=$(DEMO)/model/saved_model --data_dir=$(DEMO)/dataset \
 	    --fold=1 --output_dir=$(DEMO)/report > $(DEMO)/headline.txt
 
+# Two processes: a test keeps about one core busy. Whoever is done takes over some of the other's.
 test: $(READY)
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -m 'not soak' --numprocesses=2 --dist=worksteal
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak

@@ -7,10 +7,16 @@ import sys
 from pathlib import Path
 
 import browser
+import hypothesis
 import pytest
+from filelock import FileLock
 from tiny_cohorts import write_tiny_case
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# A slow example says that the machine is busy, not that the code is wrong.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 SHAPE = "96,92,72"
@@ -32,35 +38,52 @@ def run_tool():
 
 
 @pytest.fixture(scope="session")
-def small_cohort(run_tool, tmp_path_factory):
+def made_once(tmp_path_factory):
+    """`made_once(name, make)`: folder `name`, filled by `make(folder)` once for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made(name, make):
+        folder, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def small_cohort(run_tool, made_once):
     """Folder of four small labelled phantoms (the third without enhancing tumour) and one not."""
-    root = tmp_path_factory.mktemp("cohort")
-    run_tool("make_phantom.py", f"--output_dir={root}", "--cases=4", "--unlabelled=1",
-             f"--shape={SHAPE}", "--seed=3")
-    return root
+    return made_once("cohort", lambda root: run_tool(
+        "make_phantom.py", f"--output_dir={root}", "--cases=4", "--unlabelled=1",
+        f"--shape={SHAPE}", "--seed=3"))
 
 
 @pytest.fixture(scope="session")
-def small_dataset(run_tool, small_cohort, tmp_path_factory):
+def small_dataset(run_tool, small_cohort, made_once):
     """The small cohort converted: two folds, one case a shard, processed NIfTI files too."""
-    root = tmp_path_factory.mktemp("dataset")
-    done = run_tool("convert_to_tfrecord.py", f"--input_dir={small_cohort}",
-                    f"--output_dir={root}", "--folds=2", "--cases_per_shard=1", "--jobs=2",
-                    "--crop=fixed", f"--crop_window={WINDOW}", "--write_nifti")
-    assert done.stdout.splitlines()[-1] == "Successfully processed 5/5 patients"
-    return root
+    def convert(root):
+        done = run_tool("convert_to_tfrecord.py", f"--input_dir={small_cohort}",
+                        f"--output_dir={root}", "--folds=2", "--cases_per_shard=1", "--jobs=2",
+                        "--crop=fixed", f"--crop_window={WINDOW}", "--write_nifti")
+        assert done.stdout.splitlines()[-1] == "Successfully processed 5/5 patients"
+
+    return made_once("dataset", convert)
 
 
 @pytest.fixture(scope="session")
-def model_dir(run_tool, small_dataset, tmp_path_factory):
+def model_dir(run_tool, small_dataset, made_once):
     """Folder of a tiny U-Net trained for a few steps on two virtual devices."""
-    root = tmp_path_factory.mktemp("model")
-    run_tool("train.py", f"--data_dir={small_dataset}", f"--model_dir={root}",
-             "--filters=8,16", "--dropout=0", "--patch_size=32", "--batch_size=2", "--epochs=8",
-             "--patches_per_case=8", "--foreground_fraction=0.67",
-             "--learning_rate=0.004", "--loss=dice_cross_entropy", "--virtual_devices=2",
-             "--validate_every=8")
-    return root
+    return made_once("model", lambda root: run_tool(
+        "train.py", f"--data_dir={small_dataset}", f"--model_dir={root}",
+        "--filters=8,16", "--dropout=0", "--patch_size=32", "--batch_size=2", "--epochs=8",
+        "--patches_per_case=8", "--foreground_fraction=0.67", "--learning_rate=0.004",
+        "--loss=dice_cross_entropy", "--virtual_devices=2", "--validate_every=8"))
 
 
 @pytest.fixture(scope="session")

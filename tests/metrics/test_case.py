@@ -135,7 +135,7 @@ def test_a_single_voxel_each():
         assert figures["specificity"] == pytest.approx(1 - 1 / (5 * 6 * 7 - 1))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(label_maps, label_maps)
 def test_every_comparison_is_symmetric_and_in_range(truth, prediction):
     there = metrics.case_metrics(truth, prediction, SPACING_MM)
@@ -149,7 +149,7 @@ def test_every_comparison_is_symmetric_and_in_range(truth, prediction):
         assert figures["volume_error_ml"] == -back[region]["volume_error_ml"]
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(label_maps, label_maps)
 def test_air_around_changes_only_specificity(truth, prediction):
     air = [(3, 0), (1, 5), (0, 2)]
@@ -161,7 +161,7 @@ def test_air_around_changes_only_specificity(truth, prediction):
         assert figures == pytest.approx(expected)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(label_maps, label_maps)
 def test_twice_the_spacing_is_twice_the_distance(truth, prediction):
     here = metrics.case_metrics(truth, prediction, SPACING_MM, "nnunet")

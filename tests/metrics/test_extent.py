@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from brats_tfrecord import spec
@@ -74,7 +74,6 @@ def test_the_centre_of_a_ring_is_on_the_ring():
     assert found.axial_mm == pytest.approx((13.9, 13.5), abs=1.0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.floats(0.5, 3)] * 3))
 def test_no_pair_of_voxels_lies_farther_apart(seed, spacing_mm):
     draw = np.random.default_rng(seed)

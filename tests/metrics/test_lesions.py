@@ -115,7 +115,7 @@ blobs = st.lists(st.tuples(st.tuples(*(st.integers(0, n - 1) for n in (18, 12, 1
                            st.integers(1, 5)), max_size=6)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(blobs, blobs, arrays.arrays(np.int8, 3, elements=st.sampled_from([1, 2])))
 def test_equals_the_definition_followed_to_the_letter(truth, prediction, spacing_mm):
     masks = []

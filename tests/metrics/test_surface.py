@@ -105,7 +105,7 @@ def test_an_empty_mask_is_refused():
         surface.surface_distances(np.zeros((2, 2, 2), bool), np.ones((2, 2, 2), bool), (1, 1, 1))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(masks, masks, st.tuples(*[st.sampled_from([0.5, 1.0, 2.5])] * 3))
 def test_equals_brute_force(truth, prediction, spacing_mm):
     distances = surface.surface_distances(truth, prediction, spacing_mm)
