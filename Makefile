@@ -45,6 +45,7 @@ $(DEMO)/model/saved_model/saved_model.pb: $(DEMO)/dataset/dataset.json | $(READY
 	    --validation_fold=3 --test_fold=1 $(DEMO_TRAINING)
 
 $(DEMO)/report/report.html: $(DEMO)/model/saved_model/saved_model.pb | $(READY)
+	rm -rf $(DEMO)/report
 	$(BIN)/python tools/evaluate.py --model=$(DEMO)/model/saved_model --data_dir=$(DEMO)/dataset \
 	    --fold=1 --output_dir=$(DEMO)/report > $(DEMO)/headline.txt
 

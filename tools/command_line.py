@@ -7,6 +7,7 @@ input, nothing written; 3 training diverged; 70 a bug of ours; 75 stopped, run i
 
 import dataclasses
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -20,6 +21,10 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
 # TensorFlow greets with start-up notices that look like errors; a user who wants them sets this.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_NUMBERS = {"invalid literal for int() with base 10": "expected a whole number, got",
+            "could not convert string to float": "expected a number, got"}
+_NO_NUMBER = re.compile(f"({'|'.join(map(re.escape, _NUMBERS))}):")
 
 from absl import flags  # noqa: E402
 
@@ -83,15 +88,16 @@ def parse(options_class, argv):
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
-        message = " ".join(str(error).split())
+        message = _NO_NUMBER.sub(lambda found: _NUMBERS[found[1]], " ".join(str(error).split()))
         raise InputError(f"{message.rstrip('.')}; see --help") from error
     if rest:
         raise InputError(f"{rest[0]!r}: expected only flags such as --name=value; see --help")
     given = {field.name: values[field.name].value for field in dataclasses.fields(options_class)}
     for field in dataclasses.fields(options_class):
-        if _required(field) and not given[field.name]:
-            state = "is empty" if given[field.name] == "" else "this flag is required"
-            raise InputError(f"--{field.name}: {state}; see --help")
+        if given[field.name] == "" != field.default:
+            raise InputError(f"--{field.name}: is empty; leave it out or give a value, see --help")
+        if _required(field) and given[field.name] is None:
+            raise InputError(f"--{field.name}: this flag is required; see --help")
     return options_class(**given)
 
 

@@ -74,9 +74,11 @@ class Case:
         if modality not in self.images:
             there = ", ".join(name for name in spec.MODALITIES if name in self.images) or "none"
             since_2023 = self.layout == "brats2023-2024"
+            place = getattr(self.images, "folder", "")
             wanted = f"-{RELEASE_2023_SUFFIXES[modality]}" if since_2023 else f"_{modality}"
             raise CaseError(
-                f"{self.case_id}: no {modality} image; found {there}, expected a file named "
+                f"{self.case_id}: no {modality} image{place and f' in {place}'}; found {there}, "
+                "expected a file named "
                 f"{self.case_id}{wanted}.nii or .nii.gz beside them"
             )
         return self.images[modality]

@@ -146,8 +146,8 @@ def _shape(path, fields, four_d):
         shape = shape[:-1]
     text = "x".join(map(str, declared))
     if len(shape) != 3 + four_d:
-        wanted = ("a 4-D file of MSD, x, y, z and modality" if four_d else "a 3-D volume (a 4-D "
-                  "file is read as MSD's, below imagesTr, alone)")
+        wanted = ("a 4-D file of MSD, x, y, z and modality" if four_d else "a 3-D volume"
+                  + " (of 4-D files only MSD's are read, below imagesTr)" * (len(shape) == 4))
         raise CaseError(f"{path}: has shape {text}; expected {wanted}")
     voxels = int(np.prod(shape[:3], dtype=object))
     if min(shape) < 1 or voxels > MAX_VOXELS or (four_d and shape[3] > _MAX_CHANNELS):

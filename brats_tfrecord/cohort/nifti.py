@@ -9,11 +9,13 @@ import gzip
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import nibabel
 import numpy as np
 
 from brats_tfrecord import files, spec
+from brats_tfrecord.cohort import naming
 from brats_tfrecord.cohort.content import open_content
 from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.cohort.header import parse_header
@@ -132,7 +134,12 @@ def write_volume(path, array, geometry):
         path: ends in `.nii.gz` (or `.nii`); replaced whole or not at all.
         array: [X, Y, Z] or [X, Y, Z, C], LPS order; its dtype is kept.
         geometry: where the result shall lie.
+
+    Raises:
+        InputError: `path` ends otherwise, or is a folder.
     """
+    if not naming.is_nifti(str(path)) or Path(path).is_dir():
+        raise InputError(f"{path}: expected a file name that ends in .nii.gz or .nii")
     data = to_bytes(array, geometry)
     if str(path).endswith(".gz"):
         data = gzip.compress(data, compresslevel=5, mtime=0)

@@ -34,7 +34,8 @@ def to_classes(values, scheme, name):
         listed = ", ".join(str(value) for value in np.unique(found[unknown])[:8])
         expected = ", ".join(map(str, sorted(scheme.values)))
         raise CaseError(f"{name}: the mask holds label {listed}; scheme {scheme.name} knows "
-                        f"{expected}; is it a mask of another BraTS release?")
+                        f"{expected}; is it a mask of another BraTS release? "
+                        "(--label_scheme says which)")
     classes.put(index, of_found)
     return classes
 

@@ -1,6 +1,7 @@
 """Two evaluations of the same cases: paired differences, and how sure they are."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -65,6 +66,8 @@ def read(path, rule_set, case_ids):
         InputError: no metrics.json of ours, other rules, or no case in common.
     """
     flag = f"--compare={path}"
+    if Path(path).is_dir():
+        raise InputError(f"{flag}: is a folder; expected the metrics.json in it")
     try:
         value = files.read_json(path)
         rules, header = value["rules"], dict(value["header"])
@@ -73,9 +76,9 @@ def read(path, rule_set, case_ids):
         raise InputError(f"{flag}: cannot be read ({error.strerror}); expected the metrics.json of "
                          "another evaluation") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{flag}: is no metrics.json of evaluate.py, or damaged "
-                         f"({type(error).__name__}: {str(error)[:80]}); expected the one in the "
-                         "--output_dir of another evaluation") from error
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)[:80]
+        raise InputError(f"{flag}: is no metrics.json of evaluate.py, or damaged ({what}); "
+                         "expected the one in the --output_dir of another evaluation") from error
     if rules != rule_set.name:
         raise InputError(f"{flag}: its figures follow the rules {rules}, these {rule_set.name}; "
                          f"expected the same: evaluate one of them again with the other's --rules")

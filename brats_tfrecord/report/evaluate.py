@@ -30,32 +30,33 @@ def evaluate(options):
         list of `tables.CaseResult`, one a case.
 
     Raises:
-        InputError: no model, no cohort, a dataset that does not fit the model, or nothing to
-            compare with; nothing was written.
+        InputError: no model, no cohort, a dataset that does not fit the model, nothing to compare
+            with, or a folder that holds another evaluation; nothing was written.
         Stopped: the disk is full; what is done is kept.
     """
-    segmenter = Segmenter(options.model, cover=options.cover)
-    if options.data_dir is not None:
-        cases, source = subjects.from_dataset(options.data_dir, options.fold or "0", segmenter)
-    else:
-        cases, source = subjects.from_files(options, segmenter)
-    rule_set = metrics.RULE_SETS[options.rules]
-    other = None
-    if options.compare is not None:
-        other = compare.read(options.compare, rule_set, _headline_ids(cases, segmenter.card))
+    # What can be refused by looking is, before the model is loaded.
     root = Path(options.output_dir)
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
+    card = cards.read(options.model)
+    source = (subjects.from_files(options, card) if options.data_dir is None else
+              subjects.from_dataset(options.data_dir, options.fold or "0", card))
+    rule_set = metrics.RULE_SETS[options.rules]
+    other = None
+    if options.compare is not None:
+        other = compare.read(options.compare, rule_set, _headline_ids(source.cases, card))
+    segmenter = Segmenter(options.model, cover=options.cover)
     files.require_writable("--output_dir", root)
     fingerprint = cards.fingerprint(options.model)
-    with _full_disk_named(root), journal.opened(
-            root, _identity(options, source, fingerprint)) as kept:
+    identity = _identity(options, source, fingerprint)
+    case_ids = [case.case_id for case in source.cases]
+    with _full_disk_named(root), journal.opened(root, identity, case_ids) as kept:
         files.remove_orphans(root, deep=False)
         files.remove_orphans(root / "segmentations")
-        rows = _rows(cases, Examiner(segmenter, options, kept), options)
+        rows = _rows(source, Examiner(segmenter, options, kept), options)
         comparison = None if other is None else compare.compare(rows, other, rule_set)
         _write(root, rows, rule_set, comparison, kept, options,
-               _header(options, segmenter.card, fingerprint))
+               _header(options, card, fingerprint), identity)
         kept.remove()
     return rows
 
@@ -72,19 +73,23 @@ def _full_disk_named(root):
                       "again, what is done is kept") from error
 
 
-def _rows(cases, examiner, options):
+def _rows(source, examiner, options):
     """The row of every case: an earlier run's, or a new one."""
-    progress, rows = Progress(len(cases)), []
+    progress, rows = Progress(len(source.cases)), []
+    for note in source.notes:
+        progress.say(f"note: {note}")
     try:
-        for subject in cases:
+        for subject in source.cases:
             row, was_there = examiner.row(subject)
             if row.status == "failed":
                 progress.say(f"failed: {row.reason}")
+            for warning in row.warnings:
+                progress.say(f"warning: {row.case_id}: {warning}")
             rows.append(row)
             progress.advance(was_there)
     except KeyboardInterrupt:
         progress.close()
-        progress.say(f"stopped; {progress.done} of {len(cases)} cases are done and kept in "
+        progress.say(f"stopped; {progress.done} of {len(source.cases)} cases are done and kept in "
                      f"--output_dir={options.output_dir}; run the same command again to go on")
         raise
     progress.close()
@@ -101,14 +106,13 @@ def _headline_ids(cases, card):
 def _identity(options, source, fingerprint):
     """What shapes every row alike: with another of it, rows of an earlier run are worth nothing."""
     return {
-        "model_sha256": fingerprint,
-        "source": source,
-        "rules": options.rules,
-        "cover": options.cover,
-        "threshold_baselines": options.threshold_baselines,
-        "pictures": options.pictures > 0,
-        "versions": {"brats-tfrecord": __version__, **{
-            name: metadata.version(name) for name in ("tensorflow", "numpy", "scipy")}},
+        "--model": fingerprint,
+        **source.identity,
+        "--rules": options.rules,
+        "--cover": options.cover,
+        "--threshold_baselines": options.threshold_baselines,
+        "brats-tfrecord": __version__,
+        **{name: metadata.version(name) for name in ("tensorflow", "numpy", "scipy")},
     }
 
 
@@ -131,11 +135,11 @@ def _header(options, card, fingerprint):
     }
 
 
-def _write(root, rows, rule_set, comparison, kept, options, header):
+def _write(root, rows, rule_set, comparison, kept, options, header, identity):
     """Writes tables and report, prints the headline and where they lie."""
     scores = Baselines(kept).dice(rows) if options.threshold_baselines else []
     tables.write_csv(root / "metrics.csv", rows, rule_set)
-    tables.write_json(root / "metrics.json", rows, rule_set, header, comparison)
+    tables.write_json(root / "metrics.json", rows, rule_set, header, comparison, identity)
     html.write_report(root / "report.html", header=header, rows=rows, rule_set=rule_set,
                       pictures=_pictures(rows, kept, options.pictures), baselines=scores,
                       comparison=comparison)

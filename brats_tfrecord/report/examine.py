@@ -45,21 +45,23 @@ class Examiner:
         except Exception as error:  # noqa: B902 - one case must not cost the others
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise
-            reason = (f"{subject.case_id}: {type(error).__name__}: "
-                      f"{' '.join(str(error).split())[:200]}")
+            reason = _reason(subject.case_id, error)
         return tables.CaseResult(subject.case_id, subject.patient_id, subject.grade, use,
                                  "failed", reason), False
 
     def _earlier(self, subject, key):
         """What an earlier run kept of the case, if it is all that this one asks for."""
         row = self._kept.find(subject.case_id, key)
-        if self._options.write_segmentations and not self._path(subject).is_file():
-            return None
-        return row
+        asked = []
+        if self._options.write_segmentations:
+            asked.append(self._path(subject))
+        if self._options.pictures:
+            asked.append(self._kept.file(subject.case_id, "picture.png"))
+        return row if all(path.is_file() for path in asked) else None
 
     def _examine(self, subject, use):
         began = time.perf_counter()
-        examined = subject.examine()
+        examined = subject.examine(self._segmenter)
         segmentation, truth = examined.segmentation, examined.truth
         scores = self._scores(examined)
         stages = {**examined.stages, "metrics": time.perf_counter() - began
@@ -77,7 +79,7 @@ class Examiner:
             "unlabelled" if truth is None else "ok", **scores, crop=examined.crop,
             volumes_ml=dict(segmentation.volumes_ml),
             stages={**stages, "pictures and files": done - writing}, seconds=done - began,
-            post_processing=tuple(segmentation.post_processing))
+            post_processing=segmentation.post_processing, warnings=segmentation.warnings)
 
     def _scores(self, examined):
         """The fields of a row that rest on a truth."""
@@ -110,6 +112,13 @@ class Examiner:
 
     def _path(self, subject):
         return self._folder / f"{file_name(subject.case_id)}.nii.gz"
+
+
+def _reason(case_id, error):
+    """One line for a failure that nobody foresaw, or of a file's."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; expected a file that can be read"
+    return f"{case_id}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def file_name(case_id):

@@ -1,6 +1,7 @@
 """What an evaluation prints: the summary of the best evidence there is, said to be what it is."""
 
 from brats_tfrecord import metrics, spec
+from brats_tfrecord.cohort.inventory import plural
 from brats_tfrecord.report import tables
 
 SHOWN = ("dice", "hd95")
@@ -15,15 +16,20 @@ def lines(rows, rule_set, baselines=()):
         baselines: (name, region -> mean Dice) of simpler methods over the same cases.
     """
     use = tables.headline_use(rows)
+    failed = sum(row.status == "failed" for row in rows)
+    unlabelled = sum(row.status == "unlabelled" for row in rows)
     if use is None:
-        failed = sum(row.status == "failed" for row in rows)
-        return ["No case has a mask to compare with: segmentations, no metrics."
-                if failed < len(rows) else f"All {failed} cases failed: nothing was segmented."]
+        return [_failures(failed, len(rows))] * (failed > 0) + [
+            "No case has a mask to compare with: segmentations, no metrics."] * (unlabelled > 0)
     chosen = tables.compared(rows, use)
     note = "" if use == "unseen" else "  (no case is unseen: not a measure of the model)"
     patients = len({row.patient_id for row in chosen})
-    text = [f"{len(chosen)} {use} cases, {rule_set.name} rules{note}",
-            f"  mean [95 % confidence interval over {patients} patients]"]
+    interval = f" [95 % confidence interval over {patients} patients]" if patients > 1 else ""
+    text = [_failures(failed, len(rows))] * (failed > 0)
+    text += [f"{plural(unlabelled, 'case')} without a mask: segmented, in no figure below."
+             ] * (unlabelled > 0)
+    text += [f"{plural(len(chosen), f'{use} case')}, {rule_set.name} rules{note}",
+             f"  mean{interval}"]
     summary = tables.summary(rows, rule_set, use)
     for region in spec.REGIONS:
         cells = [f"{metrics.METRIC_TITLES[name]} {_with_interval(summary[region][name], name)}"
@@ -34,11 +40,15 @@ def lines(rows, rule_set, baselines=()):
                    for name, scores in baselines]
 
 
+def _failures(failed, cases):
+    return f"{failed} of {plural(cases, 'case')} failed: each is named above and in the report."
+
+
 def comparison_lines(comparison, path):
     """A `compare.Comparison` (None: nothing left to compare) with the file `path` as lines."""
     if comparison is None:
         return [f"No case of the headline is left to compare with {path}."]
-    text = [f"Against {path}, the same {comparison.cases} {comparison.use} cases: "
+    text = [f"Against {path}, the same {plural(comparison.cases, f'{comparison.use} case')}: "
             "mean difference, here - there [95 % confidence interval], Wilcoxon p"]
     if comparison.met_there:
         text.append(f"  {comparison.met_there} of them trained or selected the other model, which "

@@ -6,6 +6,7 @@ import hashlib
 import jinja2
 
 from brats_tfrecord import files, metrics, spec
+from brats_tfrecord.cohort.inventory import plural
 from brats_tfrecord.report import charts, tables, tallies, volumes
 
 MAX_PICTURE_BYTES = 5 << 20
@@ -52,7 +53,7 @@ def write_report(path, *, header, rows, rule_set, pictures, baselines=(), compar
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "percent": _percent, "count": _count,
-                            "label": _label, "words": _words, "plural": _plural}
+                            "label": _label, "words": _words, "plural": plural}
     environment.globals |= {"spec": spec, "titles": metrics.METRIC_TITLES,
                             "decimals": metrics.METRIC_DECIMALS, "rule_set": rule_set,
                             "verdict": _verdict}
@@ -165,11 +166,6 @@ def _percent(share, decimals=1):
 def _count(number):
     """An integer in groups of three digits."""
     return f"{number:,}".replace(",", "\u202f")
-
-
-def _plural(number, noun):
-    """ "1 case", "2 cases". """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _label(name):

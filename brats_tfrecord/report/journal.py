@@ -10,10 +10,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
 from brats_tfrecord import files
+from brats_tfrecord.cohort.inventory import plural
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.report.tables import CaseResult
 
@@ -35,16 +37,15 @@ class Journal:
         """The `CaseResult` of a finished case whose input had this key, or None."""
         try:
             value = files.read_json(self.file(case_id, "row.json"))
-            row = CaseResult(**{**value["row"],
-                                "post_processing": tuple(value["row"]["post_processing"])})
+            texts = {name: tuple(value["row"][name]) for name in ("post_processing", "warnings")}
+            row = CaseResult(**{**value["row"], **texts})
         except (OSError, ValueError, KeyError, TypeError):
             return None  # not there, or cut off by a crash: evaluated again
         return row if value["key"] == key and row.case_id == case_id else None
 
     def file(self, case_id, kind):
         """The file of this `kind`, such as "picture.png", that belongs to a case."""
-        digest = hashlib.sha256(case_id.encode("utf-8", "surrogateescape")).hexdigest()
-        return self._path / f"{digest[:32]}-{kind}"
+        return self._path / f"{_digest(case_id)}-{kind}"
 
     def shared_file(self, name):
         """A file of this name that belongs to no case."""
@@ -57,38 +58,91 @@ class Journal:
 
 
 @contextlib.contextmanager
-def opened(output_dir, identity):
+def opened(output_dir, identity, case_ids):
     """Gives the `Journal` of this identity in `output_dir`, holding its lock.
 
-    What an earlier run of the same identity finished is there; another identity's is removed. The
-    folder stays when the block ends, for the next run; `Journal.remove` removes it.
+    What an earlier run of the same identity finished is there. The folder stays when the block
+    ends, for the next run; `Journal.remove` removes it.
 
     Args:
         output_dir: an existing folder.
-        identity: JSON value of whatever shapes every row.
+        identity: flag -> JSON value of whatever shapes every row.
+        case_ids: ids of the cases to evaluate.
 
     Raises:
-        InputError: another process evaluates into this folder.
+        InputError: another process evaluates into this folder, or it holds work of another
+            identity or on other cases, which nothing overwrites.
     """
     path = Path(output_dir) / NAME
     path.mkdir(exist_ok=True)
     try:
         with files.locked(path / "lock"):
-            _claim(path, json.loads(json.dumps(identity)))
+            identity = json.loads(json.dumps(identity))
+            _require_same_report(output_dir, identity, case_ids)
+            _claim(path, identity, case_ids)
             yield Journal(path)
     except files.Locked as error:
         raise InputError(f"--output_dir={output_dir}: another evaluation writes there ({error}); "
                          "wait for it, or name another folder") from error
 
 
-def _claim(path, identity):
-    """Empties the folder, but for its lock, unless it is this identity's."""
-    with contextlib.suppress(OSError, ValueError):
-        if files.read_json(path / "identity.json") == identity:
-            files.remove_orphans(path)
-            return
+def _require_same_report(output_dir, identity, case_ids):
+    """Refuses to write over a finished report of something else."""
+    try:
+        value = files.read_json(Path(output_dir) / "metrics.json")
+        theirs = dict(value["identity"])
+        done = {row["case_id"] for row in value["rows"] if row["status"] != "failed"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # none there, or none of ours
+    others = sorted(done - set(case_ids))
+    _require_same(output_dir, "the report", theirs, identity)
+    if others:
+        raise _belongs_to_another(output_dir, "the report", (
+            f"{len(others)} of its {plural(len(done), 'case')} (such as {others[0]}) are not "
+            f"among the {len(set(case_ids))} here"))
+
+
+def _claim(path, identity, case_ids):
+    """Makes the work folder this identity's, and refuses to lose another's finished cases."""
+    try:
+        theirs = dict(files.read_json(path / "identity.json"))
+    except (OSError, ValueError, TypeError):
+        theirs = None  # none there, or cut off by a crash
+    rows = {entry.name.removesuffix("-row.json") for entry in path.glob("*-row.json")}
+    if rows and theirs is not None:
+        _require_same(path.parent, "unfinished work", theirs, identity)
+        if others := rows - set(map(_digest, case_ids)):
+            raise _belongs_to_another(path.parent, "unfinished work", (
+                f"{len(others)} of its {plural(len(rows), 'case')} are not among the "
+                f"{len(set(case_ids))} here"))
+    if theirs == identity:
+        files.remove_orphans(path)
+        return
     (path / "identity.json").unlink(missing_ok=True)
     for entry in path.iterdir():
         if entry.name != "lock":
             entry.unlink()
     files.write_json(path / "identity.json", identity)
+
+
+def _require_same(output_dir, what, theirs, ours):
+    different = [f"{name} was {_shown(theirs.get(name))}, now {_shown(ours.get(name))}"
+                 for name in ours | theirs if theirs.get(name) != ours.get(name)]
+    if different:
+        raise _belongs_to_another(output_dir, what, ", ".join(different))
+
+
+def _belongs_to_another(output_dir, what, difference):
+    return InputError(f"--output_dir={output_dir}: holds {what} of another evaluation: "
+                      f"{difference}; name another folder, or remove this one")
+
+
+def _shown(value):
+    """A value of an identity as text; of a digest, what tells it from others."""
+    text = "not given" if value is None else str(value).lower() if value in (True, False) \
+        else str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
+def _digest(case_id):
+    return hashlib.sha256(case_id.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -29,7 +29,8 @@ class EvaluateOptions:
     model: str = _option(dataclasses.MISSING, "Folder of the SavedModel.")
     output_dir: str = _option(
         dataclasses.MISSING, "Folder for report.html, metrics.csv, metrics.json; made if missing. "
-        "A stopped evaluation of the same cases goes on in it."
+        "A stopped evaluation goes on in it when the same command is run again; the work of "
+        "another is never written over."
     )
     data_dir: str | None = _option(
         None, "Dataset made by convert_to_tfrecord.py, to evaluate one of its folds."

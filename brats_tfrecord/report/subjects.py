@@ -15,7 +15,7 @@ from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import crop, ledger, masks, resample
 from brats_tfrecord.records import example, manifest, manifest_check, places, tfrecord
-from brats_tfrecord.serving.predict import Segmentation
+from brats_tfrecord.serving.predict import Segmentation, Segmenter
 
 SHOWN = ("flair", "t1ce")
 """Modalities worth looking at, in order of preference."""
@@ -48,7 +48,8 @@ class Subject:
         case_id, patient_id, grade: as in the cohort.
         labelled: whether there is a truth to compare with.
         key: called, it gives a text that is another one if the case's input is; or raises OSError.
-        examine: called, it reads and segments the case, `Examined`; or raises `CaseError`.
+        examine: called with a `Segmenter`, it reads and segments the case, `Examined`; or raises
+            `CaseError`.
     """
 
     case_id: str
@@ -56,46 +57,59 @@ class Subject:
     grade: str | None
     labelled: bool
     key: Callable[[], str]
-    examine: Callable[[], Examined]
+    examine: Callable[[Segmenter], Examined]
 
 
-def from_files(options, segmenter):
-    """The cohort of `EvaluateOptions`.
+@dataclass(frozen=True)
+class Source:
+    """Where the cases of an evaluation come from.
 
-    Returns:
-        (list of `Subject`, JSON value of what they share and what shapes their figures).
+    Attributes:
+        cases: list of `Subject`.
+        identity: flag -> JSON value of what they share and what shapes their figures; the
+            contents of a case's own files are in its key.
+        notes: what is unusual beside the cases, a line each.
+    """
+
+    cases: list[Subject]
+    identity: dict
+    notes: tuple[str, ...] = ()
+
+
+def from_files(options, card):
+    """The cohort of `EvaluateOptions`, for the model of a `ModelCard`; a `Source`.
 
     Raises:
         InputError: no cohort there, or masks of other classes than the model's.
     """
-    cases = layouts.find_cases(options.input_dir, options.layout, options.label_scheme)
-    for case in cases:
+    cohort = layouts.find_cohort(options.input_dir, options.layout, options.label_scheme)
+    for case in cohort.cases:
         if case.mask is not None:
             _require_same_classes(f"--input_dir={options.input_dir}",
-                                  spec.LABEL_SCHEMES[case.label_scheme], segmenter.scheme)
-    how_to_read = {"any_spacing": segmenter.recipe.any_spacing,
+                                  spec.LABEL_SCHEMES[case.label_scheme], card.scheme)
+    how_to_read = {"any_spacing": card.recipe.any_spacing,
                    "bare_mask_affine": options.bare_mask_affine}
 
     def subject(case):
-        names = list(dict.fromkeys([*segmenter.modalities,
+        names = list(dict.fromkeys([*card.modalities,
                                     *(name for name in SHOWN if name in case.images)]))
         return Subject(case.case_id, case.patient_id, case.grade, case.mask is not None,
                        lambda: _files_key(case, names),
-                       lambda: _examine_files(case, names, segmenter, how_to_read))
+                       lambda segmenter: _examine_files(case, names, segmenter, how_to_read))
 
-    return [subject(case) for case in cases], {"files": how_to_read}
+    return Source([subject(case) for case in cohort.cases],
+                  {"--bare_mask_affine": options.bare_mask_affine}, cohort.notes)
 
 
-def from_dataset(root, fold, segmenter):
-    """A fold of the dataset in `root`.
+def from_dataset(root, fold, card):
+    """A fold of the dataset in `root`, for the model of a `ModelCard`; a `Source`.
+
+    Its fingerprint stands for the bytes of all its shards.
 
     Args:
         root: the dataset's folder.
         fold: a number as text, "all" (of the labelled) or "unlabelled".
-        segmenter: `serving.predict.Segmenter`; its recipe must be the dataset's.
-
-    Returns:
-        as `from_files`: a dataset's fingerprint stands for the bytes of all its shards.
+        card: the model's; its recipe must be the dataset's.
 
     Raises:
         InputError: no dataset, no case in that fold, another recipe, or masks of other classes
@@ -104,21 +118,21 @@ def from_dataset(root, fold, segmenter):
     dataset = manifest.load(root)
     manifest_check.require_sound(root)
     if fold != "unlabelled":
-        _require_same_classes(f"--data_dir={root}", dataset.label_scheme, segmenter.scheme)
-    if dataset.recipe != segmenter.recipe:
-        ours, theirs = segmenter.recipe.to_json(), dataset.recipe.to_json()
+        _require_same_classes(f"--data_dir={root}", dataset.label_scheme, card.scheme)
+    if dataset.recipe != card.recipe:
+        ours, theirs = card.recipe.to_json(), dataset.recipe.to_json()
         differences = ", ".join(f"{name} is {theirs[name]}, the model's is {ours[name]}"
                                 for name in ours if ours[name] != theirs[name])
         raise InputError(f"--data_dir={root}: was converted by another recipe than the model's: "
                          f"{differences}; evaluate with --input_dir instead")
     folds = {"all": range(dataset.folds), "unlabelled": [None]}.get(fold) or [int(fold)]
-    found = [_subject_of_record(dataset, row, place, segmenter)
+    found = [_subject_of_record(dataset, row, place)
              for row, place in _records(dataset, folds)]
     if not found:
         there = sorted({str(case.fold) for case in dataset.cases if case.fold is not None})
         raise InputError(f"--fold={fold}: no case of {root} is in it; expected one of "
                          f"{', '.join(there)}, all or unlabelled")
-    return found, {"dataset_sha256": dataset.fingerprint, "fold": fold}
+    return Source(found, {"--data_dir": dataset.fingerprint, "--fold": fold})
 
 
 def _require_same_classes(source, theirs, ours):
@@ -147,7 +161,7 @@ def _examine_files(case, names, segmenter, how_to_read):
     raw = nifti.read_case(case, names, **how_to_read)
     truth = None
     if raw.mask is not None:
-        truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], raw.case_id)
+        truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], case.mask)
     reading = time.perf_counter() - began
     segmentation = segmenter.segment_raw(raw, reading=reading)
     volumes = {name: raw.volumes[..., channel] for channel, name in enumerate(names)}
@@ -193,12 +207,13 @@ def _records(dataset, folds):
             yield row, (path, span)
 
 
-def _subject_of_record(dataset, row, place, segmenter):
+def _subject_of_record(dataset, row, place):
     crop_shares = _shares(row.brain_voxels, row.brain_voxels_lost, sum(row.class_voxels[1:]),
                           row.tumour_voxels_lost)
     return Subject(
         row.case_id, row.patient_id, row.grade, row.labelled, lambda: row.key,
-        lambda: _examine_record(row.case_id, place, dataset.recipe, crop_shares, segmenter))
+        lambda segmenter: _examine_record(row.case_id, place, dataset.recipe, crop_shares,
+                                          segmenter))
 
 
 def _read_record(case_id, place, image_dtype):

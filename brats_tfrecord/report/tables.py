@@ -41,6 +41,7 @@ class CaseResult:
         stages: stage -> seconds, or None.
         seconds: time the case took, or None.
         post_processing: what post-processing changed in this case, short texts; may be empty.
+        warnings: why its figures may mean little, short texts; may be empty.
     """
 
     case_id: str
@@ -57,6 +58,7 @@ class CaseResult:
     stages: Mapping[str, float] | None = None
     seconds: float | None = None
     post_processing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.use not in USES:
@@ -123,8 +125,8 @@ def write_csv(path, rows, rule_set):
     """Writes one line a case, all of a `CaseResult` but its confusion matrix.
 
     Columns: identity; STRUCTURE_metric; NAME_ml (predicted) and NAME_truth_ml; crop_brain_lost and
-    crop_tumour_lost (shares); post_processing; seconds_STAGE and seconds, the only ones that
-    differ from run to run. Numbers keep full precision; what is undefined or not there is an
+    crop_tumour_lost (shares); post_processing; warnings; seconds_STAGE and seconds, the only ones
+    that differ from run to run. Numbers keep full precision; what is undefined or not there is an
     empty cell. Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     table = io.StringIO()
@@ -135,8 +137,10 @@ def write_csv(path, rows, rule_set):
     files.write_text(path, table.getvalue())
 
 
-def write_json(path, rows, rule_set, header, comparison=None):
-    """Writes {"header", "rules", "summary": {use: ...}, "rows", "comparison"}; undefined is null.
+def write_json(path, rows, rule_set, header, comparison=None, identity=None):
+    """Writes {"header", "rules", "summary": {use: ...}, "rows", "comparison", "identity"}.
+
+    What is undefined is null.
 
     Args:
         path: the file; replaced whole or not at all.
@@ -144,6 +148,7 @@ def write_json(path, rows, rule_set, header, comparison=None):
         rule_set: the `metrics.RuleSet` that their metrics follow.
         header: what the figures rest on (model and dataset fingerprints, versions), JSON-safe.
         comparison: `compare.Comparison` with another evaluation, or None.
+        identity: what shapes every row alike, as in `journal.opened`; JSON-safe.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not know.
@@ -154,6 +159,7 @@ def write_json(path, rows, rule_set, header, comparison=None):
         "summary": {use: summary(rows, rule_set, use) for use in USES},
         "rows": [asdict(row) for row in rows],
         "comparison": None if comparison is None else asdict(comparison),
+        "identity": identity,
     })
 
 
@@ -175,12 +181,13 @@ def _columns(rows, rule_set):
                for name in names if any(name in (getattr(row, of) or ()) for row in rows)]
     stages = dict.fromkeys(stage for row in rows for stage in row.stages or ())
     return [*_IDENTITY, *figures, *volumes, "crop_brain_lost", "crop_tumour_lost",
-            "post_processing", *map(_stage_column, stages), "seconds"]
+            "post_processing", "warnings", *map(_stage_column, stages), "seconds"]
 
 
 def _flat(row, rule_set):
     cells = {name: _harmless(getattr(row, name)) for name in _IDENTITY}
-    cells |= {"seconds": row.seconds, "post_processing": _harmless("; ".join(row.post_processing))}
+    cells |= {"seconds": row.seconds, **{name: _harmless("; ".join(getattr(row, name)))
+                                         for name in ("post_processing", "warnings")}}
     for structure, figures in (row.metrics or {}).items():
         cells |= {f"{structure}_{metric}": figures[metric] for metric in rule_set.metrics}
     cells |= {f"{name}_ml": volume for name, volume in (row.volumes_ml or {}).items()}

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
+from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import crop, masks, resample
 from brats_tfrecord.preprocess.recipe import REFERENCES
@@ -37,7 +38,7 @@ class Segmenter:
                 answers its golden case wrongly, or another cover.
         """
         if cover not in COVERS:
-            raise InputError(f"--cover={cover}: expected one of {', '.join(COVERS)}")
+            raise InputError(f"cover={cover!r}: expected one of {', '.join(COVERS)}")
         self.cover = cover
         self.card = cards.read(model_dir)
         try:
@@ -68,7 +69,13 @@ class Segmenter:
         return self.card.scheme
 
     def segment(self, case, progress=None):
-        """Reads and segments a `cohort.layouts.Case`; see `segment_raw`."""
+        """Reads and segments a `cohort.layouts.Case`; see `segment_raw`.
+
+        Raises:
+            TypeError: not a case.
+        """
+        if not isinstance(case, Case):
+            raise TypeError(f"expected one of the cases of find_cases, got a {type(case).__name__}")
         _tell(progress, "reading")
         started = time.perf_counter()
         raw = nifti.read_case(case, self._to_read(case), with_mask=False,
@@ -149,7 +156,7 @@ class Segmenter:
         if self.card.post_processing.min_enhancing_voxels and not _enhances(classes):
             classes = self._classes(covered)
             faint = _enhances(classes)
-        return _OnGrid(classes, faint, covered, (0, 0, 0))
+        return _OnGrid(classes, faint, covered, (0, 0, 0), self._flat(corrected))
 
     def _of_window(self, image, origin, shape):
         """From the preprocessed window [x, y, z, C] at `origin` of a grid of `shape`."""
@@ -157,7 +164,14 @@ class Segmenter:
         covered = np.asarray(result["probabilities"])[0]
         classes = self.recipe.to_grid(self._classes(covered), origin, shape)
         kept = self.card.post_processing.without_faint_enhancement(classes)
-        return _OnGrid(classes, _enhances(classes) and not _enhances(kept), covered, origin)
+        return _OnGrid(classes, _enhances(classes) and not _enhances(kept), covered, origin,
+                       self._flat(image))
+
+    def _flat(self, volumes):
+        """What to say of the channels of [X, Y, Z, C] that tell the network nothing."""
+        return tuple(f"{name} does not vary: the network sees zeros in its place"
+                     for channel, name in enumerate(self.modalities)
+                     if volumes[..., channel].min() == volumes[..., channel].max())
 
     def _native(self, case, found, seconds, progress=None):
         """The `Segmentation` on the case's own grid, from an `_OnGrid`."""
@@ -169,14 +183,15 @@ class Segmenter:
             classes, changes = _timed(seconds, progress, "post-processing", lambda: corrected(
                 found.classes, found.faint, post_processing, case.geometry.spacing_mm))
         return Segmentation(case.case_id, self.card, classes, found.covered, tuple(found.origin),
-                            case.geometry, changes, seconds)
+                            case.geometry, changes, seconds, found.warnings)
 
     def _resampled(self, found, shape):
         """An `_OnGrid` of another grid; what was decided of faint enhancement holds there too."""
         whole = crop.uncrop(found.covered, found.origin, found.classes.shape,
                             self.card.channels.background_fill)
         probabilities = resample.volumes_to(shape, whole)
-        return _OnGrid(self._classes(probabilities), found.faint, probabilities, (0, 0, 0))
+        return _OnGrid(self._classes(probabilities), found.faint, probabilities, (0, 0, 0),
+                       found.warnings)
 
     def _classes(self, probabilities):
         return self.card.channels.classes(probabilities).numpy().astype(np.uint8)
@@ -191,12 +206,14 @@ class _OnGrid:
         faint: whether their enhancing tumour is too little to be one, counted on the recipe's grid.
         covered: float32 [x, y, z, K], the probabilities of the box that the network saw.
         origin: (x, y, z) of the box's first voxel.
+        warnings: why it may mean little, a short text each.
     """
 
     classes: np.ndarray
     faint: bool
     covered: np.ndarray
     origin: tuple[int, int, int]
+    warnings: tuple[str, ...]
 
 
 def _channels(raw, modalities):

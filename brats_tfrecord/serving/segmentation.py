@@ -28,6 +28,7 @@ class Segmentation:
         post_processing: what post-processing changed in this case, a short text each; empty where
             it changed nothing.
         seconds: stage -> seconds it took.
+        warnings: why the segmentation may mean little, a short text each.
     """
 
     case_id: str
@@ -38,6 +39,7 @@ class Segmentation:
     geometry: nifti.Geometry
     post_processing: tuple[str, ...]
     seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
     @property
     def labels(self):
@@ -82,7 +84,11 @@ class Segmentation:
         return crop.uncrop(total, self.origin, self.classes.shape)
 
     def write(self, path):
-        """Writes the labels as uint8 NIfTI with the case's own order, affine and units."""
+        """Writes the labels as uint8 NIfTI with the case's own order, affine and units.
+
+        Raises:
+            InputError: `path` does not end in .nii.gz or .nii, or is a folder.
+        """
         nifti.write_volume(path, self.labels, self.geometry)
 
 

@@ -104,7 +104,8 @@ def test_one_cases_own_folder_is_a_cohort(tmp_path):
 def test_missing_modality_is_told_when_it_is_wanted(tmp_path, make, case_id, kinds, wanted):
     make(tmp_path, case_id, kinds)
     [case] = find_cases(tmp_path)
-    with pytest.raises(CaseError, match=f"{case_id}: no t1ce image; found t1, t2, flair.*{wanted}"):
+    with pytest.raises(CaseError, match=(
+            f"{case_id}: no t1ce image in {tmp_path}.*; found t1, t2, flair.*{wanted}")):
         case.image("t1ce")
 
 

@@ -159,7 +159,9 @@ def test_unlabelled_cases_are_segmented_and_names_stay_text(tiny_model, small_co
     (["--data_dir={dataset}", "--fold=x"], "--fold=x: expected a number"),
     (["--input_dir={cohort}", "--model={cohort}"], "no SavedModel there"),
     (["--data_dir={dataset}", "--cover=brain"], "--cover=brain: goes with --input_dir"),
-    (["--data_dir={dataset}", "--compare={dataset}/dataset.json"], "is no metrics.json of"),
+    (["--data_dir={dataset}", "--compare={dataset}/dataset.json"],
+     "is no metrics.json of evaluate.py, or damaged (it has no 'rules')"),
+    (["--data_dir={dataset}", "--compare={dataset}"], "is a folder; expected the metrics.json in"),
 ])
 def test_bad_flags_write_nothing(tiny_model, small_cohort, small_dataset, tmp_path, flags, message):
     given = {"model": tiny_model, "output_dir": tmp_path / "out"}
@@ -209,7 +211,18 @@ def test_the_headline_names_rules_intervals_and_what_the_cases_were():
         "  mean [95 % confidence interval over 2 patients]",
         *(f"  {region}  Dice 0.500 [0.250, 0.750]   HD95 (mm) 0.50 [0.25, 0.75]"
           for region in ("WT", "TC", "ET"))]
-    assert headline.lines(rows[:1], rule_set)[2] == "  WT  Dice 0.250   HD95 (mm) 0.25"
+    failed, bare = (tables.CaseResult(name, name, None, "unseen", status)
+                    for name, status in (("c", "failed"), ("d", "unlabelled")))
+    assert headline.lines([rows[0], failed, bare], rule_set)[:5] == [
+        "1 of 3 cases failed: each is named above and in the report.",
+        "1 case without a mask: segmented, in no figure below.",
+        "1 unseen case, nnunet rules",
+        "  mean",
+        "  WT  Dice 0.250   HD95 (mm) 0.25"]
+    assert headline.lines([failed], rule_set) == [
+        "1 of 1 case failed: each is named above and in the report."]
+    assert headline.lines([bare], rule_set) == [
+        "No case has a mask to compare with: segmentations, no metrics."]
 
 
 def test_progress_in_a_log_file_is_lines_with_the_time_left(monkeypatch):

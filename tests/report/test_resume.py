@@ -173,10 +173,43 @@ def test_interrupted_the_rerun_goes_on(options, unbroken, tmp_path, monkeypatch,
     assert not (tmp_path / ".evaluation").exists()
 
 
-def test_another_identity_starts_afresh(options, tmp_path, monkeypatch):
-    stopped_after(1, options(tmp_path), monkeypatch)
+def test_another_evaluation_takes_nothing_from_a_stopped_one(options, cohort, tmp_path,
+                                                             monkeypatch):
+    shutil.copytree(cohort / "BraTS20_Training_001", tmp_path / "in" / "BraTS20_Training_001")
+    root = tmp_path / "out"
+    stopped_after(2, options(root), monkeypatch)
+    kept = rows_kept(root)
+    for other, difference in (({"rules": "nnunet"}, "--rules was brats2020, now nnunet"),
+                              ({"cover": "brain"}, "--cover was window, now brain"),
+                              ({"input_dir": str(tmp_path / "in")},
+                               "1 of its 2 cases are not among the 1 here")):
+        with pytest.raises(InputError, match=(
+                f"--output_dir={root}: holds unfinished work of another evaluation: {difference}; "
+                "name another folder")):
+            evaluation.evaluate(options(root, **other))
+    assert rows_kept(root) == kept
     with counted(monkeypatch) as segmented:
-        evaluation.evaluate(options(tmp_path, rules="nnunet"))
+        evaluation.evaluate(options(root))
+    assert len(segmented) == 2
+
+
+def test_nothing_is_written_over_another_report(options, unbroken, cohort, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "out")
+    shutil.copytree(cohort / "BraTS20_Training_001", tmp_path / "in" / "BraTS20_Training_001")
+    before = listing(tmp_path / "out")
+    for other, difference in (({"rules": "nnunet"}, "--rules was brats2020, now nnunet"),
+                              ({"input_dir": str(tmp_path / "in")},
+                               "3 of its 4 cases .such as BraTS20_Training_002. are not among")):
+        with pytest.raises(InputError, match=(
+                f"holds the report of another evaluation: {difference}")):
+            evaluation.evaluate(options(tmp_path / "out", **other))
+    assert listing(tmp_path / "out") == before
+
+
+def test_pictures_asked_for_later_are_drawn(options, tmp_path, monkeypatch):
+    stopped_after(2, options(tmp_path), monkeypatch)
+    with counted(monkeypatch) as segmented:
+        evaluation.evaluate(options(tmp_path, pictures=2))
     assert len(segmented) == 4
 
 
@@ -204,7 +237,7 @@ def test_what_a_killed_writer_left_is_removed(options, unbroken, tmp_path):
 
 
 def test_two_evaluations_into_one_folder_are_refused(options, tmp_path):
-    with journal.opened(tmp_path, {}), pytest.raises(
+    with journal.opened(tmp_path, {}, []), pytest.raises(
             InputError, match="another evaluation writes there"):
         evaluation.evaluate(options(tmp_path))
 

@@ -56,7 +56,7 @@ def test_files_of_other_classes_are_refused(cohort):
                               label_scheme="brats2024")
     with refused(f"--input_dir={cohort}"):
         subjects.from_files(options, model("brats2020"))
-    assert subjects.from_files(options, model("brats2024"))[0][0].labelled
+    assert subjects.from_files(options, model("brats2024")).cases[0].labelled
 
 
 def test_a_dataset_of_other_classes_is_refused(dataset_of):
@@ -68,10 +68,11 @@ def test_a_dataset_of_other_classes_is_refused(dataset_of):
 def test_other_values_of_the_same_classes_are_not(cohort, dataset_of):
     root = dataset_of("brats2020")
     recipe = manifest.load(root).recipe
-    [subject], source = subjects.from_dataset(root, "0", model("brats2023", recipe))
-    assert subject.labelled and source["dataset_sha256"] == manifest.load(root).fingerprint
+    source = subjects.from_dataset(root, "0", model("brats2023", recipe))
+    assert source.cases[0].labelled
+    assert source.identity["--data_dir"] == manifest.load(root).fingerprint
     options = EvaluateOptions(model="m", output_dir="o", input_dir=str(cohort))
-    assert len(subjects.from_files(options, model("msd"))[0]) == 1
+    assert len(subjects.from_files(options, model("msd")).cases) == 1
 
 
 def test_cases_without_a_mask_are_nothing_to_compare(tmp_path):
@@ -79,14 +80,14 @@ def test_cases_without_a_mask_are_nothing_to_compare(tmp_path):
     next(folder.glob("*_seg.nii.gz")).unlink()
     options = EvaluateOptions(model="m", output_dir="o", input_dir=str(tmp_path),
                               label_scheme="brats2024")
-    [subject], _ = subjects.from_files(options, model("brats2020"))
+    [subject] = subjects.from_files(options, model("brats2020")).cases
     assert not subject.labelled
 
 
 def test_a_case_is_another_when_a_file_that_is_read_is(cohort, tmp_path):
     shutil.copytree(cohort, tmp_path / "in")
     options = EvaluateOptions(model="m", output_dir="o", input_dir=str(tmp_path / "in"))
-    [subject], _ = subjects.from_files(options, model("brats2020"))
+    [subject] = subjects.from_files(options, model("brats2020")).cases
     keys = [subject.key()]
     for kind in ("t1", "t1ce", "seg"):  # t1 is neither the model's nor shown
         path = next((tmp_path / "in").rglob(f"*_{kind}.nii.gz"))

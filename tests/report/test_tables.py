@@ -73,10 +73,10 @@ def test_csv_holds_every_case_with_full_precision(tmp_path):
     assert (read[3]["status"], read[3]["WT_dice"], read[3]["ED_ml"]) == ("unlabelled", "", "4.0")
     assert list(read[0])[:6] == ["case_id", "patient_id", "grade", "use", "status", "reason"]
     assert list(read[0])[6:8] == ["WT_dice", "WT_hd95"]
-    assert list(read[0])[-15:] == [
+    assert list(read[0])[-16:] == [
         "NCR/NET_ml", "ED_ml", "ET_ml", "WT_ml", "TC_ml", "NCR/NET_truth_ml", "ED_truth_ml",
         "ET_truth_ml", "WT_truth_ml", "TC_truth_ml", "crop_brain_lost", "crop_tumour_lost",
-        "post_processing", "seconds_bias_correction", "seconds"]
+        "post_processing", "warnings", "seconds_bias_correction", "seconds"]
     assert (read[0]["WT_ml"], read[0]["WT_truth_ml"], read[0]["crop_brain_lost"]) == (
         "24.75", "24.0", "0.04")
     assert read[0]["post_processing"] == "ET to NCR/NET: 34 voxels"

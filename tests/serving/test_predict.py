@@ -204,8 +204,25 @@ def test_small_components_go_by_the_cases_own_millimetres(correcting, truth, spa
     assert_equal(correcting.segment_stored(stored(raw)), found)
 
 
+def test_a_modality_that_says_nothing_is_told_of(segmenter):
+    _, raw = stand_in.raw_case(SHAPE)
+    assert segmenter.segment_raw(raw).warnings == ()
+    name = segmenter.modalities[0]
+    raw.volumes[..., spec.MODALITIES.index(name)] = 0
+    assert segmenter.segment_raw(raw).warnings == (
+        f"{name} does not vary: the network sees zeros in its place",)
+
+
+def test_only_a_case_is_segmented_and_only_nifti_written(segmenter, segmentation, tmp_path):
+    with pytest.raises(TypeError, match="expected one of the cases of find_cases, got a str"):
+        segmenter.segment("cohort/BraTS20_Training_001")
+    for path in (tmp_path, tmp_path / "seg.txt"):
+        with pytest.raises(InputError, match=f"{path}: expected a file name that ends in .nii.gz"):
+            segmentation.write(path)
+
+
 def test_only_the_known_covers(model):
-    with pytest.raises(InputError, match="--cover=head: expected one of brain, window"):
+    with pytest.raises(InputError, match="cover='head': expected one of brain, window"):
         Segmenter(model, "head")
 
 

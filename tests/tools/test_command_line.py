@@ -79,7 +79,9 @@ def test_help_teaches_and_is_no_error(tool, flag):
     (["--word=stop"], 130, "interrupted"),
     ([], 2, "--word: this flag is required"),
     (["--word=a", "--tmes=3"], 2, "Unknown command line flag 'tmes'; see --help"),
-    (["--word=a", "--times=x"], 2, "flag --times=x"),
+    (["--word="], 2, "--word: is empty"),
+    (["--word=a", "--note="], 2, "--note: is empty; leave it out or give a value"),
+    (["--word=a", "--times=x"], 2, "flag --times=x: expected a whole number, got 'x'"),
     (["--word=a", "--mood=sad"], 2, "--mood=sad: value should be one of <calm|keen>"),
     (["--word=a", "b"], 2, "'b': expected only flags"),
 ])
