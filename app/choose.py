@@ -22,8 +22,8 @@ def choose_case(batch, segmenter):
         segmenter: the `Segmenter`.
     """
     sources = [FOLDER, UPLOAD, PHANTOM] if batch else [UPLOAD, PHANTOM]
-    source = st.segmented_control("Case", sources, default=sources[0], required=True,
-                                  width="stretch", key="source")
+    st.session_state.setdefault("source", sources[0])
+    source = st.segmented_control("Case", sources, required=True, width="stretch", key="source")
     any_spacing = segmenter.recipe.any_spacing
     if source == PHANTOM:
         return _prepared((PHANTOM,), _phantom)

@@ -215,9 +215,10 @@ def _doubts(names, assignment, case, raw):
         doubt = plausibility.doubt_of(volume)
         if doubt:
             yield f"{name}: {doubt}"
-        for before in range(channel):
-            if _same(volume, raw.volumes[..., before]):
-                yield f"{name}: is voxel for voxel the image of {raw.modalities[before]}"
+        same = next((before for before in range(channel)
+                     if _same(volume, raw.volumes[..., before])), None)
+        if same is not None:
+            yield f"{name}: is voxel for voxel the image of {raw.modalities[same]}"
 
 
 def _same(first, second):
@@ -245,7 +246,7 @@ def _truth(case, raw):
     """uint8 [X, Y, Z] canonical classes of the mask; refuses an image in its place."""
     scheme = spec.LABEL_SCHEMES[raw.label_scheme]
     try:
-        return masks.to_classes(raw.mask, scheme, case.mask)
+        return masks.to_classes(raw.mask, scheme, case.mask, "choose its label scheme")
     except CaseError as error:
         values = np.unique(raw.mask)
         if values.size <= _MOST_LABELS:

@@ -159,7 +159,7 @@ class Job:
                 case.truth, found.classes, spacing_mm, classes=found.card.scheme.classes))
         shown = self._timed(seconds, "pictures", lambda: (layers.label_layer(
             layers.PREDICTION, "Prediction", found.classes, found.geometry),
-            *layers.scalar_layers(found)))
+            *layers.scalar_layers(found, (case.raw.volumes > 0).any(axis=-1))))
         return Result(layers.zipped(found.labels, found.geometry), shown, found.volumes_ml,
                       tuple(extent.extents(found.classes, spacing_mm)), figures,
                       found.post_processing, seconds)

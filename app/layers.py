@@ -36,8 +36,11 @@ def classes_in(layer, geometry):
     return geometry.to_lps(np.asarray(image.dataobj))
 
 
-def scalar_layers(segmentation):
+def scalar_layers(segmentation, brain):
     """Layers of a `serving.segmentation.Segmentation`: its entropy, and each region's probability.
+
+    The entropy is shown in the brain alone, bool [X, Y, Z]: of the air at the borders of what the
+    network sees it says nothing, and would hide the tumour's in a rendering.
 
     Where channels are classes, which exclude each other, a region has the sum of its classes'
     probabilities; where they are regions, a region has its own.
@@ -45,8 +48,8 @@ def scalar_layers(segmentation):
     channels = segmentation.card.channels
     most = (np.log(channels.channels) if channels.activation == "softmax"
             else channels.channels * np.log(2))
-    yield _scalar(UNCERTAINTY, "Uncertainty (nats)", segmentation.entropy(), float(most),
-                  segmentation.geometry)
+    yield _scalar(UNCERTAINTY, "Uncertainty (nats)", segmentation.entropy() * brain,
+                  float(most), segmentation.geometry)
     probabilities = segmentation.probabilities
     for region, members in spec.REGIONS.items():
         parts = [index for index, classes in enumerate(channels.channel_classes)

@@ -33,5 +33,9 @@ def show(error):
 
 
 def plain(text):
-    """Escapes `text`, which may hold users' file names, for Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()<>#$:~|!-])", r"\\\1", str(text))
+    """Escapes `text`, which may hold users' file names, for Markdown.
+
+    A lone `--`, which would become a dash, is set as code, so that commands can be copied.
+    """
+    escaped = re.sub(r"([\\`*_{}\[\]()<>#$:~|!-])", r"\\\1", str(text))
+    return escaped.replace(r" \-\- ", " `--` ")

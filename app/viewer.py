@@ -56,12 +56,11 @@ def main():
     """Draws the page; Streamlit calls it anew after every change."""
     st.set_page_config("Brain tumour segmentation", layout="wide", initial_sidebar_state=350)
     st.html(STYLE)
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        st.code(__doc__.strip(), language=None)
+        return
     with messages.one_line_errors():
-        options = parse_arguments(sys.argv[1:])
-        refuse_open_network()
-        segmenter = load_segmenter(options.model)
-        batch = (load_batch(options.cases_dir, options.label_scheme, options.model)
-                 if options.cases_dir else None)
+        segmenter, queue, batch = start_up(sys.argv[1:])
         with st.sidebar:
             st.markdown("##### Brain tumour segmentation")
             scene = choose.choose_case(batch, segmenter)
@@ -69,11 +68,35 @@ def main():
             show_start(batch, segmenter)
             return
         with st.sidebar:
-            result = segmentation_of(scene, queue_of(options.model))
+            result = segmentation_of(scene, queue)
             show_sidebar(scene, result, segmenter)
         if batch and result and choose.folder_case():
             batch.enter(choose.folder_case(), result)
         show_case(scene, result, segmenter.scheme)
+
+
+def start_up(arguments):
+    """(`Segmenter`, its `Queue`, `Batch` or None) of the command line, made once for all sessions.
+
+    Raises:
+        InputError: what is wrong with it, which the server's terminal is told too.
+    """
+    try:
+        options = parse_arguments(arguments)
+        refuse_open_network()
+        # The folder is looked at before the model, which takes longer.
+        batch = (load_batch(options.cases_dir, options.label_scheme, options.model)
+                 if options.cases_dir else None)
+        return load_segmenter(options.model), queue_of(options.model), batch
+    except InputError as error:
+        say_once(f"viewer.py: {error}")
+        raise
+
+
+@st.cache_resource(show_spinner=False)
+def say_once(text):
+    """Says in the server's terminal what every session's page says."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def show_start(batch, segmenter):
@@ -131,7 +154,8 @@ def show_canvas(scene, result, classes, goal):
     goal_mm = None if goal is None else (geometry.lps_affine @ (*goal, 1))[:3]
     shown = [*scene.layers, *(result.layers if result else ())]
     said = canvas(shown, classes=classes, initial=View(image=shown[0].name, overlay=overlay),
-                  key="canvas", go_to_mm=goal_mm, go_to_count=st.session_state.goal_count)
+                  key="canvas", picture_name=readings.harmless(scene.case.raw.case_id),
+                  go_to_mm=goal_mm, go_to_count=st.session_state.goal_count)
     if said and said.get("webgl") is False:
         st.session_state.webgl = False
         st.rerun()

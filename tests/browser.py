@@ -56,7 +56,7 @@ class Reader:
     def __init__(self, browser, address, width=1280, height=800):
         self.page = browser.new_page(viewport={"width": width, "height": height},
                                      accept_downloads=True)
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.complaints, self.requests = [], []
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))

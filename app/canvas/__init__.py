@@ -86,8 +86,8 @@ class View:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; one of {allowed}")
 
 
-def canvas(layers, *, classes, initial, key, go_to_mm=None, go_to_count=0, height=None,
-           report_crosshair=False):
+def canvas(layers, *, classes, initial, key, picture_name="view", go_to_mm=None, go_to_count=0,
+           height=None, report_crosshair=False):
     """Draws the canvas.
 
     Args:
@@ -95,6 +95,7 @@ def canvas(layers, *, classes, initial, key, go_to_mm=None, go_to_count=0, heigh
         classes: number of classes, background included: the legend's length.
         initial: the `View` to open with.
         key: Streamlit's key; the browser keeps the reader's settings as long as it is the same.
+        picture_name: what the names of saved pictures begin with.
         go_to_mm: RAS (x, y, z) in millimetres to move the crosshair to. It moves when this or
             `go_to_count` differs from the run before, so the value may stand in later runs.
         go_to_count: a number that grows with every press of a button, for a second jump to the
@@ -118,7 +119,7 @@ def canvas(layers, *, classes, initial, key, go_to_mm=None, go_to_count=0, heigh
         classes=[{"id": class_id, "name": spec.CLASS_NAMES[class_id],
                   "title": spec.CLASS_TITLES[class_id], "colour": spec.CLASS_COLOURS[class_id]}
                  for class_id in range(1, classes)],
-        initial=asdict(initial),
+        initial=asdict(initial), picture_name=picture_name,
         go_to=None if go_to_mm is None else [*map(float, go_to_mm), go_to_count],
         height=height, report=report_crosshair, key=key, default=None)
 

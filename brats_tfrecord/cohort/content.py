@@ -100,7 +100,8 @@ def regular_size(path):
     try:
         status = os.stat(path)
     except OSError as error:
-        raise CaseError(f"{path}: no such file ({error.strerror})") from error
+        reason = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
+        raise CaseError(f"{path}: no such file{reason}; was it moved?") from error
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise CaseError(f"{path}: is {what}, not a regular file; expected a NIfTI image")
@@ -151,7 +152,8 @@ class Content:
             if not self.compressed and end >= offset + count:
                 break
             if end > offset + count + _MOST_BEHIND:
-                raise EOFError("holds far more than the voxels that its header declares")
+                raise CaseError(f"{self._path}: holds far more than the voxels that its header "
+                                "declares; the file is damaged, export it again")
         if end < offset + count:
             raise EOFError(f"holds {max(end - offset, 0):,} of {count:,} bytes of voxels")
         return voxels

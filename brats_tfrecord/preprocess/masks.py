@@ -7,13 +7,14 @@ from brats_tfrecord.errors import CaseError
 UNKNOWN = 255
 
 
-def to_classes(values, scheme, name):
+def to_classes(values, scheme, name, way_out="give its --label_scheme"):
     """Maps a file's label values to canonical classes.
 
     Args:
         values: integer [X, Y, Z], the values of `scheme`.
         scheme: `spec.LabelScheme`.
         name: the case or file, for the error.
+        way_out: what to do if the mask follows another scheme, for the error.
 
     Returns:
         uint8 [X, Y, Z] canonical class ids.
@@ -34,8 +35,7 @@ def to_classes(values, scheme, name):
         listed = ", ".join(str(value) for value in np.unique(found[unknown])[:8])
         expected = ", ".join(map(str, sorted(scheme.values)))
         raise CaseError(f"{name}: the mask holds label {listed}; scheme {scheme.name} knows "
-                        f"{expected}; is it a mask of another BraTS release? "
-                        "(--label_scheme says which)")
+                        f"{expected}; if it is a mask of another BraTS release, {way_out}")
     classes.put(index, of_found)
     return classes
 

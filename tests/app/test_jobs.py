@@ -29,8 +29,10 @@ def classes_with_all_labels():
 
 
 def loaded(truth=None, digest="digest"):
-    raw = nifti.RawCase("A", "A", None, "brats2020", ("flair",), np.zeros((*SHAPE, 1), np.float32),
-                        None, GEOMETRY)
+    """A case whose lowest plane is air, the rest brain."""
+    volumes = np.ones((*SHAPE, 1), np.float32)
+    volumes[..., 0, :] = 0
+    raw = nifti.RawCase("A", "A", None, "brats2020", ("flair",), volumes, None, GEOMETRY)
     return intake.LoadedCase(raw, truth, digest, 0.5)
 
 
@@ -92,7 +94,8 @@ def test_layers_hold_classes_uncertainty_and_probabilities_on_the_grid_of_the_ca
     entropy, whole, core, enhancing = (layers.classes_in(layer, GEOMETRY)
                                        for layer in result.layers[1:])
     expected = -(0.925 * np.log(0.925) + 3 * 0.025 * np.log(0.025))
-    assert np.allclose(entropy, expected, atol=0.0026)
+    assert np.allclose(entropy[..., 1:], expected, atol=0.0026)
+    assert not entropy[..., 0].any(), "of air uncertainty says nothing"
     assert result.layers[1].shown_range == pytest.approx((0, np.log(4)))
     assert np.allclose(whole[1, 2, 3:6], 0.975, atol=0.0026)
     assert np.allclose(core[1, 2, 3:6], (0.95, 0.05, 0.95), atol=0.0026)

@@ -242,9 +242,21 @@ def test_upload_of_other_names_is_assigned_by_hand(start, tiny_model, small_coho
     (["--model=nowhere"], "nowhere: no SavedModel there"),
     (["--model=nowhere", "--nodel=x"], "unrecognized arguments: --nodel=x"),
 ])
-def test_bad_command_lines_are_one_line_on_the_page(start, flags, message):
+def test_bad_command_lines_are_one_line_on_the_page_and_the_terminal(start, flags, message,
+                                                                     capsys):
     [error] = errors(start(*flags))
-    assert message in error
+    assert message in error and message in capsys.readouterr().err
+    assert "viewer.py -- " not in error, "two hyphens as text would become a dash"
+
+
+def test_a_missing_folder_is_told_before_the_model_is_loaded(start):
+    [error] = errors(start("--model=nowhere", "--cases_dir=neither"))
+    assert "neither: no such folder" in error
+
+
+def test_help_explains_the_flags(start):
+    page = start("--help")
+    assert not errors(page) and "--label_scheme  what the masks" in page.code[0].value
 
 
 def test_damaged_case_leaves_the_session_alive(start, tiny_model, small_cohort, tmp_path):

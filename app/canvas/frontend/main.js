@@ -12,7 +12,7 @@ const [toolbar, stage, panel, status, message] = ["toolbar", "stage", "panel", "
   "message"].map((id) => document.getElementById(id));
 const volumes = new Volumes();
 const state = { overlayOn: true };
-let [layers, classes, initial, goTo, reporting] = [[], [], {}, null, false];
+let [layers, classes, initial, goTo, reporting, pictureName] = [[], [], {}, null, false, ""];
 let views = []; // { holder, scene, caption }
 let shown = { image: null, overlays: [], box: null };
 let reportTimer;
@@ -36,7 +36,7 @@ function say(text) {
 
 function receive(args) {
   fitHeight(args.height);
-  reporting = args.report;
+  [reporting, pictureName] = [args.report, args.picture_name];
   window.onresize = () => fitHeight(args.height);
   if (!hasWebGLOnce()) return;
   const files = (list) => list.map((layer) => layer.file).join();
@@ -203,7 +203,7 @@ const act = {
     const pictures = views.map(({ scene, caption }) => ({ canvas: scene.canvas,
       caption: caption.textContent }));
     const line = Array.from(status.children, (part) => part.textContent).join("  ·  ");
-    save(compose(pictures, legend, line), `${state.image}.png`);
+    save(compose(pictures, legend, line), `${pictureName}_${state.image}.png`);
   },
 };
 
