@@ -139,8 +139,7 @@ def _belongs_to_another(output_dir, what, difference):
 
 def _shown(value):
     """A value of an identity as text; of a digest, what tells it from others."""
-    text = "not given" if value is None else str(value).lower() if value in (True, False) \
-        else str(value)
+    text = "not given" if value is None else str(value)
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 

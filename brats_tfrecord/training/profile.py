@@ -10,7 +10,8 @@ from brats_tfrecord.training import loop
 from brats_tfrecord.training.trainer import Trainer
 
 WARM_UP = 3
-STEPS = 20
+STEPS, FEWEST_STEPS, SECONDS = 20, 3, 60
+"""Steps that are timed; fewer where they are slow: no more are begun after so many seconds."""
 
 
 def profile(options):
@@ -20,7 +21,7 @@ def profile(options):
         options: `TrainOptions`.
 
     Returns:
-        The table as text: medians over `STEPS` steps after `WARM_UP`.
+        The table as text: medians over up to `STEPS` steps after `WARM_UP`.
 
     Raises:
         InputError: as `loop.train`.
@@ -64,4 +65,6 @@ def _times(name, call):
         began = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - began)
+        if len(seconds) >= WARM_UP + FEWEST_STEPS and sum(seconds[WARM_UP:]) > SECONDS:
+            break
     return statistics.median(seconds[WARM_UP:])

@@ -14,3 +14,15 @@ def test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone(dataset, t
         assert 1.8 < seconds * volumes < 2.2  # batches of two, rounded
     assert re.search(r"Waiting for input: \d+\.\d% of the step\. The ", table)
     assert not (tmp_path / "model").exists()
+
+
+def test_slow_steps_are_timed_for_a_minute(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(profile.time, "perf_counter", lambda: now[0])
+
+    def slow():
+        calls.append(1)
+        now[0] += 12 if len(calls) > profile.WARM_UP else 90  # the first ones build the graph
+
+    assert profile._times("slow", slow) == 12
+    assert len(calls) == profile.WARM_UP + 6  # 72 s are over the minute
