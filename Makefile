@@ -3,9 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO := build/demo
-# Small patches, mostly on tumour, and no dropout: what learns most in seven minutes of two cores.
-DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67 --dropout=0 \
-    --schedule=cosine --warmup_epochs=1 --epochs=9 --validate_every=3
+# What learns most in six minutes of two cores: small patches, mostly on tumour; half the documented
+# filters; Dice + cross-entropy; no dropout.
+DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67 \
+    --filters=8,16,32,64,128 --dropout=0 --loss=dice_cross_entropy --learning_rate=0.002 \
+    --schedule=cosine --warmup_epochs=1 --epochs=16 --validate_every=4
 
 .PHONY: help demo test soak view bench lint clean
 .DELETE_ON_ERROR:
