@@ -1,9 +1,6 @@
 """From a dataset to a SavedModel: the only module that knows both training and serving."""
 
-import contextlib
 import dataclasses
-import errno
-import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,13 +8,12 @@ from pathlib import Path
 import tensorflow as tf
 
 from brats_tfrecord import __version__, files
-from brats_tfrecord.errors import InputError, Stopped
 from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.postprocess import PostProcessing
-from brats_tfrecord.training import cross_validation, folds, networks, run_folder
+from brats_tfrecord.training import cross_validation, folds, networks, resources, run_folder
 from brats_tfrecord.training.loop import train
 from brats_tfrecord.training.result import TrainResult
 
@@ -34,7 +30,7 @@ def train_and_export(options):
     Returns:
         `Exported`; None in the processes of a multiworker run that are not the chief.
     """
-    with _resources_named(options):
+    with resources.named(options):
         result = train(options)
         if result is None:
             return None
@@ -92,31 +88,6 @@ def _export_tuned(models, card, path, compared):
             training={**card.training, "post_processing": choice.to_json()}), path)
 
 
-@contextlib.contextmanager
-def _resources_named(options):
-    """Says in a user's terms what TensorFlow found wrong with data, disk or memory."""
-    full = Stopped(f"--model_dir={options.model_dir}: the disk is full; make room and run the same "
-                   "command again to go on from the last saved state")
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full from error
-        raise
-    except tf.errors.OpError as error:
-        # What the loader's threads raise comes back within TensorFlow's own words.
-        found = re.search(r"InputError: (.*)", error.message)
-        if found:
-            raise InputError(f"--data_dir={options.data_dir}: {found[1]}; what was trained until "
-                             "the last saved state is kept") from error
-        if "No space left" in error.message or "Disk quota" in error.message:
-            raise full from error
-        if isinstance(error, tf.errors.ResourceExhaustedError):
-            raise InputError("out of memory on a device; give a smaller --batch_size (with "
-                             "--accumulate), a smaller --patch_size or fewer --filters") from error
-        raise
-
-
 def cross_validate(options):
     """Trains and exports a run for each fold, all but the test fold, then gathers them.
 
@@ -160,7 +131,7 @@ def _fold_row(exported):
 def _export_ensemble(options, runs):
     """One SavedModel of all folds' networks; its post-processing is chosen on every case, each
     as predicted by the one network that had not learnt it."""
-    with _resources_named(options):
+    with resources.named(options):
         path = Path(options.model_dir) / "saved_model"
         models = [run.network for run in runs]
         card = ensemble_card([run.result for run in runs])

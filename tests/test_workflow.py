@@ -15,7 +15,7 @@ NO_SPACE = "tensorboard/events; No space left on device"
     (tf.errors.ResourceExhaustedError(None, None, NO_SPACE), Stopped, "model: the disk is full"),
     (tf.errors.ResourceExhaustedError(None, None, "OOM on a GPU"), InputError, "--batch_size"),
     (tf.errors.InvalidArgumentError(None, None, "{{node}} InputError: a: ends\nTraceback"),
-     InputError, "--data_dir=data: a: ends; what was trained"),
+     InputError, "--data_dir=data: a: ends; what was saved"),
 ])
 def test_what_ran_out_is_named(monkeypatch, raised, told, message):
     def train(options):

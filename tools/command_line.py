@@ -1,7 +1,7 @@
 """From an options dataclass to a command line: flags, help, errors, exit codes.
 
 Exit codes, the same for every tool: 0 done; 1 finished, but some cases failed; 2 bad flags or
-input, nothing written; 3 training diverged; 70 a bug of ours; 75 stopped, run it again to go on;
+input, nothing lost; 3 training diverged; 70 a bug of ours; 75 stopped, run it again to go on;
 130 interrupted.
 """
 

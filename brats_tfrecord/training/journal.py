@@ -4,7 +4,7 @@ import contextlib
 
 from tqdm import tqdm
 
-from brats_tfrecord.errors import Stopped, TrainingDiverged
+from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged
 from brats_tfrecord.training import run_card
 from brats_tfrecord.training.history import History
 from brats_tfrecord.training.overlays import Overlays
@@ -85,6 +85,9 @@ class Journal(Silence):
             yield
         except (Stopped, TrainingDiverged) as error:
             self._write_card(str(error).split(";")[0])
+            raise
+        except InputError as error:
+            self._write_card(f"failed: {error}")
             raise
         except BaseException as error:
             self._write_card(f"failed: {type(error).__name__}: {str(error)[:200]}")

@@ -9,7 +9,7 @@ from brats_tfrecord import files
 from brats_tfrecord.errors import Stopped, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.records import manifest_check
-from brats_tfrecord.training import devices, folds, progress, run_folder
+from brats_tfrecord.training import devices, folds, progress, resources, run_folder
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
 from brats_tfrecord.training.history import DICE_COLUMNS
 from brats_tfrecord.training.journal import Journal, Silence
@@ -94,7 +94,8 @@ class _Run:
             self.journal.say(f"{self.options.model_dir}: its {self.position.epoch} epochs are "
                              "finished; nothing left to train")
             return
-        with self.journal.session(), self._peers.losing_one_stops():
+        with self.journal.session(), resources.named(self.options), \
+                self._peers.losing_one_stops():
             self._train()
 
     def result(self):

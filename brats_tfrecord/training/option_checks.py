@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 from brats_tfrecord import spec
 from brats_tfrecord.errors import InputError
@@ -27,6 +28,11 @@ def check(options):
         if choices:
             good = getattr(options, field.name) in choices
             _check(good, options, field.name, "|".join(choices))
+    root, data = Path(options.model_dir).resolve(), Path(options.data_dir).resolve()
+    if data == root or data in root.parents:
+        raise InputError(f"--model_dir={options.model_dir}: lies within --data_dir="
+                         f"{options.data_dir}, which is the dataset's alone; expected a folder "
+                         "elsewhere")
     _check_modalities(options)
     _check_network(options)
     _check_xla(options)

@@ -37,10 +37,20 @@ def _locked(root):
     try:
         with files.locked(root / _LOCK):
             files.remove_orphans(root)
-            yield
+            try:
+                yield
+            except InputError:
+                _give_back(root)
+                raise
     except files.Locked as holder:
         raise InputError(f"--model_dir={root}: another training is at work there ({holder}); wait "
                          "for it, or choose another folder") from holder
+
+
+def _give_back(root):
+    """Takes the claim out of a folder that a refused run has left nothing else in."""
+    if {path.name for path in root.iterdir()} <= {RUN_FILE, _LOCK}:
+        (root / RUN_FILE).unlink(missing_ok=True)
 
 
 def claim(options, manifest):

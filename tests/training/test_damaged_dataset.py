@@ -19,5 +19,7 @@ def test_a_wrong_byte_stops_a_run_with_one_line_and_costs_nothing(dataset, tmp_p
     path.write_bytes(whole[:20_000] + b"\xff" + whole[20_001:])
     with pytest.raises(InputError, match=f"--data_dir={data}: {path.name}: case.: its data"):
         workflow.train_and_export(options)
+    card = (tmp_path / "model" / "run_card.md").read_text()
+    assert f"failed: --data_dir={data}: {path.name}: case" in card and "node" not in card
     path.write_bytes(whole)
     assert len(workflow.train_and_export(options).result.history) == 2

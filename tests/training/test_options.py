@@ -8,7 +8,7 @@ from brats_tfrecord.training.options import TrainOptions
 
 
 def options(**changes):
-    return TrainOptions(data_dir="data", model_dir="model", **changes)
+    return TrainOptions(**{"data_dir": "data", "model_dir": "model", **changes})
 
 
 def test_every_field_explains_itself_and_its_default_is_among_its_choices():
@@ -47,6 +47,7 @@ def test_all_folds_in_turn_may_leave_out_a_test_fold():
 @pytest.mark.parametrize("changes, message", [
     ({"batch_size": 0}, "--batch_size=0: expected a number from 1 to 4,096"),
     ({"patch_size": -1}, "--patch_size=-1"),
+    ({"model_dir": "data/model"}, "--model_dir=data/model: lies within --data_dir=data"),
     ({"patches_per_case": 0}, "--patches_per_case=0: expected a number from 1"),
     ({"augment": "heavy"}, "--augment=heavy: expected none|flips|light|full"),
     ({"cache": "disk"}, "--cache_dir=: expected a folder with --cache=disk"),

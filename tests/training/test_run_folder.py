@@ -14,6 +14,18 @@ def test_a_damaged_run_file_is_named(tmp_path, dataset):
         run_folder.claim(TrainOptions(str(dataset.root), str(tmp_path)), dataset)
 
 
+def test_a_refused_run_leaves_no_claim_and_a_run_that_began_keeps_its_own(dataset, tmp_path):
+    options, peers = TrainOptions(str(dataset.root), str(tmp_path)), Peers(devices.make_strategy())
+    for left, stays in ((), False), (("run_card.md",), True):
+        with pytest.raises(InputError, match="no network fits"):
+            with run_folder.held(options, peers):
+                run_folder.claim(options, dataset)
+                for name in left:
+                    (tmp_path / name).touch()
+                raise InputError("no network fits")
+        assert (tmp_path / "run.json").is_file() == stays
+
+
 def test_two_trainings_in_one_folder_are_refused_and_what_a_killed_one_left_goes(tmp_path):
     options, peers = TrainOptions("data", str(tmp_path)), Peers(devices.make_strategy())
     orphan = tmp_path / ".history.csv.29809-8ce1caa4.tmp"
