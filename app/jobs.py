@@ -12,6 +12,7 @@ import layers
 from brats_tfrecord import metrics
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics import extent
+from brats_tfrecord.preprocess import ledger
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Job:
                 case.truth, found.classes, spacing_mm, classes=found.card.scheme.classes))
         shown = self._timed(seconds, "pictures", lambda: (layers.label_layer(
             layers.PREDICTION, "Prediction", found.classes, found.geometry),
-            *layers.scalar_layers(found, (case.raw.volumes > 0).any(axis=-1))))
+            *layers.scalar_layers(found, ledger.brain_mask(case.raw.volumes))))
         return Result(layers.zipped(found.labels, found.geometry), shown, found.volumes_ml,
                       tuple(extent.extents(found.classes, spacing_mm)), figures,
                       found.post_processing, seconds)

@@ -37,13 +37,15 @@ def classes_in(layer, geometry):
 
 
 def scalar_layers(segmentation, brain):
-    """Layers of a `serving.segmentation.Segmentation`: its entropy, and each region's probability.
-
-    The entropy is shown in the brain alone, bool [X, Y, Z]: of the air at the borders of what the
-    network sees it says nothing, and would hide the tumour's in a rendering.
+    """Layers of a segmentation: its entropy, and each region's probability.
 
     Where channels are classes, which exclude each other, a region has the sum of its classes'
     probabilities; where they are regions, a region has its own.
+
+    Args:
+        segmentation: `serving.segmentation.Segmentation`.
+        brain: bool [X, Y, Z], where the entropy is shown: of the air at the borders of what the
+            network sees it says nothing, and would hide the tumour's in a rendering.
     """
     channels = segmentation.card.channels
     most = (np.log(channels.channels) if channels.activation == "softmax"

@@ -107,6 +107,14 @@ def require_writable(flag, folder):
                          "folder of yours") from error
 
 
+def require_outside(flag, folder, other_flag, other):
+    """Raises `InputError` where `folder`, given by `flag`, is or lies within `other`."""
+    inner, outer = Path(folder).resolve(), Path(other).resolve()
+    if inner == outer or outer in inner.parents:
+        raise InputError(f"{flag}={folder}: lies within {other_flag}={other}, which it would "
+                         "change; expected a folder elsewhere")
+
+
 def write_bytes(path, data):
     """Writes `data` to `path`, whole or not at all."""
     with replacing(path) as temporary:

@@ -22,13 +22,14 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 # TensorFlow greets with start-up notices that look like errors; a user who wants them sets this.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_NUMBERS = {"invalid literal for int() with base 10": "expected a whole number, got",
-            "could not convert string to float": "expected a number, got"}
-_NO_NUMBER = re.compile(f"({'|'.join(map(re.escape, _NUMBERS))}):")
-
 from absl import flags  # noqa: E402
 
 from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged  # noqa: E402
+
+_NUMBERS = {"invalid literal for int() with base 10": "expected a whole number, got",
+            "could not convert string to float": "expected a number, got"}
+"""What Python says of a text that is no number -> what we say."""
+_NO_NUMBER = re.compile(f"({'|'.join(map(re.escape, _NUMBERS))}):")
 
 
 def run(main, options_class):

@@ -99,9 +99,11 @@ def regular_size(path):
     """
     try:
         status = os.stat(path)
+    except FileNotFoundError as error:
+        raise CaseError(f"{path}: no such file; was it moved?") from error
     except OSError as error:
-        reason = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
-        raise CaseError(f"{path}: no such file{reason}; was it moved?") from error
+        raise CaseError(f"{path}: cannot be read ({error.strerror}); check its permissions and "
+                        "its disk") from error
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise CaseError(f"{path}: is {what}, not a regular file; expected a NIfTI image")

@@ -77,9 +77,25 @@ class Preprocessed:
             brain_voxels=brain,
             brain_voxels_lost=brain_lost,
             class_voxels=class_voxels,
-            warnings=(*_flat(image, modalities),
+            warnings=(*(f"{name} does not vary within the crop; stored as zeros"
+                        for name in flat_channels(image, modalities)),
                       *_losses(brain, brain_lost, sum(class_voxels[1:]), len(index))),
         )
+
+
+def brain_mask(volumes):
+    """Where any channel of [X, Y, Z, C] is positive, bool [X, Y, Z]."""
+    brain = volumes[..., 0] > 0
+    for channel in range(1, volumes.shape[-1]):
+        brain |= volumes[..., channel] > 0
+    return brain
+
+
+def flat_channels(volumes, modalities):
+    """Names of the channels of [X, Y, Z, C] that nowhere vary, list of str."""
+    middle = len(volumes) // 2  # varies nearly always: the rest is not looked at
+    return [name for channel, name in enumerate(modalities)
+            if not np.ptp(volumes[middle, ..., channel]) and not np.ptp(volumes[..., channel])]
 
 
 def brain_voxels(volumes, inside):
@@ -87,9 +103,7 @@ def brain_voxels(volumes, inside):
 
     `inside` are the slices of the grid that the window covers, as from `crop.overlap`.
     """
-    brain = volumes[..., 0] > 0
-    for channel in range(1, volumes.shape[-1]):
-        brain |= volumes[..., channel] > 0
+    brain = brain_mask(volumes)
     whole = np.count_nonzero(brain)
     return whole, whole - np.count_nonzero(brain[inside])
 
@@ -102,11 +116,6 @@ def _tumour(classes, origin, size, count):
     of_class[0] = classes.size - len(index)
     cut = ((index < origin) | (index >= np.add(origin, size))).any(axis=1)
     return index[cut], values[cut], tuple(of_class.tolist())
-
-
-def _flat(image, modalities):
-    return [f"{name} does not vary within the crop; stored as zeros"
-            for channel, name in enumerate(modalities) if not image[..., channel].any()]
 
 
 def _losses(brain, brain_lost, tumour, tumour_lost):

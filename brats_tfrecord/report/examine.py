@@ -50,7 +50,10 @@ class Examiner:
                                  "failed", reason), False
 
     def _earlier(self, subject, key):
-        """What an earlier run kept of the case, if it is all that this one asks for."""
+        """What an earlier run kept of the case, if it is all that this one asks for.
+
+        A picture that could not be drawn is asked for again, as failures are.
+        """
         row = self._kept.find(subject.case_id, key)
         asked = []
         if self._options.write_segmentations:

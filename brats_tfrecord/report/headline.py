@@ -16,18 +16,13 @@ def lines(rows, rule_set, baselines=()):
         baselines: (name, region -> mean Dice) of simpler methods over the same cases.
     """
     use = tables.headline_use(rows)
-    failed = sum(row.status == "failed" for row in rows)
-    unlabelled = sum(row.status == "unlabelled" for row in rows)
+    text = list(_left_out(rows, use))
     if use is None:
-        return [_failures(failed, len(rows))] * (failed > 0) + [
-            "No case has a mask to compare with: segmentations, no metrics."] * (unlabelled > 0)
+        return text
     chosen = tables.compared(rows, use)
     note = "" if use == "unseen" else "  (no case is unseen: not a measure of the model)"
     patients = len({row.patient_id for row in chosen})
     interval = f" [95 % confidence interval over {patients} patients]" if patients > 1 else ""
-    text = [_failures(failed, len(rows))] * (failed > 0)
-    text += [f"{plural(unlabelled, 'case')} without a mask: segmented, in no figure below."
-             ] * (unlabelled > 0)
     text += [f"{plural(len(chosen), f'{use} case')}, {rule_set.name} rules{note}",
              f"  mean{interval}"]
     summary = tables.summary(rows, rule_set, use)
@@ -40,8 +35,17 @@ def lines(rows, rule_set, baselines=()):
                    for name, scores in baselines]
 
 
-def _failures(failed, cases):
-    return f"{failed} of {plural(cases, 'case')} failed: each is named above and in the report."
+def _left_out(rows, use):
+    """Lines on the cases that count in no figure; `use` is None where none counts."""
+    failed = sum(row.status == "failed" for row in rows)
+    unlabelled = sum(row.status == "unlabelled" for row in rows)
+    if failed:
+        yield (f"{failed} of {plural(len(rows), 'case')} failed: each is named above and in the "
+               "report.")
+    if unlabelled and use is None:
+        yield "No case has a mask to compare with: segmentations, no metrics."
+    elif unlabelled:
+        yield f"{plural(unlabelled, 'case')} without a mask: segmented, in no figure below."
 
 
 def comparison_lines(comparison, path):

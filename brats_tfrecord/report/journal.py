@@ -94,12 +94,7 @@ def _require_same_report(output_dir, identity, case_ids):
         done = {row["case_id"] for row in value["rows"] if row["status"] != "failed"}
     except (OSError, ValueError, KeyError, TypeError):
         return  # none there, or none of ours
-    others = sorted(done - set(case_ids))
-    _require_same(output_dir, "the report", theirs, identity)
-    if others:
-        raise _belongs_to_another(output_dir, "the report", (
-            f"{len(others)} of its {plural(len(done), 'case')} (such as {others[0]}) are not "
-            f"among the {len(set(case_ids))} here"))
+    _require_same(output_dir, "the report", (theirs, done), (identity, set(case_ids)))
 
 
 def _claim(path, identity, case_ids):
@@ -108,13 +103,10 @@ def _claim(path, identity, case_ids):
         theirs = dict(files.read_json(path / "identity.json"))
     except (OSError, ValueError, TypeError):
         theirs = None  # none there, or cut off by a crash
-    rows = {entry.name.removesuffix("-row.json") for entry in path.glob("*-row.json")}
-    if rows and theirs is not None:
-        _require_same(path.parent, "unfinished work", theirs, identity)
-        if others := rows - set(map(_digest, case_ids)):
-            raise _belongs_to_another(path.parent, "unfinished work", (
-                f"{len(others)} of its {plural(len(rows), 'case')} are not among the "
-                f"{len(set(case_ids))} here"))
+    done = {entry.name.removesuffix("-row.json") for entry in path.glob("*-row.json")}
+    if done and theirs is not None:
+        _require_same(path.parent, "unfinished work", (theirs, done),
+                      (identity, set(map(_digest, case_ids))))
     if theirs == identity:
         files.remove_orphans(path)
         return
@@ -125,16 +117,17 @@ def _claim(path, identity, case_ids):
     files.write_json(path / "identity.json", identity)
 
 
-def _require_same(output_dir, what, theirs, ours):
-    different = [f"{name} was {_shown(theirs.get(name))}, now {_shown(ours.get(name))}"
-                 for name in ours | theirs if theirs.get(name) != ours.get(name)]
-    if different:
-        raise _belongs_to_another(output_dir, what, ", ".join(different))
-
-
-def _belongs_to_another(output_dir, what, difference):
-    return InputError(f"--output_dir={output_dir}: holds {what} of another evaluation: "
-                      f"{difference}; name another folder, or remove this one")
+def _require_same(output_dir, what, there, here):
+    """Compares two (identity, set of cases); cases that are only here may join those there."""
+    (theirs, done), (ours, cases) = there, here
+    differences = [f"{name} was {_shown(theirs.get(name))}, now {_shown(ours.get(name))}"
+                   for name in ours | theirs if theirs.get(name) != ours.get(name)]
+    if done - cases:
+        differences.append(f"{len(done - cases)} of its {plural(len(done), 'case')} are not among "
+                           f"the {len(cases)} here")
+    if differences:
+        raise InputError(f"--output_dir={output_dir}: holds {what} of another evaluation: "
+                         f"{', '.join(differences)}; name another folder, or remove this one")
 
 
 def _shown(value):

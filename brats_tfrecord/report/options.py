@@ -2,9 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
-from brats_tfrecord import metrics, spec
+from brats_tfrecord import files, metrics, spec
 from brats_tfrecord.cohort.layouts import LAYOUTS
 from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
@@ -104,10 +103,6 @@ class EvaluateOptions:
         if self.fold not in ("all", "unlabelled") and not number:
             raise InputError(f"--fold={self.fold}: expected a number, all or unlabelled")
         if self.input_dir is not None:
-            root, cohort = Path(self.output_dir).resolve(), Path(self.input_dir).resolve()
-            if root == cohort or cohort in root.parents:
-                raise InputError(f"--output_dir={self.output_dir}: lies within --input_dir="
-                                 f"{self.input_dir}, whose files are the cases; expected a folder "
-                                 "elsewhere")
+            files.require_outside("--output_dir", self.output_dir, "--input_dir", self.input_dir)
         if self.pictures < 0:
             raise InputError(f"--pictures={self.pictures}: expected 0 or more")

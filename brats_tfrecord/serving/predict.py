@@ -11,7 +11,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
 from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess import crop, masks, resample
+from brats_tfrecord.preprocess import crop, ledger, masks, resample
 from brats_tfrecord.preprocess.recipe import REFERENCES
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import golden
@@ -170,8 +170,7 @@ class Segmenter:
     def _flat(self, volumes):
         """What to say of the channels of [X, Y, Z, C] that tell the network nothing."""
         return tuple(f"{name} does not vary: the network sees zeros in its place"
-                     for channel, name in enumerate(self.modalities)
-                     if volumes[..., channel].min() == volumes[..., channel].max())
+                     for name in ledger.flat_channels(volumes, self.modalities))
 
     def _native(self, case, found, seconds, progress=None):
         """The `Segmentation` on the case's own grid, from an `_OnGrid`."""

@@ -2,9 +2,8 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
-from brats_tfrecord import spec
+from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 
 _COUNTS = {"batch_size": 4096, "epochs": 10**6, "validate_every": 10**6, "accumulate": 10**6,
@@ -28,11 +27,7 @@ def check(options):
         if choices:
             good = getattr(options, field.name) in choices
             _check(good, options, field.name, "|".join(choices))
-    root, data = Path(options.model_dir).resolve(), Path(options.data_dir).resolve()
-    if data == root or data in root.parents:
-        raise InputError(f"--model_dir={options.model_dir}: lies within --data_dir="
-                         f"{options.data_dir}, which is the dataset's alone; expected a folder "
-                         "elsewhere")
+    files.require_outside("--model_dir", options.model_dir, "--data_dir", options.data_dir)
     _check_modalities(options)
     _check_network(options)
     _check_xla(options)

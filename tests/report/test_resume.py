@@ -199,7 +199,7 @@ def test_nothing_is_written_over_another_report(options, unbroken, cohort, tmp_p
     before = listing(tmp_path / "out")
     for other, difference in (({"rules": "nnunet"}, "--rules was brats2020, now nnunet"),
                               ({"input_dir": str(tmp_path / "in")},
-                               "3 of its 4 cases .such as BraTS20_Training_002. are not among")):
+                               "3 of its 4 cases are not among the 1 here; name another")):
         with pytest.raises(InputError, match=(
                 f"holds the report of another evaluation: {difference}")):
             evaluation.evaluate(options(tmp_path / "out", **other))
