@@ -51,7 +51,8 @@ def nearest_distances(sources, targets, spacing_mm):
     steps, lengths = _offsets(tuple(float(length) for length in spacing_mm))
     # A margin as wide as the longest offset, so that a flat index never runs into the next row.
     margin = [(width, width) for width in steps.max(axis=0)]
-    sources, targets = (np.pad(codes & common, margin) for codes in (sources, targets))
+    sources, targets = (np.pad(np.ascontiguousarray(codes & common), margin)
+                        for codes in (sources, targets))
     search = _Search(sources, targets, lengths, steps @ np.array(targets.strides))
     search.near()
     search.wide()

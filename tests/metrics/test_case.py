@@ -161,6 +161,25 @@ def test_air_around_changes_only_specificity(truth, prediction):
         assert figures == pytest.approx(expected)
 
 
+def in_memory_as(order, array):
+    """`array`, its axes laid in memory in `order` (the fastest last), or counted backwards."""
+    if order == "backwards":
+        return array[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1]
+    return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+
+
+orders = st.sampled_from([(0, 1, 2), (2, 1, 0), (1, 2, 0), "backwards"])
+
+
+@settings(max_examples=60, derandomize=True)
+@given(label_maps, label_maps, orders, orders, st.sampled_from(list(metrics.RULE_SETS)))
+def test_figures_do_not_depend_on_how_arrays_lie_in_memory(truth, prediction, first, second, rules):
+    # nibabel's arrays count the first axis fastest, NumPy's the last.
+    figures = metrics.case_metrics(in_memory_as(first, truth), in_memory_as(second, prediction),
+                                   SPACING_MM, rules)
+    assert repr(figures) == repr(metrics.case_metrics(truth, prediction, SPACING_MM, rules))
+
+
 @settings(max_examples=20, derandomize=True)
 @given(label_maps, label_maps)
 def test_twice_the_spacing_is_twice_the_distance(truth, prediction):
