@@ -19,14 +19,14 @@ def show(scene, result, classes, centre):
         centre: voxel (x, y, z) where the crosshair starts, or None.
     """
     st.caption("This browser has no WebGL 2: plain pictures instead of the interactive view.")
-    raw, state = scene.case.raw, st.session_state
+    state = st.session_state
     field = _kept("field", scene, lambda: render.field_of_view(
-        raw.volumes, raw.geometry.spacing_mm))
-    at = (scene.case.digest, result is not None, centre)
+        scene.unpacked().raw.volumes, scene.geometry.spacing_mm))
+    at = (scene.digest, result is not None, centre)
     if state.get("flat_at") != at:
         state.flat_at = at
         state.flat_overlay = "Prediction" if result else "Truth" if scene.truth_ml else "None"
-        position = centre or render.middle_of(field, raw.volumes.shape[:3])
+        position = centre or render.middle_of(field, scene.geometry.lps_shape)
         for plane, laid in render.PLANES.items():
             state[f"slice_{plane}"] = position[laid.axis]
     _planes(scene, result, classes, field)
@@ -35,9 +35,8 @@ def show(scene, result, classes, centre):
 @st.fragment
 def _planes(scene, result, classes, field):
     with messages.one_line_errors():
-        raw = scene.case.raw
         modality, overlay, opacity, shown = _controls(scene, result, classes)
-        volume = raw.volumes[..., raw.modalities.index(modality)]
+        volume = scene.volume(modality)
         by_axis = {laid.axis: st.session_state[f"slice_{plane}"]
                    for plane, laid in render.PLANES.items()}
         position = tuple(by_axis[axis] for axis in range(3))
@@ -51,7 +50,7 @@ def _planes(scene, result, classes, field):
                 st.image(picture, width="stretch")
                 st.slider(f"{plane.capitalize()} slice ({laid.towards})", 0,
                           volume.shape[laid.axis] - 1, key=f"slice_{plane}")
-        x, y, z = (float(mm) for mm in (raw.geometry.lps_affine @ (*position, 1))[:3])
+        x, y, z = (float(mm) for mm in (scene.geometry.lps_affine @ (*position, 1))[:3])
         st.caption(f"Crosshair: voxel {position} in LPS order, RAS ({x:.1f}, {y:.1f}, {z:.1f}) mm, "
                    f"{layers.MODALITY_TITLES[modality]} {volume[position]:.0f}. Radiological "
                    "convention: the patient's right is on the left.")
@@ -59,14 +58,13 @@ def _planes(scene, result, classes, field):
 
 def _controls(scene, result, classes):
     """(modality, uint8 [X, Y, Z] or None, opacity, ids of the classes to show)."""
-    raw = scene.case.raw
     image, over, cover = st.columns(3)
     modality = image.segmented_control(
         "Image", [layer.name for layer in scene.layers if layer.kind == "image"], required=True,
-        default=scene.layers[0].name, key=f"flat_image_{scene.case.digest[:8]}",
+        default=scene.layers[0].name, key=f"flat_image_{scene.digest[:8]}",
         format_func=layers.MODALITY_TITLES.get)
-    overlays = {"Prediction": result and (lambda: layers.classes_in(
-        result.layers[0], raw.geometry)), "Truth": scene.truth_ml and (lambda: scene.case.truth)}
+    overlays = {"Prediction": result and (lambda: layers.array_of(
+        result.layers[0], scene.geometry)), "Truth": scene.truth_ml and scene.truth}
     overlay = over.segmented_control(
         "Overlay", [name for name, there in overlays.items() if there] + ["None"], required=True,
         key="flat_overlay")
@@ -87,8 +85,8 @@ def _class_toggle(column, class_id):
 def _kept(name, scene, make):
     """What `make` gives for this case, made once a session."""
     kept = st.session_state.get("flat_kept")
-    if kept is None or kept[0] != scene.case.digest:
-        kept = st.session_state.flat_kept = (scene.case.digest, {})
+    if kept is None or kept[0] != scene.digest:
+        kept = st.session_state.flat_kept = (scene.digest, {})
     if name not in kept[1]:
         kept[1][name] = make()
     return kept[1][name]

@@ -49,6 +49,15 @@ class LoadedCase:
     seconds: float
     warnings: tuple[str, ...] = ()
 
+    @property
+    def case_id(self):
+        """The case's name."""
+        return self.raw.case_id
+
+    def unpacked(self):
+        """Itself, as a `scene.Scene` gives the case that it was made of."""
+        return self
+
 
 def load_case(case, *, any_spacing=False, memory_limit=MEMORY_LIMIT):
     """Reads a case of a cohort, every modality it has, and its mask if there is one.

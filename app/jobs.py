@@ -56,7 +56,10 @@ class Queue:
         self._lock = threading.Lock()
 
     def submit(self, case):
-        """The `Job` of `case` (`intake.LoadedCase`): the one there is, or a new one.
+        """The `Job` of `case`: the one there is, or a new one.
+
+        Args:
+            case: `scene.Scene`, unpacked when its turn has come, or `intake.LoadedCase`.
 
         Raises:
             InputError: too many wait already.
@@ -109,7 +112,7 @@ class Job:
     _latest = 0
 
     def __init__(self, pool, segmenter, case):
-        """Queues the segmentation of `case` (`intake.LoadedCase`) on the executor `pool`."""
+        """Queues the segmentation of `case`, as in `Queue.submit`, on the executor `pool`."""
         Job._latest += 1
         self.number, self.digest, self.stages = Job._latest, case.digest, []
         self._reading = case.seconds
@@ -143,10 +146,10 @@ class Job:
 
     def _run(self, segmenter, case):
         try:
-            return self._segmented(segmenter, case)
+            return self._segmented(segmenter, case.unpacked())
         except Exception as error:
             if not isinstance(error, InputError):
-                _log.exception("segmentation of %s failed", case.raw.case_id)
+                _log.exception("segmentation of %s failed", case.case_id)
             # A trace would keep the volumes in memory for as long as the error is kept.
             return error.with_traceback(None)
 

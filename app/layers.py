@@ -11,10 +11,10 @@ from brats_tfrecord.cohort import nifti
 PREDICTION, UNCERTAINTY = "prediction", "uncertainty"
 MODALITY_TITLES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
 
-_LEVELS = 200
-"""Steps from 0 to 1 that probabilities are shown in: a file of them is some ten times smaller."""
+_STEPS = 250
+"""What the range of a scalar is shown in: a byte a voxel, a fourth of what float32 would take."""
 
-__all__ = ["MODALITY_TITLES", "PREDICTION", "TRUTH", "UNCERTAINTY", "classes_in", "image_layers",
+__all__ = ["MODALITY_TITLES", "PREDICTION", "TRUTH", "UNCERTAINTY", "array_of", "image_layers",
            "label_layer", "scalar_layers", "zipped"]
 
 
@@ -30,8 +30,9 @@ def label_layer(name, title, classes, geometry):
     return Layer(name, title, "labels", zipped(classes, geometry))
 
 
-def classes_in(layer, geometry):
-    """The array that `label_layer` was given."""
+def array_of(layer, geometry):
+    """The voxels of a layer of this `nifti.Geometry`, LPS order: images and labels exactly as they
+    were given (images of whole numbers as int16), scalars to a step."""
     image = nibabel.Nifti1Image.from_bytes(igzip.decompress(layer.nifti))
     return geometry.to_lps(np.asarray(image.dataobj))
 
@@ -62,14 +63,15 @@ def scalar_layers(segmentation, brain):
                       segmentation.geometry)
 
 
-def zipped(array, geometry):
-    """The bytes of a .nii.gz file of an LPS `array`."""
-    return igzip.compress(nifti.to_bytes(array, geometry), compresslevel=1, mtime=0)
+def zipped(array, geometry, slope=None):
+    """The bytes of a .nii.gz file of an LPS `array`, in which a voxel stands for `slope` times its
+    number if there is one."""
+    return igzip.compress(nifti.to_bytes(array, geometry, slope), compresslevel=1, mtime=0)
 
 
 def _scalar(name, title, values, most, geometry):
-    steps = np.rint(values * _LEVELS).astype(np.float32) / np.float32(_LEVELS)
-    return Layer(name, title, "scalar", zipped(steps, geometry), (0.0, most))
+    steps = np.rint(values * np.float32(_STEPS / most)).astype(np.uint8)
+    return Layer(name, title, "scalar", zipped(steps, geometry, most / _STEPS), (0.0, most))
 
 
 def _narrow(volume):

@@ -54,7 +54,7 @@ def choose_lesion(key, extents):
 
 def downloads(scene, result, segmenter):
     """The segmentation, the numbers and the one-page summary as files."""
-    case_id = scene.case.raw.case_id
+    case_id = scene.case_id
     name = harmless(case_id)
     segmentation, numbers, page = st.columns(3)
     segmentation.download_button(
@@ -77,7 +77,7 @@ def csv_of(scene, result):
     writer.writerow(["case_id", "structure", "predicted_ml", "truth_ml", *columns])
     truth_ml = scene.truth_ml or {}
     for name, volume in result.volumes_ml.items():
-        writer.writerow([harmless(scene.case.raw.case_id), name, f"{volume:.3f}",
+        writer.writerow([harmless(scene.case_id), name, f"{volume:.3f}",
                          f"{truth_ml[name]:.3f}" if name in truth_ml else "",
                          *(figures.get(name, {}).get(column, "") for column in columns)])
     return stream.getvalue()

@@ -22,8 +22,8 @@ def page_of(scene, result, segmenter):
         result: `jobs.Result` of its case.
         segmenter: the `Segmenter` that made it.
     """
-    raw, scheme = scene.case.raw, segmenter.scheme
-    classes = layers.classes_in(result.layers[0], raw.geometry)
+    raw, scheme = scene.unpacked().raw, segmenter.scheme
+    classes = layers.array_of(result.layers[0], raw.geometry)
     field = render.field_of_view(raw.volumes, raw.geometry.spacing_mm)
     position = (result.extents[0].centre if result.extents
                 else render.middle_of(field, raw.volumes.shape[:3]))
@@ -39,7 +39,7 @@ def page_of(scene, result, segmenter):
                  spec.CLASS_TITLES[class_id], scheme.values[class_id])
                 for class_id in range(1, scheme.classes)],
         volumes=readings.table(head, rows), extents=result.extents, regions=tuple(spec.REGIONS),
-        scored=result.metrics is not None, warnings=scene.case.warnings, changes=result.changes,
+        scored=result.metrics is not None, warnings=scene.warnings, changes=result.changes,
         spacing=raw.geometry.spacing_mm, shape=raw.geometry.lps_shape,
         seconds=sum(result.seconds.values()))
 

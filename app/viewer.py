@@ -112,7 +112,7 @@ def show_start(batch, segmenter):
 
 def show_case(scene, result, scheme):
     """The view of a case, and below it its connected tumours."""
-    classes = max(scheme.classes, spec.LABEL_SCHEMES[scene.case.raw.label_scheme].classes
+    classes = max(scheme.classes, spec.LABEL_SCHEMES[scene.label_scheme].classes
                   if scene.truth_ml else 0)
     # Filled at the end, for it needs the row that is chosen further down.
     place = st.container()
@@ -130,7 +130,7 @@ def choose_goal(scene, result):
     state, found = st.session_state, {"Prediction": result.extents if result else (),
                                       "Truth": scene.truth_extents}
     found = {title: parts for title, parts in found.items() if parts}
-    shown = (scene.case.digest, result is not None)
+    shown = (scene.digest, result is not None)
     if state.get("goal_of") != shown:
         state.goal_of, state.clicked = shown, {}
         state.goal = next((parts[0].centre for parts in found.values()), None)
@@ -139,7 +139,7 @@ def choose_goal(scene, result):
         with column:
             st.markdown(f"**{title}: {len(parts)} connected tumour{'s' * (len(parts) != 1)} above "
                         "50 mm³** :small[(click a row's box to go there)]")
-            row = readings.choose_lesion(f"{title}_{scene.case.digest[:8]}", parts)
+            row = readings.choose_lesion(f"{title}_{scene.digest[:8]}", parts)
             if row is not None and row != state.clicked.get(title):
                 state.goal = parts[row].centre
                 state.goal_count += 1
@@ -149,12 +149,12 @@ def choose_goal(scene, result):
 
 def show_canvas(scene, result, classes, goal):
     """NiiVue in the page; where it cannot draw, the next run shows plain pictures."""
-    geometry = scene.case.raw.geometry
+    geometry = scene.geometry
     overlay = layers.PREDICTION if result else layers.TRUTH if scene.truth_ml else None
     goal_mm = None if goal is None else (geometry.lps_affine @ (*goal, 1))[:3]
     shown = [*scene.layers, *(result.layers if result else ())]
     said = canvas(shown, classes=classes, initial=View(image=shown[0].name, overlay=overlay),
-                  key="canvas", picture_name=readings.harmless(scene.case.raw.case_id),
+                  key="canvas", picture_name=readings.harmless(scene.case_id),
                   go_to_mm=goal_mm, go_to_count=st.session_state.goal_count)
     if said and said.get("webgl") is False:
         st.session_state.webgl = False
@@ -163,7 +163,7 @@ def show_canvas(scene, result, classes, goal):
 
 def show_sidebar(scene, result, segmenter):
     """Warnings, volumes, downloads, times and what the model knows of the case."""
-    for warning in scene.case.warnings:
+    for warning in scene.warnings:
         st.warning(messages.plain(warning))
     if result or scene.truth_ml:
         readings.show_volumes(scene, result)
@@ -172,7 +172,7 @@ def show_sidebar(scene, result, segmenter):
             st.caption(f"Post-processing: {messages.plain(change)}")
         readings.downloads(scene, result, segmenter)
         stages = " · ".join(f"{name} {spent:.1f} s" for name, spent in result.seconds.items())
-        use = readings.USES[segmenter.card.use_of(scene.case.raw.case_id)]
+        use = readings.USES[segmenter.card.use_of(scene.case_id)]
         st.caption(f"{stages}  \n{use}")
     st.caption(DISCLAIMER)
 
@@ -228,13 +228,13 @@ def segmentation_of(scene, queue):
 
     Jobs are found by the content of the case: no click runs the network again.
     """
-    state, case = st.session_state, scene.case
-    job = queue.find(case.digest) or state.get("job")
-    job = state.job = job if job and job.digest == case.digest else None
+    state = st.session_state
+    job = queue.find(scene.digest) or state.get("job")
+    job = state.job = job if job and job.digest == scene.digest else None
     idle = job is None or job.error is not None
     label = "Segment" if idle else "Segmented" if job.done else "Segmenting…"
     st.button(label, type="primary", width="stretch", disabled=not idle, key="segment",
-              on_click=submit, args=(queue, case))
+              on_click=submit, args=(queue, scene))
     if state.get("refused"):
         messages.show(state.pop("refused"))
     if job is None:
@@ -246,10 +246,10 @@ def segmentation_of(scene, queue):
     return job.result
 
 
-def submit(queue, case):
+def submit(queue, scene):
     """Before the page is drawn anew: a run broken off would lose the files of the canvas."""
     try:
-        st.session_state.job = queue.submit(case)
+        st.session_state.job = queue.submit(scene)
     except InputError as error:
         st.session_state.refused = error
 

@@ -146,12 +146,17 @@ def write_volume(path, array, geometry):
     files.write_bytes(path, data)
 
 
-def to_bytes(array, geometry):
-    """The bytes of the `.nii` file that `write_volume` would write; arguments as there."""
+def to_bytes(array, geometry, slope=None):
+    """The bytes of the `.nii` file that `write_volume` would write; arguments as there.
+
+    With a `slope` the file says that a voxel stands for `slope` times its number in `array`.
+    """
     image = nibabel.Nifti1Image(geometry.from_lps(array), geometry.affine)
     image.header.set_qform(geometry.affine, code=geometry.qform_code)
     image.header.set_sform(geometry.affine, code=geometry.sform_code)
     image.header["xyzt_units"] = geometry.xyzt_units
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0)
     return image.to_bytes()
 
 

@@ -51,7 +51,7 @@ def head():
     prediction = np.roll(truth, 2, axis=0)  # two voxels towards the left
     return {"flair": flair, "t1ce": np.where(inside, 300 - flair // 2, 0).astype(np.int16),
             "truth": truth, "prediction": prediction,
-            "probability": np.where(prediction > 0, 0.8, 0).astype(np.float32)}
+            "probability": np.where(prediction > 0, 200, 0).astype(np.uint8)}  # of 250: 0.8
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,10 @@ def server(tmp_path_factory):
     """(address, path of the log) of a real server with one page."""
     folder = tmp_path_factory.mktemp("page")
     for name, volume in head().items():
-        nibabel.save(nibabel.Nifti1Image(volume, AFFINE), folder / f"{name}.nii.gz")
+        image = nibabel.Nifti1Image(volume, AFFINE)
+        if name == "probability":
+            image.header.set_slope_inter(1 / 250, 0)
+        nibabel.save(image, folder / f"{name}.nii.gz")
     (folder / "page.py").write_text(PAGE)
     with browser.streamlit("page.py", folder, "--server.address=127.0.0.1",
                            "--server.headless=true", "--browser.gatherUsageStats=false",

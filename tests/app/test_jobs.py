@@ -90,8 +90,8 @@ def test_layers_hold_classes_uncertainty_and_probabilities_on_the_grid_of_the_ca
     result = segmented()
     assert [layer.name for layer in result.layers] == [
         "prediction", "uncertainty", "probability_WT", "probability_TC", "probability_ET"]
-    assert np.array_equal(layers.classes_in(result.layers[0], GEOMETRY), classes_with_all_labels())
-    entropy, whole, core, enhancing = (layers.classes_in(layer, GEOMETRY)
+    assert np.array_equal(layers.array_of(result.layers[0], GEOMETRY), classes_with_all_labels())
+    entropy, whole, core, enhancing = (layers.array_of(layer, GEOMETRY)
                                        for layer in result.layers[1:])
     expected = -(0.925 * np.log(0.925) + 3 * 0.025 * np.log(0.025))
     assert np.allclose(entropy[..., 1:], expected, atol=0.0026)
