@@ -38,6 +38,17 @@ st.text(f"runs={{runs}} value={{value}}")
 '''
 
 
+COUNT = """for (const name of ["framebufferTextureLayer", "drawElements", "drawArrays"]) {
+  const call = WebGL2RenderingContext.prototype[name];
+  window[name] = 0;
+  WebGL2RenderingContext.prototype[name] = function (...rest) {
+    window[name] += 1;
+    return call.apply(this, rest);
+  };
+}"""
+"""Counts what the graphics card is asked for."""
+
+
 def head():
     """(layers by name, as arrays): a brain with a bright mark, right, in front and on top."""
     x, y, z = np.ogrid[:40, :48, :32]
@@ -87,6 +98,10 @@ class Reader(browser.Reader):
         self.page.wait_for_timeout(200)
         self.settled()
 
+    def asked(self, name):
+        """How often a function of WebGL has been called."""
+        return self.frame.locator("body").evaluate("(_, name) => window[name]", name)
+
     def back(self):
         """To the view that the page opens with."""
         for what, value in (("overlay", "prediction"), ("style", "fill"), ("layout", "axial")):
@@ -104,7 +119,9 @@ class Reader(browser.Reader):
 @pytest.fixture(scope="module")
 def opened(server, chromium):
     address, log = server
-    reader = Reader(chromium, address).open()
+    reader = Reader(chromium, address)
+    reader.page.add_init_script(COUNT)
+    reader.open()
     yield reader
     assert not reader.complaints
     assert not re.search("Traceback|[Ee]rror|deprecat", log.read_text())
@@ -251,6 +268,34 @@ def test_running_the_script_again_fetches_nothing_and_keeps_the_view(reader):
     assert np.array_equal(reader.picture(), before)
     assert not [url for url in reader.requests[fetched:] if "/media/" in url]
     assert reader.said()[1] == "None", "nothing goes to Python unasked"
+
+
+@pytest.mark.browser
+def test_nothing_is_drawn_that_stands_already(reader):
+    # Without a graphics card a rendering takes a second, the laying of an image four.
+    def laid(what, value):
+        reader.picture()
+        before = reader.asked("framebufferTextureLayer")
+        reader.choose(what, value)
+        reader.picture()
+        return reader.asked("framebufferTextureLayer") - before
+
+    _, _, slices = SHAPE
+    assert laid("overlay", "truth") == slices, "the overlay alone"
+    assert laid("image", "t1ce") == 4 * slices, "the image, twice for its gradients, the overlay"
+    assert laid("image", "flair") == 4 * slices
+    assert laid("overlay", "none") == 3 * slices
+    assert laid("overlay", "prediction") == slices
+
+    def drawn(act):
+        before = reader.asked("drawElements") + reader.asked("drawArrays")
+        act()
+        reader.picture()
+        return reader.asked("drawElements") + reader.asked("drawArrays") - before
+
+    once = drawn(lambda: reader.act("fit"))
+    assert drawn(lambda: reader.press("ArrowUp")) == once > 0
+    assert drawn(lambda: reader.run("Run again")) == 0
 
 
 @pytest.mark.browser

@@ -16,6 +16,9 @@ export function listenToReader(stage, host) {
     }
   }, true);
 
+  // NiiVue would draw again what the key has drawn.
+  document.addEventListener("keyup", (event) => event.stopImmediatePropagation(), true);
+
   // After a click on a control the keys belong to the canvas again.
   document.addEventListener("pointerup", (event) => {
     if (event.target.closest("#toolbar, #panel") && event.target.type !== "range") {

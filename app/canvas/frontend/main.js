@@ -197,6 +197,7 @@ const act = {
   },
   screenshot() {
     redraw();
+    for (const { scene } of views) scene.drawNow();
     const legend = state.compare === "difference" ? DIFFERENCE
       : shown.overlays.some(({ volume, kind }) => volume && kind === "labels")
         ? classes.filter(({ id }) => !state.hidden.includes(id)) : [];

@@ -84,6 +84,10 @@ export class Scene {
     nv.onLocationChange = () => moved(scene);
     // Tiles are filled: NiiVue would keep the empty borders of the volume.
     nv.calculateWidthHeight = (plane, scale, width, height) => [width, height];
+    // However many ask for it, a frame is drawn once: a rendering takes seconds where no graphics
+    // card makes it.
+    scene.paint = nv.drawScene.bind(nv);
+    nv.drawScene = () => { scene.frame ??= requestAnimationFrame(() => scene.drawNow()); };
     const whole = nv.screenFieldOfViewExtendedVox.bind(nv);
     nv.screenFieldOfViewExtendedVox = (plane) => scene.field(whole(plane), plane);
     // Letters stand off the edges.
@@ -96,23 +100,28 @@ export class Scene {
   }
 
   close() {
+    cancelAnimationFrame(this.frame);
     this.canvas.removeEventListener("webglcontextlost", this.lost);
     this.nv.gl.getExtension("WEBGL_lose_context")?.loseContext();
     this.canvas.remove();
   }
 
-  // Shows `image` under `overlay` (or nothing); both are NVImages.
+  // Shows `image` under `overlay` (or nothing); both are NVImages. An image that stays is not
+  // laid again: its gradients, for the rendering, are most of the work.
   setVolumes(image, overlay, box) {
+    const { nv } = this;
     const volumes = overlay ? [image, overlay] : [image];
+    const [below, above] = nv.volumes;
     this.box = box;
-    const same = volumes.length === this.nv.volumes.length
-      && volumes.every((volume, k) => volume === this.nv.volumes[k]);
-    if (same) return;
+    if (image === below && overlay === (above ?? null)) return;
     image.opacity = RENDERED_OPACITY;
-    this.nv.volumes = volumes;
-    this.nv.overlays = volumes.slice(1);
-    this.nv.back = image;
-    this.nv.updateGLVolume();
+    nv.volumes = volumes;
+    nv.overlays = volumes.slice(1);
+    nv.back = image;
+    for (let k = image === below && overlay ? 1 : 0; k < volumes.length; k++) {
+      nv.refreshLayers(volumes[k], k);
+    }
+    nv.furthestVertexFromOrigin = nv.volumeObject3D.furthestVertexFromOrigin;
   }
 
   refresh(volume) {
@@ -144,6 +153,12 @@ export class Scene {
         width: `${100 * width}%`, height: `${100 * height}%` });
       this.holder.append(frame);
     }
+  }
+
+  drawNow() {
+    cancelAnimationFrame(this.frame);
+    this.frame = null;
+    this.paint();
   }
 
   draw() {
