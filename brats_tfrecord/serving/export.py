@@ -72,7 +72,7 @@ def _save(networks, card, folder):
 
 def _predictor(networks, card):
     """float32 [B, X, Y, Z, C] of any extents -> the answer, float32 [B, X, Y, Z, K]."""
-    together = ensemble.Ensemble(networks)
+    together = ensemble.Ensemble(map(_Traced, networks))
 
     def once(image):
         return windows.predict(together, image, card.stride, card.whole_voxels)
@@ -81,6 +81,18 @@ def _predictor(networks, card):
         return ensemble.over_flips(once, image, card.channels.channels)
 
     return flipped if card.flips else once
+
+
+class _Traced:
+    """A network as one function of the graph, however often signatures and windows call it."""
+
+    def __init__(self, network):
+        self.output_shape = network.output_shape
+        self._call = tf.function(network, autograph=False, input_signature=[
+            tf.TensorSpec(network.input_shape, tf.float32, "image")])
+
+    def __call__(self, image):
+        return self._call(image)
 
 
 class _Served(tf.Module):

@@ -93,9 +93,10 @@ def _starts(extent, edge):
 def _gaussian(edge):
     """float32 [1, edge, edge, edge, 1], largest at the centre, nowhere zero."""
     distance = (np.arange(edge) - (edge - 1) / 2) / (SIGMA * edge)
-    line = np.exp(-0.5 * distance**2)
+    # The graph holds a line and makes the cube of it, which is 8 MB.
+    line = tf.constant(np.exp(-0.5 * distance**2))
     cube = line[:, None, None] * line[:, None] * line
-    return tf.constant(cube[None, ..., None], tf.float32)
+    return tf.cast(cube, tf.float32)[None, ..., None]
 
 
 def _pad(tensor, before, after):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti, phantom
@@ -262,6 +263,18 @@ def test_exporting_again_replaces_the_folder_whole(documented, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["saved_model"]
     assert sorted(entry.name for entry in (path / "assets").iterdir()) == [
         "golden.npz", "model.json"]
+
+
+def test_the_graph_holds_the_network_once(documented, tmp_path):
+    # Both signatures run it, in one piece and in windows.
+    network, card, _ = documented
+    export_saved_model(network, card, tmp_path / "saved_model")
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((tmp_path / "saved_model/saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    convolving = [any(node.op == "Conv3D" for node in function.node_def) for function in functions]
+    assert sum(convolving) == 1
+    assert saved.ByteSize() < 1 << 20, "no windows' weights, no copies"
 
 
 def test_a_model_that_does_not_answer_as_its_network_is_not_published(
