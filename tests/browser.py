@@ -135,6 +135,8 @@ class Visitor(Reader):
 
     def segmented(self):
         self.page.get_by_role("button", name="Segmented", exact=True).wait_for(timeout=120_000)
+        # The sidebar hears of it before the canvas does.
+        self.frame.locator('[data-value="prediction"][aria-pressed="true"]').wait_for()
         self.settled()
 
     def segment(self):
