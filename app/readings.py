@@ -54,8 +54,7 @@ def choose_lesion(key, extents):
 
 def downloads(scene, result, segmenter):
     """The segmentation, the numbers and the one-page summary as files."""
-    case_id = scene.case_id
-    name = harmless(case_id)
+    name = harmless(scene.case_id)
     segmentation, numbers, page = st.columns(3)
     segmentation.download_button(
         "NIfTI", result.nifti, f"{name}_prediction.nii.gz", "application/gzip", key="download",
