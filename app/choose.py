@@ -22,8 +22,10 @@ def choose_case(batch, segmenter):
         segmenter: the `Segmenter`.
     """
     sources = [FOLDER, UPLOAD, PHANTOM] if batch else [UPLOAD, PHANTOM]
-    st.session_state.setdefault("source", sources[0])
-    source = st.segmented_control("Case", sources, required=True, width="stretch", key="source")
+    # A default, not a value set in the session's state: that would be sent after a click made
+    # while the page is still being drawn, and take the click back.
+    source = st.segmented_control("Case", sources, default=sources[0], required=True,
+                                  width="stretch", key="source")
     any_spacing = segmenter.recipe.any_spacing
     if source == PHANTOM:
         return _prepared((PHANTOM,), _phantom)

@@ -7,7 +7,6 @@ import messages
 import readings
 import streamlit as st
 from batch import DONE, FAILED, RUNNING
-from choose import FOLDER
 
 from brats_tfrecord import spec
 
@@ -16,14 +15,14 @@ _MARKS = {RUNNING: "…", DONE: "✓", FAILED: "✗"}
 
 def show(batch):
     """The table, drawn anew every second while cases are being segmented."""
+    st.session_state.batch_runs = batch.running
     st.fragment(_table, run_every=1.0 if batch.running else None)(batch)
 
 
 def _table(batch):
     with messages.one_line_errors():
         state, rows = st.session_state, batch.rows
-        if state.pop("open_case", False) or state.get("batch_runs") != batch.running:
-            state.batch_runs = batch.running
+        if state.pop("open_case", False) or state.batch_runs != batch.running:
             st.rerun()
         _head(batch, rows)
         event_rows = [_cells(case_id, row) for case_id, row in rows.items()]
@@ -42,7 +41,7 @@ def _open():
     state = st.session_state
     chosen = state.cohort.selection.rows
     if chosen:
-        state.source, state.case, state.open_case = FOLDER, state.cohort_ids[chosen[0]], True
+        state.case, state.open_case = state.cohort_ids[chosen[0]], True
 
 
 def _head(batch, rows):
