@@ -108,6 +108,10 @@ class Reader:
     def status(self):
         return " · ".join(self.frame.locator("#status span").all_inner_texts())
 
+    def arrived(self, voxel):
+        """Waits for the crosshair at `voxel`: what Streamlit asks for comes in its own time."""
+        self.frame.locator("#status span", has_text=str(voxel)).first.wait_for()
+
     def voxel(self):
         return tuple(map(int, re.search(r"\((.*?)\)", self.status())[1].split(",")))
 

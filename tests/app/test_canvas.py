@@ -222,7 +222,7 @@ def test_keys_step_slices(reader):
 @pytest.mark.browser
 def test_truth_and_prediction_side_by_side_move_together(reader):
     reader.run("Go to the lesion")
-    assert reader.voxel() == LESION
+    reader.arrived(LESION)
     reader.choose("compare", "side")
     assert reader.frame.locator("canvas").count() == 2
     assert reader.frame.locator(".caption").all_inner_texts() == ["PREDICTION", "TRUTH"]
@@ -261,6 +261,7 @@ def test_difference_shows_what_agrees_is_missed_or_extra(reader):
 @pytest.mark.browser
 def test_running_the_script_again_fetches_nothing_and_keeps_the_view(reader):
     reader.run("Go to the lesion")
+    reader.arrived(LESION)
     reader.toggle(spec.ED)
     before, fetched = reader.picture(), len(reader.requests)
     reader.run("Run again")
@@ -340,7 +341,7 @@ def test_probability_has_a_colour_bar_and_its_value_in_the_status_line(reader):
 def test_go_to_works_again_from_elsewhere(reader):
     for _ in range(2):
         reader.run("Go to the lesion")
-        assert reader.voxel() == LESION
+        reader.arrived(LESION)
         reader.press("ArrowUp", "ArrowUp")
         assert reader.voxel() != LESION
         reader.run("Run again")

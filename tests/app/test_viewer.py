@@ -320,9 +320,7 @@ def test_whole_story_in_a_browser(server, chromium, small_cohort, tiny_model, tm
     table = reader.page.get_by_test_id("stDataFrame").last
     table.scroll_into_view_if_needed()
     table.click(position={"x": 16, "y": 52})  # the box of the first row: the largest of the truth
-    reader.page.wait_for_timeout(500)
-    reader.settled()
-    assert reader.voxel() == centre
+    reader.arrived(centre)
 
     with reader.page.expect_download() as download:
         reader.page.get_by_role("button", name="NIfTI").click()
