@@ -52,6 +52,14 @@ def other_dataset(dataset):
     return dataclasses.replace(dataset, fingerprint="0" * 64)
 
 
+@pytest.fixture(scope="module")
+def without_tracing():
+    """A few steps of a tiny network are made sooner than compiled."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def _raw_case(case_id, labelled):
     """A ball of edema around enhancing tumour around necrosis, bright in its modalities."""
     rng = np.random.default_rng(sum(map(ord, case_id)))

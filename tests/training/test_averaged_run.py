@@ -10,6 +10,8 @@ from brats_tfrecord.records import targets
 from brats_tfrecord.training import input_pipeline, loop, losses, networks, steps
 from brats_tfrecord.training.options import TrainOptions
 
+pytestmark = pytest.mark.usefixtures("without_tracing")
+
 
 @pytest.fixture(scope="module")
 def averaged(dataset, tmp_path_factory):

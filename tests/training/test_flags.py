@@ -11,6 +11,8 @@ from brats_tfrecord.training import devices, folds, loop
 from brats_tfrecord.training.options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("without_tracing")
+
 LEARNING = {
     "validation_fold": {"validation_fold": "1"},
     "test_fold": {"test_fold": "1"},
@@ -95,14 +97,6 @@ def learned(dataset, **changes):
         weights = [array.sum(dtype=np.float64) for array in trainer.network.trainer.get_weights()]
     return (losses, weights, trainer.updates.learning_rate(), trainer.epoch_steps,
             trainer.strategy.num_replicas_in_sync, trainer.options.validation_folds)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_tracing():
-    """Four steps of a tiny network are made sooner than compiled."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")

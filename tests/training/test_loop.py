@@ -15,6 +15,8 @@ from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.training import input_pipeline, loop, networks, steps, stopping
 from brats_tfrecord.training.options import TrainOptions
 
+pytestmark = pytest.mark.usefixtures("without_tracing")
+
 LOSS_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_dice_mean")
 
 

@@ -1,5 +1,7 @@
 """What an update does, by hand, and that a restored one goes on bit for bit."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -102,12 +104,12 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path, name, precision):
     check_restored(tmp_path, lambda: Training(name, precision), updates_made=24)
 
 
-@pytest.mark.parametrize("precision", [
-    pytest.param("float32", marks=pytest.mark.soak),
-    pytest.param("mixed_bfloat16", marks=pytest.mark.soak),
-    "mixed_float16",
-])
-@pytest.mark.parametrize("name", NAMES)
+QUICK = {("adamw", "mixed_float16"), ("ranger", "mixed_float16")}
+
+
+@pytest.mark.parametrize("name, precision", [
+    pytest.param(*both, marks=() if both in QUICK else pytest.mark.soak)
+    for both in itertools.product(NAMES, PRECISIONS)])
 def test_with_everything_on_it_does_so_too(tmp_path, name, precision):
     """Two replicas, warm-up, clipping, averages; by threes, so the break cuts an update."""
     check_restored(tmp_path, lambda: Training(
