@@ -88,6 +88,23 @@ def resolve_precision(precision, strategy):
     return "mixed_bfloat16" if _cpu_flags() & _BFLOAT16_FLAGS else "float32"
 
 
+def emulates(precision, strategy):
+    """Whether the CPU that trains computes in `precision` without having it in hardware.
+
+    TensorFlow then rounds after every operation: bfloat16 takes many times as long as float32,
+    float16 hundreds of times. Never true of GPUs, nor of bfloat16 where the CPU does not tell.
+
+    Args:
+        precision: a policy's name, of `resolve_precision`.
+        strategy: from `make_strategy`.
+    """
+    if any("GPU" in device for device in strategy.extended.worker_devices):
+        return False
+    flags = _cpu_flags()
+    lacks_bfloat16 = bool(flags) and not flags & _BFLOAT16_FLAGS
+    return {"mixed_float16": True, "mixed_bfloat16": lacks_bfloat16}.get(precision, False)
+
+
 def _mirrored_cpu(count):
     # Virtual devices share one memory: reducing on one of them is all the exchange they need.
     return tf.distribute.MirroredStrategy(

@@ -9,12 +9,14 @@ def opening_line(trainer, position):
     steps = f" and {position.step} steps" if position.step else ""
     went_on = f", after {position.epoch} finished epochs{steps}" \
         if position.epoch or position.step else ""
+    slow = " (emulated by this CPU: --precision=float32 is many times faster)" \
+        if trainer.emulates_precision else ""
     return (
         f"training on {len(dataset.case_ids(trainer.train_folds))} cases, validating on "
         f"{len(dataset.case_ids(options.validation_folds))}: patches "
         f"{'x'.join(map(str, trainer.patch_shape))} of {options.modalities}, batch "
         f"{options.batch_size} over {trainer.strategy.num_replicas_in_sync} replica(s), "
-        f"{trainer.precision}{went_on}")
+        f"{trainer.precision}{slow}{went_on}")
 
 
 def epoch_line(row, epochs, seconds_left):

@@ -18,6 +18,7 @@ class Trainer:
         train_folds: folds to train on.
         strategy: `tf.distribute.Strategy`.
         precision: dtype policy of the layers.
+        emulates_precision: whether a CPU trains that does not have it in hardware.
         targets: `records.targets.Targets` of the network's outputs.
         network_options: `network_options.NetworkOptions`, which build the network again.
         network: `networks.Network`.
@@ -39,6 +40,7 @@ class Trainer:
             dataset, train_folds, options.batch_size, options.patches_per_case)
         self.patch_shape = input_pipeline.patch_shape(dataset.crop_shape, options.patch_size)
         self.precision = devices.resolve_precision(options.precision, strategy)
+        self.emulates_precision = devices.emulates(self.precision, strategy)
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
         self.network_options = NetworkOptions(
             name=options.network,

@@ -44,6 +44,19 @@ def test_auto_precision_on_cpus(monkeypatch, flags, policy):
     assert devices.resolve_precision("mixed_float16", devices.make_strategy()) == "mixed_float16"
 
 
+@pytest.mark.parametrize("flags, slow", [
+    ({"avx512_bf16"}, ["mixed_float16"]),
+    ({"avx2"}, ["mixed_bfloat16", "mixed_float16"]),
+    (set(), ["mixed_float16"]),
+])
+def test_what_a_cpu_lacks_it_emulates_and_a_gpu_nothing(monkeypatch, flags, slow):
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)
+    policies, cpu = ("float32", "mixed_bfloat16", "mixed_float16"), devices.make_strategy()
+    assert [name for name in policies if devices.emulates(name, cpu)] == slow
+    gpu = types.SimpleNamespace(extended=types.SimpleNamespace(worker_devices=("/device:GPU:0",)))
+    assert not any(devices.emulates(name, gpu) for name in policies)
+
+
 @pytest.mark.parametrize("capabilities, policy", [
     ([(8, 0), (7, 0)], "mixed_float16"),
     ([(8, 0), (6, 1)], "float32"),

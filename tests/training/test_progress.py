@@ -1,4 +1,6 @@
-from brats_tfrecord.training.progress import duration, epoch_line
+import types
+
+from brats_tfrecord.training.progress import duration, epoch_line, opening_line
 
 TRAINED = {"epoch": 7, "loss": 0.43214, "volumes_per_second": 2.308, "seconds": 12.0,
            "input_wait": 0.034}
@@ -18,6 +20,21 @@ def test_a_validated_epoch_tells_all_and_stays_readable():
 def test_what_was_not_measured_is_left_out():
     unvalidated = TRAINED | {"val_loss": None, "input_wait": None, "val_dice_WT": None}
     assert epoch_line(unvalidated, 8, 9) == "epoch 7/8  loss 0.4321  2.31 volumes/s  ETA 0:00:09"
+
+
+def test_the_opening_line_tells_what_learns_and_warns_of_emulated_arithmetic():
+    trainer = types.SimpleNamespace(
+        options=types.SimpleNamespace(validation_folds=(0,), modalities="flair,t1ce", batch_size=4),
+        dataset=types.SimpleNamespace(case_ids=lambda folds: ["case"] * 10 * len(folds)),
+        train_folds=(1, 2), patch_shape=(48, 48, 32), precision="mixed_bfloat16",
+        strategy=types.SimpleNamespace(num_replicas_in_sync=2), emulates_precision=False)
+    at = types.SimpleNamespace(epoch=3, step=0)
+    assert opening_line(trainer, at) == (
+        "training on 20 cases, validating on 10: patches 48x48x32 of flair,t1ce, batch 4 over 2 "
+        "replica(s), mixed_bfloat16, after 3 finished epochs")
+    trainer.emulates_precision = True
+    assert "mixed_bfloat16 (emulated by this CPU: --precision=float32 is many times faster)," in (
+        opening_line(trainer, at))
 
 
 def test_duration():
