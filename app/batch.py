@@ -57,6 +57,16 @@ class Batch:
         """Whether cases are being segmented one after another."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def stopping(self):
+        """Whether it was told to stop, and the case at hand is not done yet."""
+        return self.running and self._stop.is_set()
+
+    @property
+    def busy(self):
+        """Whether any of the rows may change by itself."""
+        return self.running or any(row.status == RUNNING for row in self.rows.values())
+
     def start(self):
         """Segments every case that has not been; what failed is tried again."""
         with self._lock:
@@ -68,6 +78,11 @@ class Batch:
     def stop(self):
         """Stops after the case that is being segmented."""
         self._stop.set()
+
+    def follow(self, case_id, job):
+        """Takes down how the `jobs.Job` of a case ends, whether or not anyone looks at it then."""
+        self._update(case_id, status=RUNNING)
+        job.then(lambda: self._settle(case_id, job))
 
     def enter(self, case_id, result):
         """Takes down the `jobs.Result` of a case, however it came about."""
@@ -92,14 +107,21 @@ class Batch:
                 self._update(case_id, status=OPEN)
                 return
             job.wait()
-            if job.error is not None:
-                raise job.error
-            self.enter(case_id, job.result)
+            self._settle(case_id, job)
         except Exception as error:
             if not isinstance(error, InputError):
-                _log.exception("segmentation of %s failed", case_id)
-            reason = str(error) if isinstance(error, InputError) else type(error).__name__
-            self._update(case_id, status=FAILED, reason=reason)
+                _log.exception("reading of %s failed", case_id)
+            self._fail(case_id, error)
+
+    def _settle(self, case_id, job):
+        if job.error is not None:
+            self._fail(case_id, job.error)
+        else:
+            self.enter(case_id, job.result)
+
+    def _fail(self, case_id, error):
+        reason = str(error) if isinstance(error, InputError) else type(error).__name__
+        self._update(case_id, status=FAILED, reason=reason)
 
     def _submitted(self, case):
         """Waits for a place in the queue, people who look at a case go first; None if stopped."""

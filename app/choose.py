@@ -31,9 +31,12 @@ def choose_case(batch, segmenter):
         return _prepared((PHANTOM,), _phantom)
     if source == UPLOAD:
         return _uploaded(segmenter.modalities, any_spacing)
+    if st.session_state.get("kept_case") and "case" not in st.session_state:
+        st.session_state.case = st.session_state.kept_case  # back from another source
     case_id = st.selectbox("Case from the folder", list(batch.cases), index=None, key="case",
                            placeholder=f"Search {len(batch.cases)} cases",
                            label_visibility="collapsed")
+    st.session_state.kept_case = case_id
     if case_id is None:
         return None
     st.button("← All cases", on_click=_close, width="stretch", key="close")
@@ -94,7 +97,8 @@ def _assigned(uploads, recognised, needed):
             messages.plain(file.shown), [*intake.KINDS, LEFT_OUT],
             index=[*intake.KINDS, LEFT_OUT].index(kinds.get(index, LEFT_OUT)),
             format_func=lambda kind: intake.KINDS.get(kind, LEFT_OUT),
-            key=f"kind_{uploads[index].file_id}")
+            # What was recognised may change with the files beside it; a new box then says so.
+            key=f"kind_{uploads[index].file_id}_{kinds.get(index, '')}")
             for index, file in enumerate(recognised.files)}
     assignment = {}
     for index, kind in chosen.items():

@@ -15,14 +15,14 @@ _MARKS = {RUNNING: "…", DONE: "✓", FAILED: "✗"}
 
 def show(batch):
     """The table, drawn anew every second while cases are being segmented."""
-    st.session_state.batch_runs = batch.running
-    st.fragment(_table, run_every=1.0 if batch.running else None)(batch)
+    st.session_state.batch_busy = batch.busy
+    st.fragment(_table, run_every=1.0 if batch.busy else None)(batch)
 
 
 def _table(batch):
     with messages.one_line_errors():
         state, rows = st.session_state, batch.rows
-        if state.pop("open_case", False) or state.batch_runs != batch.running:
+        if state.pop("open_case", False) or state.batch_busy != batch.busy:
             st.rerun()
         _head(batch, rows)
         event_rows = [_cells(case_id, row) for case_id, row in rows.items()]
@@ -56,7 +56,10 @@ def _head(batch, rows):
     if batch.running and seconds:
         label += f", about {_span(rest * sum(seconds) / len(seconds))} to go"
     left.progress((done + failed) / max(len(rows), 1), text=label)
-    if batch.running:
+    if batch.stopping:
+        right.button("Stopping…", disabled=True, width="stretch", key="batch_stopping",
+                     help="after the case that is being segmented")
+    elif batch.running:
         right.button("Stop", on_click=batch.stop, width="stretch", key="batch_stop")
     else:
         right.button("Segment all", on_click=batch.start, width="stretch", key="batch_start",

@@ -138,6 +138,10 @@ class Job:
         """Returns when it has ended."""
         self._future.result()
 
+    def then(self, call):
+        """Calls `call` when it has ended, from whatever thread."""
+        self._future.add_done_callback(lambda _: call())
+
     def progress(self):
         """The stages so far as [(name, seconds)]; the last one is running."""
         stages = [*self.stages, (None, time.monotonic())]

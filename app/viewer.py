@@ -17,6 +17,7 @@ The server listens on this machine alone (`app/.streamlit/config.toml`).
 import argparse
 import os
 import sys
+from functools import partial
 
 import choose
 import cohort_page
@@ -61,17 +62,22 @@ def main():
         return
     with messages.one_line_errors():
         segmenter, queue, batch = start_up(sys.argv[1:])
+        # Cleared at once: a click on the table while a case is being read would be lost.
+        start = st.empty()
         with st.sidebar:
             st.markdown("##### Brain tumour segmentation")
             scene = choose.choose_case(batch, segmenter)
         if scene is None:
-            show_start(batch, segmenter)
+            with start.container():
+                show_start(batch, segmenter)
             return
+        case_id = choose.folder_case()
         with st.sidebar:
-            result = segmentation_of(scene, queue)
+            result = segmentation_of(scene, queue, partial(batch.follow, case_id) if case_id
+                                     else None)
             show_sidebar(scene, result, segmenter)
-        if batch and result and choose.folder_case():
-            batch.enter(choose.folder_case(), result)
+        if case_id and result:
+            batch.enter(case_id, result)
         show_case(scene, result, segmenter.scheme)
 
 
@@ -171,7 +177,7 @@ def show_sidebar(scene, result, segmenter):
         for change in result.changes:
             st.caption(f"Post-processing: {messages.plain(change)}")
         readings.downloads(scene, result, segmenter)
-        stages = " · ".join(f"{name} {spent:.1f} s" for name, spent in result.seconds.items())
+        stages = " · ".join(f"{name} {spent:.1f}\u00a0s" for name, spent in result.seconds.items())
         use = readings.USES[segmenter.card.use_of(scene.case_id)]
         st.caption(f"{stages}  \n{use}")
     st.caption(DISCLAIMER)
@@ -223,10 +229,11 @@ def load_batch(cases_dir, label_scheme, model):
     return Batch(cases, queue_of(model), load_segmenter(model).recipe.any_spacing)
 
 
-def segmentation_of(scene, queue):
+def segmentation_of(scene, queue, follow=None):
     """The button, and the `jobs.Result` of this case, or None as long as there is none.
 
-    Jobs are found by the content of the case: no click runs the network again.
+    Jobs are found by the content of the case: no click runs the network again. `follow`, if any,
+    is told of the `jobs.Job` that the button begins.
     """
     state = st.session_state
     job = queue.find(scene.digest) or state.get("job")
@@ -234,7 +241,7 @@ def segmentation_of(scene, queue):
     idle = job is None or job.error is not None
     label = "Segment" if idle else "Segmented" if job.done else "Segmenting…"
     st.button(label, type="primary", width="stretch", disabled=not idle, key="segment",
-              on_click=submit, args=(queue, scene))
+              on_click=submit, args=(queue, scene, follow))
     if state.get("refused"):
         messages.show(state.pop("refused"))
     if job is None:
@@ -246,10 +253,12 @@ def segmentation_of(scene, queue):
     return job.result
 
 
-def submit(queue, scene):
+def submit(queue, scene, follow):
     """Before the page is drawn anew: a run broken off would lose the files of the canvas."""
     try:
-        st.session_state.job = queue.submit(scene)
+        job = st.session_state.job = queue.submit(scene)
+        if follow:
+            follow(job)
     except InputError as error:
         st.session_state.refused = error
 
@@ -265,8 +274,8 @@ def watch(job, queue):
         lines.append(f"… {stage} {seconds:.0f} s")
     else:  # read, and not begun
         ahead = queue.ahead_of(job)
-        lines = [f"✓ {stage} {seconds:.1f} s", f"… waiting for {ahead} other "
-                 f"segmentation{'s' * (ahead != 1)}"]
+        waits = f"waiting for {ahead} other segmentation{'s' * (ahead != 1)}"
+        lines = [f"✓ {stage} {seconds:.1f} s", f"… {waits if ahead else 'begins'}"]
     st.caption("  \n".join(lines))
 
 

@@ -46,8 +46,8 @@ def volumes_ml(voxels, spacing_mm, classes=4):
     Returns:
         {structure: float} in the order of `structures(classes)`.
     """
-    voxel = float(np.prod(spacing_mm)) / 1000
-    return {name: float(sum(int(voxels[class_id]) for class_id in members(name)) * voxel)
+    voxel_mm3 = float(np.prod(spacing_mm))
+    return {name: sum(int(voxels[class_id]) for class_id in members(name)) * voxel_mm3 / 1000
             for name in structures(classes)}
 
 

@@ -3,15 +3,18 @@
 import csv
 import io
 import shutil
+import threading
 import time
 
 import batch
 import cohort_page
+import intake
 import jobs
 import nibabel
 import numpy as np
 import pytest
 import stand_in
+from tiny_cohorts import wait_for
 
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.preprocess.recipe import Recipe
@@ -89,6 +92,38 @@ def test_stopped_it_leaves_the_rest_open(cases):
     found.stop()
     found._run()
     assert [row.status for row in found.rows.values()] == [batch.OPEN] * 3
+
+
+def test_told_to_stop_it_says_so_until_the_case_at_hand_is_done(cases):
+    segmenter = Finding()
+    found, gate = batch.Batch(cases, jobs.Queue(segmenter), False), threading.Event()
+    segmenter.segment_raw = lambda raw, progress: gate.wait(30) and 1 / 0
+    found.start()
+    assert found.busy and not found.stopping
+    found.stop()
+    assert found.stopping
+    gate.set()
+    wait_for(lambda: not found.running)
+    assert not found.stopping and not found.busy
+    assert [row.status for row in found.rows.values()] == [batch.FAILED, batch.OPEN, batch.OPEN]
+
+
+def test_a_case_segmented_by_hand_gets_its_row_though_nobody_looks_at_it(cases):
+    segmenter, gate = Finding(bad="BraTS20_Training_003"), threading.Event()
+    queue = jobs.Queue(segmenter)
+    queue._pool.submit(gate.wait, 30)  # keeps what follows waiting
+    found = batch.Batch(cases, queue, False)
+    for case_id in ("BraTS20_Training_001", "BraTS20_Training_003"):
+        job = queue.submit(intake.load_case(found.cases[case_id], any_spacing=False))
+        found.follow(case_id, job)
+    assert [row.status for row in found.rows.values()] == [batch.RUNNING, batch.OPEN, batch.RUNNING]
+    assert found.busy and not found.running
+    gate.set()
+    job.wait()
+    wait_for(lambda: not found.busy)
+    first, _, third = found.rows.values()
+    assert first.status == batch.DONE and first.volumes_ml["WT"] > 0
+    assert third.status == batch.FAILED and third.reason == "ZeroDivisionError"
 
 
 def test_table_as_csv(cases):

@@ -146,6 +146,7 @@ export class Scene {
   // Lines between the tiles.
   frames(tiles) {
     for (const old of this.holder.querySelectorAll(".tile")) old.remove();
+    this.holder.style.setProperty("--first-tile", tiles[0][3]);
     for (const [, left, top, width, height] of tiles) {
       const frame = document.createElement("i");
       frame.className = "tile";
