@@ -95,10 +95,17 @@ def test_stopped_it_leaves_the_rest_open(cases):
 
 
 def test_told_to_stop_it_says_so_until_the_case_at_hand_is_done(cases):
-    segmenter = Finding()
-    found, gate = batch.Batch(cases, jobs.Queue(segmenter), False), threading.Event()
-    segmenter.segment_raw = lambda raw, progress: gate.wait(30) and 1 / 0
+    segmenter, begun, gate = Finding(), threading.Event(), threading.Event()
+
+    def wait_and_fail(raw, progress):
+        begun.set()
+        gate.wait(30)
+        raise ZeroDivisionError
+
+    segmenter.segment_raw = wait_and_fail
+    found = batch.Batch(cases, jobs.Queue(segmenter), False)
     found.start()
+    begun.wait(30)
     assert found.busy and not found.stopping
     found.stop()
     assert found.stopping
