@@ -128,7 +128,8 @@ class Visitor(Reader):
         self.page.get_by_test_id("stSidebar").get_by_text(name, exact=True).first.click()
 
     def case(self, case_id, drawn=True):
-        self.page.get_by_role("combobox").first.click()
+        # By its name: while a long list scrolls to an option, it may swallow a click.
+        self.page.get_by_role("combobox").first.fill(case_id)
         self.page.get_by_role("option", name=case_id).click()
         self.page.get_by_test_id("stSidebar").get_by_role("button", name="Segment").wait_for()
         if drawn:
