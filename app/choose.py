@@ -67,6 +67,7 @@ def _uploaded(needed, any_spacing):
         "is one", type=["nii", "gz"], accept_multiple_files=True, key="uploads")
     if not uploads:
         return None
+    problem = st.empty()  # above the boxes, which may fill the screen
     contents = [upload.getvalue() for upload in uploads]
     recognised = intake.recognise([upload.name for upload in uploads], contents)
     try:
@@ -80,7 +81,8 @@ def _uploaded(needed, any_spacing):
                 [(file.name, content) for file, content in zip(uploads, contents)], assignment,
                 needed, label_scheme=scheme, any_spacing=any_spacing))
     except InputError as error:
-        messages.show(error)
+        with problem:
+            messages.show(error)
         return None
 
 

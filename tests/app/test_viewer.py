@@ -370,6 +370,8 @@ def test_bad_uploads_are_refused_on_the_page_and_the_session_lives(server, chrom
     for name, (files, message) in REFUSALS.items():
         reader.source("Upload")
         assert message in reader.upload(files()), name
+        box = reader.page.get_by_test_id("stAlertContentError").first.bounding_box()
+        assert box["y"] + box["height"] < 800, f"{name}: seen without scrolling"
         reader.source("Folder")  # takes the files away
         reader.page.get_by_test_id("stAlertContentError").wait_for(state="detached")
     table = reader.page.get_by_test_id("stDataFrame").first
