@@ -79,7 +79,7 @@ def resolve_precision(precision, strategy):
     """
     if precision != "auto":
         return precision
-    if any("GPU" in device for device in strategy.extended.worker_devices):
+    if _has_gpus(strategy):
         capabilities = [
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
             for gpu in tf.config.get_visible_devices("GPU")
@@ -98,11 +98,14 @@ def emulates(precision, strategy):
         precision: a policy's name, of `resolve_precision`.
         strategy: from `make_strategy`.
     """
-    if any("GPU" in device for device in strategy.extended.worker_devices):
+    if _has_gpus(strategy) or precision == "float32":
         return False
     flags = _cpu_flags()
-    lacks_bfloat16 = bool(flags) and not flags & _BFLOAT16_FLAGS
-    return {"mixed_float16": True, "mixed_bfloat16": lacks_bfloat16}.get(precision, False)
+    return precision == "mixed_float16" or bool(flags) and not flags & _BFLOAT16_FLAGS
+
+
+def _has_gpus(strategy):
+    return any("GPU" in device for device in strategy.extended.worker_devices)
 
 
 def _mirrored_cpu(count):

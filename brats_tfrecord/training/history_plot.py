@@ -19,8 +19,8 @@ def plot(rows, best_epoch=None):
     """
     # Placed by hand: a layout engine takes longer than all the rest, after every epoch.
     figure = Figure(figsize=(12.5, 6.6))
-    axes = figure.subplots(2, 3, gridspec_kw={"left": 0.045, "right": 0.99, "bottom": 0.075,
-                                              "top": 0.95, "wspace": 0.17, "hspace": 0.33})
+    axes = figure.subplots(2, 3, gridspec_kw={"left": 0.06, "right": 0.99, "bottom": 0.075,
+                                              "top": 0.95, "wspace": 0.25, "hspace": 0.33})
     (loss, dice, accuracy), (rate, speed, wait) = axes
     _panel(loss, rows, "loss", {"loss": "training", "val_loss": "validation"})
     _dice(dice, rows, best_epoch)
@@ -29,7 +29,8 @@ def plot(rows, best_epoch=None):
     _panel(rate, rows, "learning rate", {"learning_rate": None}, bottom=0)
     _panel(speed, rows, "training speed, volumes/s", {"volumes_per_second": None}, bottom=0)
     _panel(wait, rows, "time spent waiting for input, %", {"input_wait": None}, scale=100)
-    rate.ticklabel_format(axis="y", scilimits=(-2, 4))
+    for small in (loss, rate):
+        small.ticklabel_format(axis="y", scilimits=(-2, 4))
     wait.set_ylim(-3, 103)
     for one in axes.flat:
         one.set_xlabel("epoch")

@@ -18,7 +18,6 @@ class Trainer:
         train_folds: folds to train on.
         strategy: `tf.distribute.Strategy`.
         precision: dtype policy of the layers.
-        emulates_precision: whether a CPU trains that does not have it in hardware.
         targets: `records.targets.Targets` of the network's outputs.
         network_options: `network_options.NetworkOptions`, which build the network again.
         network: `networks.Network`.
@@ -40,7 +39,6 @@ class Trainer:
             dataset, train_folds, options.batch_size, options.patches_per_case)
         self.patch_shape = input_pipeline.patch_shape(dataset.crop_shape, options.patch_size)
         self.precision = devices.resolve_precision(options.precision, strategy)
-        self.emulates_precision = devices.emulates(self.precision, strategy)
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
         self.network_options = NetworkOptions(
             name=options.network,
@@ -67,6 +65,11 @@ class Trainer:
                 f"its input to 1/{stride}, but patches are "
                 f"{'x'.join(map(str, self.patch_shape))}; give fewer levels or a larger "
                 f"--patch_size, at least {stride}")
+
+    @property
+    def emulates_precision(self):
+        """Whether a CPU trains that does not have `precision` in hardware."""
+        return devices.emulates(self.precision, self.strategy)
 
     @functools.cached_property
     def train_step(self):

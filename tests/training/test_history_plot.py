@@ -1,4 +1,5 @@
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from brats_tfrecord.training import history, history_plot
 
@@ -27,6 +28,18 @@ def test_every_panel_shows_its_columns():
     assert list(rate.lines[0].get_ydata()) == [1e-3] * 3
     assert list(speed.lines[0].get_ydata()) == [2.0] * 3
     assert list(wait.lines[0].get_ydata()) == [25] * 3 and "%" in wait.get_title()
+
+
+@pytest.mark.parametrize("loss", [0.0025, 2.5, 2500])
+def test_long_numbers_lie_beside_their_panels_and_not_on_others(loss):
+    rows = [row(epoch, loss=loss * (1 + 0.05 / epoch), accuracy=0.99875 + 1e-5 * epoch,
+                learning_rate=1e-5, volumes_per_second=12345.0) for epoch in range(1, 41)]
+    figure = history_plot.plot(rows)
+    FigureCanvasAgg(figure).draw()
+    for place, axes in enumerate(figure.axes):
+        free_from = figure.axes[place - 1].bbox.x1 if place % 3 else 0
+        for label in axes.get_yticklabels():
+            assert label.get_window_extent().x0 > free_from, (axes.get_title(), label.get_text())
 
 
 @pytest.mark.parametrize("rows", [[], [row(1, input_wait=None)]])
