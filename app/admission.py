@@ -2,8 +2,7 @@
 
 import math
 
-from recognise import FOUR_D
-
+from app.recognise import FOUR_D
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import msd, nifti
 from brats_tfrecord.cohort.content import open_content
@@ -18,8 +17,10 @@ _WANTED = {
     FOUR_D: "all four modalities in one 4-D file, choose which modality it is",
     "seg": "one label a voxel in a 3-D volume, convert it or leave it out",
 }
-_WANTED_IMAGE = ("a 3-D volume of one modality; if it holds FLAIR, T1w, T1gd and T2w as MSD's do, "
-                 "choose it as the 4-D file, else split it")
+_WANTED_IMAGE = (
+    "a 3-D volume of one modality; if it holds FLAIR, T1w, T1gd and T2w as MSD's do, "
+    "choose it as the 4-D file, else split it"
+)
 
 
 def read_header(file, kind):
@@ -43,8 +44,10 @@ def read_header(file, kind):
             came = f"{file}: is {_times(header.shape)}, {len(header.shape)}-D"
             raise CaseError(f"{came}; expected {_WANTED.get(kind, _WANTED_IMAGE)}") from None
     if four_d and header.channels != len(msd.CHANNELS):
-        raise CaseError(f"{file}: has {header.channels} volumes on its fourth axis; expected the "
-                        "four of MSD Task01, FLAIR, T1w, T1gd and T2w")
+        raise CaseError(
+            f"{file}: has {header.channels} volumes on its fourth axis; expected the "
+            "four of MSD Task01, FLAIR, T1w, T1gd and T2w"
+        )
     return header
 
 
@@ -63,16 +66,20 @@ def check_geometries(opened, headers, any_spacing):
     first_file, first = opened[kinds[0]], headers[kinds[0]].geometry
     if not (any_spacing or nifti.is_millimetre(first)):
         spacing = " x ".join(f"{size:.3g}" for size in first.spacing_mm)
-        raise CaseError(f"{first_file}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, as the "
-                        "model was trained; resample the images, or use a model whose recipe does")
+        raise CaseError(
+            f"{first_file}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, as the "
+            "model was trained; resample the images, or use a model whose recipe does"
+        )
     for kind in kinds[1:]:
         nifti.check_grid(opened[kind], headers[kind].geometry, first_file, first, "image", [])
     if "seg" in headers:
         mask = headers["seg"].geometry
         if mask.bare and mask.shape == first.shape and not mask.shares_grid(first):
-            raise CaseError(f"{opened['seg']}: its affine {mask.bare} and puts the mask elsewhere "
-                            f"than {first_file}; expected one grid, copy the image's affine into "
-                            "the mask, or leave the mask out")
+            raise CaseError(
+                f"{opened['seg']}: its affine {mask.bare} and puts the mask elsewhere "
+                f"than {first_file}; expected one grid, copy the image's affine into "
+                "the mask, or leave the mask out"
+            )
         nifti.check_grid(opened["seg"], mask, first_file, first, "mask", [])
 
 
@@ -88,9 +95,11 @@ def check_memory(opened, headers, limit):
     """
     peak, kind = peak_bytes(headers)
     if peak > limit:
-        raise CaseError(f"{opened[kind]}: its header declares {_times(headers[kind].shape)} "
-                        f"voxels, and reading the case would take {peak / 1e9:.2g} GB of memory; "
-                        f"expected at most {limit / 1e9:.2g} GB, crop or resample the images")
+        raise CaseError(
+            f"{opened[kind]}: its header declares {_times(headers[kind].shape)} "
+            f"voxels, and reading the case would take {peak / 1e9:.2g} GB of memory; "
+            f"expected at most {limit / 1e9:.2g} GB, crop or resample the images"
+        )
 
 
 def peak_bytes(headers):
@@ -98,9 +107,10 @@ def peak_bytes(headers):
     voxels = math.prod(next(iter(headers.values())).geometry.shape)
     images = len(spec.MODALITIES) if FOUR_D in headers else len(headers) - ("seg" in headers)
     kept = voxels * (4 * images + (3 if "seg" in headers else 0))
-    passing = {kind: header.byte_count
-               + voxels * (_PASSING_MASK if kind == "seg" else _PASSING_IMAGE)
-               for kind, header in headers.items()}
+    passing = {
+        kind: header.byte_count + voxels * (_PASSING_MASK if kind == "seg" else _PASSING_IMAGE)
+        for kind, header in headers.items()
+    }
     kind = max(passing, key=passing.get)
     return kept + passing[kind], kind
 

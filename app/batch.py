@@ -5,8 +5,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 
-import intake
-
+from app import intake
 from brats_tfrecord import spec
 from brats_tfrecord.errors import InputError
 
@@ -86,10 +85,17 @@ class Batch:
 
     def enter(self, case_id, result):
         """Takes down the `jobs.Result` of a case, however it came about."""
-        dice = result.metrics and {region: result.metrics[region]["dice"]
-                                   for region in spec.REGIONS}
-        self._update(case_id, status=DONE, volumes_ml=result.volumes_ml, dice=dice, reason="",
-                     seconds=sum(result.seconds.values()))
+        dice = result.metrics and {
+            region: result.metrics[region]["dice"] for region in spec.REGIONS
+        }
+        self._update(
+            case_id,
+            status=DONE,
+            volumes_ml=result.volumes_ml,
+            dice=dice,
+            reason="",
+            seconds=sum(result.seconds.values()),
+        )
 
     def _run(self):
         for case_id, row in self.rows.items():

@@ -1,13 +1,12 @@
 """The sidebar's way to a case: a folder, an upload, or a phantom."""
 
-import intake
-import messages
-import scene as scenes
 import streamlit as st
 
+from app import intake, messages
+from app import scene as scenes
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import phantom
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.phantom import generate
 
 FOLDER, UPLOAD, PHANTOM = "Folder", "Upload", "Phantom"
 LEFT_OUT = "left out"
@@ -24,8 +23,9 @@ def choose_case(batch, segmenter):
     sources = [FOLDER, UPLOAD, PHANTOM] if batch else [UPLOAD, PHANTOM]
     # A default, not a value set in the session's state: that would be sent after a click made
     # while the page is still being drawn, and take the click back.
-    source = st.segmented_control("Case", sources, default=sources[0], required=True,
-                                  width="stretch", key="source")
+    source = st.segmented_control(
+        "Case", sources, default=sources[0], required=True, width="stretch", key="source"
+    )
     any_spacing = segmenter.recipe.any_spacing
     if source == PHANTOM:
         return _prepared((PHANTOM,), _phantom)
@@ -33,15 +33,21 @@ def choose_case(batch, segmenter):
         return _uploaded(segmenter.modalities, any_spacing)
     if st.session_state.get("kept_case") and "case" not in st.session_state:
         st.session_state.case = st.session_state.kept_case  # back from another source
-    case_id = st.selectbox("Case from the folder", list(batch.cases), index=None, key="case",
-                           placeholder=f"Search {len(batch.cases)} cases",
-                           label_visibility="collapsed")
+    case_id = st.selectbox(
+        "Case from the folder",
+        list(batch.cases),
+        index=None,
+        key="case",
+        placeholder=f"Search {len(batch.cases)} cases",
+        label_visibility="collapsed",
+    )
     st.session_state.kept_case = case_id
     if case_id is None:
         return None
     st.button("← All cases", on_click=_close, width="stretch", key="close")
-    return _prepared((FOLDER, case_id), lambda: intake.load_case(
-        batch.cases[case_id], any_spacing=any_spacing))
+    return _prepared(
+        (FOLDER, case_id), lambda: intake.load_case(batch.cases[case_id], any_spacing=any_spacing)
+    )
 
 
 def folder_case():
@@ -56,15 +62,19 @@ def _close():
 
 def _phantom():
     """A patient that never was, of the size of BraTS volumes, with its truth."""
-    made = phantom.make_case(PHANTOM_SEED, PHANTOM_INDEX)
-    return intake.from_arrays("Phantom", made.volumes, made.mask, phantom.geometry())
+    made = generate.make_case(PHANTOM_SEED, PHANTOM_INDEX)
+    return intake.from_arrays("Phantom", made.volumes, made.mask, generate.geometry())
 
 
 def _uploaded(needed, any_spacing):
     """Takes files, shows what each was recognised as, returns the `scene.Scene` once that fits."""
     uploads = st.file_uploader(
         f"NIfTI files of one case in one drop: {', '.join(needed)}, and a segmentation if there "
-        "is one", type=["nii", "gz"], accept_multiple_files=True, key="uploads")
+        "is one",
+        type=["nii", "gz"],
+        accept_multiple_files=True,
+        key="uploads",
+    )
     if not uploads:
         return None
     problem = st.empty()  # above the boxes, which may fill the screen
@@ -78,8 +88,13 @@ def _uploaded(needed, any_spacing):
         return _prepared(
             (UPLOAD, scheme, *sorted(assignment.items()), *(file.file_id for file in uploads)),
             lambda: intake.load_uploads(
-                [(file.name, content) for file, content in zip(uploads, contents)], assignment,
-                needed, label_scheme=scheme, any_spacing=any_spacing))
+                [(file.name, content) for file, content in zip(uploads, contents)],
+                assignment,
+                needed,
+                label_scheme=scheme,
+                any_spacing=any_spacing,
+            ),
+        )
     except InputError as error:
         with problem:
             messages.show(error)
@@ -90,24 +105,31 @@ def _assigned(uploads, recognised, needed):
     """kind -> index of the file: what the names say, or what a person chose."""
     kinds = {index: kind for kind, index in recognised.kinds.items()}
     is_open = bool(recognised.conflicts or recognised.ignored) or not (
-        set(needed) <= set(recognised.kinds) or intake.FOUR_D in recognised.kinds)
+        set(needed) <= set(recognised.kinds) or intake.FOUR_D in recognised.kinds
+    )
     title = f"Recognised: {', '.join(recognised.kinds) or 'nothing'}"
     with st.expander(title, expanded=is_open):
         for conflict in recognised.conflicts:
             st.warning(messages.plain(conflict))
-        chosen = {index: st.selectbox(
-            messages.plain(file.shown), [*intake.KINDS, LEFT_OUT],
-            index=[*intake.KINDS, LEFT_OUT].index(kinds.get(index, LEFT_OUT)),
-            format_func=lambda kind: intake.KINDS.get(kind, LEFT_OUT),
-            # What was recognised may change with the files beside it; a new box then says so.
-            key=f"kind_{uploads[index].file_id}_{kinds.get(index, '')}")
-            for index, file in enumerate(recognised.files)}
+        chosen = {
+            index: st.selectbox(
+                messages.plain(file.shown),
+                [*intake.KINDS, LEFT_OUT],
+                index=[*intake.KINDS, LEFT_OUT].index(kinds.get(index, LEFT_OUT)),
+                format_func=lambda kind: intake.KINDS.get(kind, LEFT_OUT),
+                # What was recognised may change with the files beside it; a new box then says so.
+                key=f"kind_{uploads[index].file_id}_{kinds.get(index, '')}",
+            )
+            for index, file in enumerate(recognised.files)
+        }
     assignment = {}
     for index, kind in chosen.items():
         if kind in assignment:
-            raise InputError(f"{recognised.files[index].shown}: is taken as {kind}, as is "
-                             f"{recognised.files[assignment[kind]].shown}; choose another kind, or "
-                             f"\"{LEFT_OUT}\", for one of them")
+            raise InputError(
+                f"{recognised.files[index].shown}: is taken as {kind}, as is "
+                f"{recognised.files[assignment[kind]].shown}; choose another kind, or "
+                f'"{LEFT_OUT}", for one of them'
+            )
         if kind != LEFT_OUT:
             assignment[kind] = index
     return assignment
@@ -116,9 +138,13 @@ def _assigned(uploads, recognised, needed):
 def _label_scheme(known):
     """Asks what the values of a mask mean, where its name does not tell."""
     schemes = list(spec.LABEL_SCHEMES)
-    return st.selectbox("Label scheme of the segmentation", schemes, key="label_scheme",
-                        index=schemes.index(known) if known else None,
-                        format_func=lambda name: f"{name} ({_meaning(name)})")
+    return st.selectbox(
+        "Label scheme of the segmentation",
+        schemes,
+        key="label_scheme",
+        index=schemes.index(known) if known else None,
+        format_func=lambda name: f"{name} ({_meaning(name)})",
+    )
 
 
 def _meaning(scheme):

@@ -3,11 +3,10 @@
 import csv
 import io
 
-import messages
-import readings
 import streamlit as st
-from batch import DONE, FAILED, RUNNING
 
+from app import downloads, messages
+from app.batch import DONE, FAILED, RUNNING
 from brats_tfrecord import spec
 
 _MARKS = {RUNNING: "…", DONE: "✓", FAILED: "✗"}
@@ -26,14 +25,28 @@ def _table(batch):
             st.rerun()
         _head(batch, rows)
         event_rows = [_cells(case_id, row) for case_id, row in rows.items()]
-        st.dataframe(event_rows, hide_index=True, key="cohort", selection_mode="single-row",
-                     on_select=_open, placeholder="–", height=min(38 + 35 * len(rows), 620),
-                     column_config={"Case": st.column_config.TextColumn(width="medium")})
-        st.caption("Click a row's box to open the case; the magnifying glass above the table "
-                   "searches it.")
+        st.dataframe(
+            event_rows,
+            hide_index=True,
+            key="cohort",
+            selection_mode="single-row",
+            on_select=_open,
+            placeholder="–",
+            height=min(38 + 35 * len(rows), 620),
+            column_config={"Case": st.column_config.TextColumn(width="medium")},
+        )
+        st.caption(
+            "Click a row's box to open the case; the magnifying glass above the table searches it."
+        )
         if any(row.status == DONE for row in rows.values()):
-            st.download_button("Table as CSV", csv_of(rows), "cohort.csv", "text/csv",
-                               on_click="ignore", key="cohort_csv")
+            st.download_button(
+                "Table as CSV",
+                csv_of(rows),
+                "cohort.csv",
+                "text/csv",
+                on_click="ignore",
+                key="cohort_csv",
+            )
 
 
 def _open():
@@ -57,13 +70,24 @@ def _head(batch, rows):
         label += f", about {_span(rest * sum(seconds) / len(seconds))} to go"
     left.progress((done + failed) / max(len(rows), 1), text=label)
     if batch.stopping:
-        right.button("Stopping…", disabled=True, width="stretch", key="batch_stopping",
-                     help="after the case that is being segmented")
+        right.button(
+            "Stopping…",
+            disabled=True,
+            width="stretch",
+            key="batch_stopping",
+            help="after the case that is being segmented",
+        )
     elif batch.running:
         right.button("Stop", on_click=batch.stop, width="stretch", key="batch_stop")
     else:
-        right.button("Segment all", on_click=batch.start, width="stretch", key="batch_start",
-                     type="primary", disabled=done == len(rows))
+        right.button(
+            "Segment all",
+            on_click=batch.start,
+            width="stretch",
+            key="batch_start",
+            type="primary",
+            disabled=done == len(rows),
+        )
     for case_id, row in list(rows.items()):
         if row.status == FAILED:
             st.caption(f"✗ {messages.plain(case_id)}: {messages.plain(row.reason)}")
@@ -71,11 +95,14 @@ def _head(batch, rows):
 
 def _cells(case_id, row):
     volumes, dice = row.volumes_ml or {}, row.dice or {}
-    return {"": _MARKS.get(row.status, ""), "Case": case_id,
-            "Truth": "yes" if row.has_truth else "",
-            **{f"{region} mL": _rounded(volumes.get(region), 1) for region in spec.REGIONS},
-            **{f"Dice {region}": _rounded(dice.get(region), 3) for region in spec.REGIONS},
-            "Seconds": _rounded(row.seconds, 1)}
+    return {
+        "": _MARKS.get(row.status, ""),
+        "Case": case_id,
+        "Truth": "yes" if row.has_truth else "",
+        **{f"{region} mL": _rounded(volumes.get(region), 1) for region in spec.REGIONS},
+        **{f"Dice {region}": _rounded(dice.get(region), 3) for region in spec.REGIONS},
+        "Seconds": _rounded(row.seconds, 1),
+    }
 
 
 def csv_of(rows):
@@ -84,13 +111,24 @@ def csv_of(rows):
     structures = list(next(iter(done.values())).volumes_ml)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case_id", *(f"{name}_ml" for name in structures),
-                     *(f"{region}_dice" for region in spec.REGIONS), "seconds"])
+    writer.writerow(
+        [
+            "case_id",
+            *(f"{name}_ml" for name in structures),
+            *(f"{region}_dice" for region in spec.REGIONS),
+            "seconds",
+        ]
+    )
     for case_id, row in done.items():
         dice = row.dice or {}
-        writer.writerow([readings.harmless(case_id),
-                         *(f"{row.volumes_ml[name]:.3f}" for name in structures),
-                         *(dice.get(region, "") for region in spec.REGIONS), f"{row.seconds:.2f}"])
+        writer.writerow(
+            [
+                downloads.harmless(case_id),
+                *(f"{row.volumes_ml[name]:.3f}" for name in structures),
+                *(dice.get(region, "") for region in spec.REGIONS),
+                f"{row.seconds:.2f}",
+            ]
+        )
     return stream.getvalue()
 
 

@@ -9,11 +9,10 @@ import hashlib
 import time
 from dataclasses import dataclass
 
-import admission
 import numpy as np
-import plausibility
-from recognise import FOUR_D, KINDS, Recognised, recognise, shorten
 
+from app import admission, plausibility
+from app.recognise import FOUR_D, KINDS, Recognised, recognise, shorten
 from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import msd, naming, nifti
 from brats_tfrecord.cohort.case import RELEASE_2023_SUFFIXES, Case
@@ -21,8 +20,17 @@ from brats_tfrecord.cohort.content import MemoryFile
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import masks
 
-__all__ = ["FOUR_D", "KINDS", "MEMORY_LIMIT", "LoadedCase", "Recognised", "from_arrays",
-           "load_case", "load_uploads", "recognise"]
+__all__ = [
+    "FOUR_D",
+    "KINDS",
+    "MEMORY_LIMIT",
+    "LoadedCase",
+    "Recognised",
+    "from_arrays",
+    "load_case",
+    "load_uploads",
+    "recognise",
+]
 
 MEMORY_LIMIT = 3 << 30
 """Bytes that reading one uploaded case may take at its peak, beside the uploads themselves."""
@@ -72,8 +80,11 @@ def load_case(case, *, any_spacing=False, memory_limit=MEMORY_LIMIT):
     """
     started = time.monotonic()
     names = [name for name in spec.MODALITIES if name in case.images]
-    opened = ({FOUR_D: case.images[names[0]]} if case.channels
-              else {name: case.images[name] for name in names})
+    opened = (
+        {FOUR_D: case.images[names[0]]}
+        if case.channels
+        else {name: case.images[name] for name in names}
+    )
     if case.mask is not None:
         opened["seg"] = case.mask
     raw = _read(case, opened, names, any_spacing, memory_limit)
@@ -86,8 +97,9 @@ def load_case(case, *, any_spacing=False, memory_limit=MEMORY_LIMIT):
     return _loaded(case, raw, doubts, started)
 
 
-def load_uploads(uploads, assignment, needed, *, label_scheme=None, any_spacing=False,
-                 memory_limit=MEMORY_LIMIT):
+def load_uploads(
+    uploads, assignment, needed, *, label_scheme=None, any_spacing=False, memory_limit=MEMORY_LIMIT
+):
     """Reads uploaded files as one case.
 
     Args:
@@ -115,10 +127,15 @@ def load_uploads(uploads, assignment, needed, *, label_scheme=None, any_spacing=
     _check_assignment(names, assignment, needed)
     ordered = {kind: assignment[kind] for kind in KINDS if kind in assignment}
     shown = [names[index].shown for index in ordered.values()]
-    opened = {kind: MemoryFile(
-        names[index].shown if shown.count(names[index].shown) == 1
-        else f"{names[index].shown} ({kind})", uploads[index][1])
-        for kind, index in ordered.items()}
+    opened = {
+        kind: MemoryFile(
+            names[index].shown
+            if shown.count(names[index].shown) == 1
+            else f"{names[index].shown} ({kind})",
+            uploads[index][1],
+        )
+        for kind, index in ordered.items()
+    }
     case = _case(names, ordered, opened, _scheme(names, ordered, label_scheme))
     raw = _read(case, opened, list(case.images), any_spacing, memory_limit)
     return _loaded(case, raw, _doubts(names, ordered, case, raw), started)
@@ -131,12 +148,20 @@ def from_arrays(name, volumes, mask, geometry):
         name: its id.
         volumes: [X, Y, Z, 4], channels as in `spec.MODALITIES`, LPS order.
         mask: [X, Y, Z] of the values of the scheme "brats2020".
-        geometry: its `nifti.Geometry`.
+        geometry: its `Geometry`.
     """
     started = time.monotonic()
     channels = np.ascontiguousarray(np.moveaxis(volumes, -1, 0), np.float32)
-    raw = nifti.RawCase(name, name, None, "brats2020", spec.MODALITIES,
-                        np.moveaxis(channels, 0, -1), mask.astype(np.int16), geometry)
+    raw = nifti.RawCase(
+        name,
+        name,
+        None,
+        "brats2020",
+        spec.MODALITIES,
+        np.moveaxis(channels, 0, -1),
+        mask.astype(np.int16),
+        geometry,
+    )
     truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], name)
     digest = hashlib.sha256(channels.tobytes() + mask.tobytes()).hexdigest()
     return LoadedCase(raw, truth, digest, time.monotonic() - started)
@@ -150,8 +175,10 @@ def _read(case, opened, modalities, any_spacing, memory_limit):
     try:
         return nifti.read_case(case, modalities, any_spacing=any_spacing)
     except MemoryError as error:
-        raise CaseError(f"{case.case_id}: its voxels do not fit into the server's memory; close "
-                        "other cases, or crop the images") from error
+        raise CaseError(
+            f"{case.case_id}: its voxels do not fit into the server's memory; close "
+            "other cases, or crop the images"
+        ) from error
 
 
 def _check_assignment(names, assignment, needed):
@@ -160,34 +187,44 @@ def _check_assignment(names, assignment, needed):
         if kind not in KINDS:
             raise InputError(f"{kind}: no kind of file; expected one of {', '.join(KINDS)}")
         if not 0 <= index < len(names):
-            raise InputError(f"{kind}: is to be file {index} of {len(names)} uploaded ones; upload "
-                             "it again")
+            raise InputError(
+                f"{kind}: is to be file {index} of {len(names)} uploaded ones; upload it again"
+            )
         if index in taken:
-            raise InputError(f"{names[index].shown}: is chosen as {taken[index]} and as {kind}; "
-                             "expected one kind a file, choose another file for one of them")
+            raise InputError(
+                f"{names[index].shown}: is chosen as {taken[index]} and as {kind}; "
+                "expected one kind a file, choose another file for one of them"
+            )
         taken[index] = kind
     single = [modality for modality in spec.MODALITIES if modality in assignment]
     if FOUR_D in assignment and single:
-        raise InputError(f"{names[assignment[FOUR_D]].shown}: is chosen as the 4-D file of all "
-                         f"modalities, and {names[assignment[single[0]]].shown} as {single[0]} "
-                         "too; expected one or the other")
-    missing = [modality for modality in needed or single[:1] or spec.MODALITIES
-               if modality not in assignment]
+        raise InputError(
+            f"{names[assignment[FOUR_D]].shown}: is chosen as the 4-D file of all "
+            f"modalities, and {names[assignment[single[0]]].shown} as {single[0]} "
+            "too; expected one or the other"
+        )
+    missing = [
+        modality
+        for modality in needed or single[:1] or spec.MODALITIES
+        if modality not in assignment
+    ]
     if missing and FOUR_D not in assignment:
         there = ", ".join(kind for kind in KINDS if kind in assignment) or "none"
         since_2023 = any(name.layout == "brats2023-2024" for name in names)
         suffix = f"-{RELEASE_2023_SUFFIXES[missing[0]]}" if since_2023 else f"_{missing[0]}"
         raise InputError(
             f"no {' and no '.join(missing)} image among the uploaded files (recognised: {there}); "
-            f"expected a name that ends in {suffix}.nii or {suffix}.nii.gz, or choose the file")
+            f"expected a name that ends in {suffix}.nii or {suffix}.nii.gz, or choose the file"
+        )
 
 
 def _scheme(names, assignment, label_scheme):
     """Name of the label scheme of the mask; any one without a mask."""
     if label_scheme is not None:
         if label_scheme not in spec.LABEL_SCHEMES:
-            raise InputError(f"label scheme {label_scheme}: expected one of "
-                             f"{', '.join(spec.LABEL_SCHEMES)}")
+            raise InputError(
+                f"label scheme {label_scheme}: expected one of {', '.join(spec.LABEL_SCHEMES)}"
+            )
         return label_scheme
     if "seg" not in assignment:
         return next(iter(spec.LABEL_SCHEMES))
@@ -195,9 +232,12 @@ def _scheme(names, assignment, label_scheme):
     if mask.label_scheme is None:
         choices = ", ".join(
             f"{scheme.name} ({', '.join(map(str, sorted(scheme.values[1:])))})"
-            for scheme in spec.LABEL_SCHEMES.values())
-        raise InputError(f"{mask.shown}: its name does not tell what its labels mean; choose the "
-                         f"label scheme: {choices}")
+            for scheme in spec.LABEL_SCHEMES.values()
+        )
+        raise InputError(
+            f"{mask.shown}: its name does not tell what its labels mean; choose the "
+            f"label scheme: {choices}"
+        )
     return mask.label_scheme
 
 
@@ -207,8 +247,15 @@ def _case(names, assignment, opened, scheme):
     images = single or dict.fromkeys(spec.MODALITIES, opened[FOUR_D])
     ids = [names[index].case_id for index in assignment.values() if names[index].case_id]
     case_id = shorten(ids[0]) if ids else "upload"
-    return Case(case_id, naming.patient_of(case_id), images, opened.get("seg"), scheme, None,
-                channels={} if single else msd.CHANNELS)
+    return Case(
+        case_id,
+        naming.patient_of(case_id),
+        images,
+        opened.get("seg"),
+        scheme,
+        None,
+        channels={} if single else msd.CHANNELS,
+    )
 
 
 def _doubts(names, assignment, case, raw):
@@ -224,8 +271,9 @@ def _doubts(names, assignment, case, raw):
         doubt = plausibility.doubt_of(volume)
         if doubt:
             yield f"{name}: {doubt}"
-        same = next((before for before in range(channel)
-                     if _same(volume, raw.volumes[..., before])), None)
+        same = next(
+            (before for before in range(channel) if _same(volume, raw.volumes[..., before])), None
+        )
         if same is not None:
             yield f"{name}: is voxel for voxel the image of {raw.modalities[same]}"
 
@@ -263,7 +311,8 @@ def _truth(case, raw):
         raise CaseError(
             f"{case.mask}: holds {values.size} different values from {values[0]} to {values[-1]}; "
             f"expected the labels {', '.join(map(str, sorted(scheme.values)))}; it seems to be an "
-            "image, choose the segmentation in its place") from error
+            "image, choose the segmentation in its place"
+        ) from error
 
 
 def _digest(case):
@@ -272,7 +321,10 @@ def _digest(case):
     digests = {}
     for file in contents.values():
         if file not in digests:  # one 4-D file holds all modalities
-            digests[file] = (hashlib.sha256(file.data).hexdigest()
-                             if isinstance(file, MemoryFile) else files.sha256(file))
+            digests[file] = (
+                hashlib.sha256(file.data).hexdigest()
+                if isinstance(file, MemoryFile)
+                else files.sha256(file)
+            )
     lines = [f"{kind} {digests[file]}" for kind, file in sorted(contents.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

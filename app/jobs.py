@@ -1,18 +1,17 @@
 """Segmentations run in the background, one at a time, while the page stays alive."""
 
+import itertools
 import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import canvas
-import layers
-
+from app import canvas, canvas_layers
 from brats_tfrecord import metrics
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics import extent
-from brats_tfrecord.preprocess import ledger
+from brats_tfrecord.preprocess import preprocessed
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class Result:
     """
 
     nifti: bytes
-    layers: tuple[canvas.Layer, ...]
+    canvas_layers: tuple[canvas.Layer, ...]
     volumes_ml: dict[str, float]
     extents: tuple[extent.Extent, ...]
     metrics: dict | None
@@ -69,8 +68,10 @@ class Queue:
             if job is None or job.error is not None:
                 waiting = sum(not other.done for other in self._jobs.values())
                 if waiting >= self._most_waiting:
-                    raise InputError(f"{waiting} segmentations wait already; try again when some "
-                                     "of them are done")
+                    raise InputError(
+                        f"{waiting} segmentations wait already; try again when some "
+                        "of them are done"
+                    )
                 job = Job(self._pool, self._segmenter, case)
             self._jobs[case.digest] = job
             self._forget()
@@ -87,8 +88,9 @@ class Queue:
     def ahead_of(self, job):
         """How many segmentations are to be done before `job`."""
         with self._lock:
-            return sum(other.number < job.number and not other.done
-                       for other in self._jobs.values())
+            return sum(
+                other.number < job.number and not other.done for other in self._jobs.values()
+            )
 
     def _forget(self):
         done = {digest: job.result.size for digest, job in self._jobs.items() if job.result}
@@ -145,7 +147,7 @@ class Job:
     def progress(self):
         """The stages so far as [(name, seconds)]; the last one is running."""
         stages = [*self.stages, (None, time.monotonic())]
-        spent = [(name, stop - start) for (name, start), (_, stop) in zip(stages, stages[1:])]
+        spent = [(name, stop - start) for (name, start), (_, stop) in itertools.pairwise(stages)]
         return [("reading", self._reading), *spent]
 
     def _run(self, segmenter, case):
@@ -163,14 +165,32 @@ class Job:
         spacing_mm = case.raw.geometry.spacing_mm
         figures = None
         if case.truth is not None:
-            figures = self._timed(seconds, "metrics", lambda: metrics.case_metrics(
-                case.truth, found.classes, spacing_mm, classes=found.card.scheme.classes))
-        shown = self._timed(seconds, "pictures", lambda: (layers.label_layer(
-            layers.PREDICTION, "Prediction", found.classes, found.geometry),
-            *layers.scalar_layers(found, ledger.brain_mask(case.raw.volumes))))
-        return Result(layers.zipped(found.labels, found.geometry), shown, found.volumes_ml,
-                      tuple(extent.extents(found.classes, spacing_mm)), figures,
-                      found.post_processing, seconds)
+            figures = self._timed(
+                seconds,
+                "metrics",
+                lambda: metrics.case_metrics(
+                    case.truth, found.classes, spacing_mm, classes=found.card.scheme.classes
+                ),
+            )
+        shown = self._timed(
+            seconds,
+            "pictures",
+            lambda: (
+                canvas_layers.label_layer(
+                    canvas_layers.PREDICTION, "Prediction", found.classes, found.geometry
+                ),
+                *canvas_layers.scalar_layers(found, preprocessed.brain_mask(case.raw.volumes)),
+            ),
+        )
+        return Result(
+            canvas_layers.zipped(found.labels, found.geometry),
+            shown,
+            found.volumes_ml,
+            tuple(extent.extents(found.classes, spacing_mm)),
+            figures,
+            found.post_processing,
+            seconds,
+        )
 
     def _timed(self, seconds, stage, work):
         self._enter(stage)

@@ -28,8 +28,10 @@ def show(error):
     if isinstance(error, InputError):
         st.error(plain(error))
     else:
-        st.error(f"Unexpected error in the viewer ({type(error).__name__}); the server's log has "
-                 "the details. Other cases can still be opened.")
+        st.error(
+            f"Unexpected error in the viewer ({type(error).__name__}); the server's log has "
+            "the details. Other cases can still be opened."
+        )
 
 
 def plain(text):

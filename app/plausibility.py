@@ -25,11 +25,15 @@ def problem_of(volume):
     if lowest == highest:
         return f"every voxel is {lowest:g}; expected intensities of an MRI, export it again"
     if highest <= 0:
-        return (f"no voxel is above 0 (values from {lowest:g} to {highest:g}); expected the brain "
-                "above 0, export it again")
+        return (
+            f"no voxel is above 0 (values from {lowest:g} to {highest:g}); expected the brain "
+            "above 0, export it again"
+        )
     if lowest == 0 and highest <= MOST_LABEL and _whole(volume):
-        return (f"holds only whole numbers from 0 to {highest:g}, as a segmentation does; expected "
-                "intensities of an MRI, choose it as the segmentation")
+        return (
+            f"holds only whole numbers from 0 to {highest:g}, as a segmentation does; expected "
+            "intensities of an MRI, choose it as the segmentation"
+        )
     return None
 
 
@@ -42,11 +46,15 @@ def doubt_of(volume):
     background = max(np.count_nonzero(volume == value) for value in (0, volume.min()))
     share = background / volume.size
     if share < LEAST_BACKGROUND:
-        return (f"{share:.1%} of the voxels are background; expected a skull-stripped brain with 0 "
-                "around it, the segmentation may mean nothing")
+        return (
+            f"{share:.1%} of the voxels are background; expected a skull-stripped brain with 0 "
+            "around it, the segmentation may mean nothing"
+        )
     if 1 - share < LEAST_BRAIN:
-        return (f"{1 - share:.2%} of the voxels are brain; expected some 15%, the segmentation may "
-                "mean nothing")
+        return (
+            f"{1 - share:.2%} of the voxels are brain; expected some 15%, the segmentation may "
+            "mean nothing"
+        )
     return None
 
 

@@ -1,12 +1,8 @@
-"""The numbers of a case: volumes, agreement with the truth, connected tumours, downloads."""
+"""The numbers of a case: volumes, agreement with the truth, connected tumours."""
 
-import csv
 import html
-import io
-import re
 
 import streamlit as st
-import summary
 
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.metrics.structures import members
@@ -31,60 +27,43 @@ def volume_rows(scene, result):
     figures = result.metrics if result else None
     names = max(measured.values(), key=len)
     shown = ("dice", "hd95") if figures else ()
-    heads = ("", *measured, *("Dice", "HD95 mm")[:len(shown)])
-    rows = [(titled(name), *(_decimal(volumes.get(name), 1) for volumes in measured.values()),
-             *(_decimal(figures.get(name, {}).get(metric), metrics.METRIC_DECIMALS[metric])
-               for metric in shown)) for name in names]
+    heads = ("", *measured, *("Dice", "HD95 mm")[: len(shown)])
+    rows = [
+        (
+            titled(name),
+            *(_decimal(volumes.get(name), 1) for volumes in measured.values()),
+            *(
+                _decimal(figures.get(name, {}).get(metric), metrics.METRIC_DECIMALS[metric])
+                for metric in shown
+            ),
+        )
+        for name in names
+    ]
     return heads, rows
 
 
 def choose_lesion(key, extents):
     """The table of connected tumours; returns the index of the row that was clicked, or None."""
-    rows = [{"": number, **{f"{region} mL": round(part.volumes_ml[region], 2)
-                            for region in spec.REGIONS},
-             "Longest mm": round(part.diameter_mm, 1),
-             "Axial mm": "{:.1f} x {:.1f}".format(*part.axial_mm)}
-            for number, part in enumerate(extents, 1)]
-    event = st.dataframe(rows, hide_index=True, on_select="rerun", selection_mode="single-row",
-                         key=f"lesions_{key}", height=min(38 + 35 * len(rows), 180),
-                         column_config={"": st.column_config.NumberColumn(width=30)})
+    rows = [
+        {
+            "": number,
+            **{f"{region} mL": round(part.volumes_ml[region], 2) for region in spec.REGIONS},
+            "Longest mm": round(part.diameter_mm, 1),
+            "Axial mm": "{:.1f} x {:.1f}".format(*part.axial_mm),
+        }
+        for number, part in enumerate(extents, 1)
+    ]
+    event = st.dataframe(
+        rows,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"lesions_{key}",
+        height=min(38 + 35 * len(rows), 180),
+        column_config={"": st.column_config.NumberColumn(width=30)},
+    )
     chosen = event.selection.rows
     return chosen[0] if chosen and chosen[0] < len(rows) else None
-
-
-def downloads(scene, result, segmenter):
-    """The segmentation, the numbers and the one-page summary as files."""
-    name = harmless(scene.case_id)
-    segmentation, numbers, page = st.columns(3)
-    segmentation.download_button(
-        "NIfTI", result.nifti, f"{name}_prediction.nii.gz", "application/gzip", key="download",
-        on_click="ignore", width="stretch",
-        help="The segmentation in the case's own geometry and label values")
-    numbers.download_button("CSV", csv_of(scene, result), f"{name}.csv", "text/csv", key="csv",
-                            on_click="ignore", width="stretch", help="The numbers of this page")
-    page.download_button("Summary", lambda: summary.page_of(scene, result, segmenter),
-                         f"{name}.html", "text/html", key="summary", on_click="ignore",
-                         width="stretch", help="One page to read or print")
-
-
-def csv_of(scene, result):
-    """A row a structure: volumes, and every figure there is; str."""
-    figures = result.metrics or {}
-    columns = list(next(iter(figures.values()), ()))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case_id", "structure", "predicted_ml", "truth_ml", *columns])
-    truth_ml = scene.truth_ml or {}
-    for name, volume in result.volumes_ml.items():
-        writer.writerow([harmless(scene.case_id), name, f"{volume:.3f}",
-                         f"{truth_ml[name]:.3f}" if name in truth_ml else "",
-                         *(figures.get(name, {}).get(column, "") for column in columns)])
-    return stream.getvalue()
-
-
-def harmless(case_id):
-    """`case_id` as the beginning of a file's name, or as a cell that no table program runs."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", case_id).lstrip(".-") or "case"
 
 
 def titled(structure):

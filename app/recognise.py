@@ -18,14 +18,21 @@ from brats_tfrecord.errors import InputError
 FOUR_D = "4d"
 """The kind of MSD's one file of four modalities."""
 
-KINDS = {"t1": "T1", "t1ce": "T1 with contrast (T1ce, T1Gd)", "t2": "T2", "flair": "FLAIR",
-         FOUR_D: "all four in one 4-D file (FLAIR, T1w, T1gd, T2w)", "seg": "segmentation (truth)"}
+KINDS = {
+    "t1": "T1",
+    "t1ce": "T1 with contrast (T1ce, T1Gd)",
+    "t2": "T2",
+    "flair": "FLAIR",
+    FOUR_D: "all four in one 4-D file (FLAIR, T1w, T1gd, T2w)",
+    "seg": "segmentation (truth)",
+}
 """Kind of a file -> what to call it on the page."""
 
 _LONGEST_NAME = 4096
 _LONGEST_SHOWN = 80
 _COPY_MARK = re.compile(
-    r"(?:\s?\(\d{1,3}\)|(?:\s-)?\scopy(?:\s\d{1,3})?)+(?=\.nii(?:\.gz)?$|\.gz$)", re.IGNORECASE)
+    r"(?:\s?\(\d{1,3}\)|(?:\s-)?\scopy(?:\s\d{1,3})?)+(?=\.nii(?:\.gz)?$|\.gz$)", re.IGNORECASE
+)
 """As browsers and file managers put it before either ending: " (1)", " - Copy", " copy 2"."""
 _MSD_ID = re.compile(r"BRATS_\d{3}", re.IGNORECASE)
 
@@ -104,21 +111,25 @@ def recognise(names, contents=None):
     files = [_read_name(name) for name in names]
     files = _with_msd(files, contents)
     _take_stray_mask(files)
-    claims = {kind: [index for index, file in enumerate(files) if file.kind == kind]
-              for kind in KINDS}
+    claims = {
+        kind: [index for index, file in enumerate(files) if file.kind == kind] for kind in KINDS
+    }
     kinds = {kind: indices[0] for kind, indices in claims.items() if len(indices) == 1}
     known = [file for file in files if file.kind]
     return Recognised(
-        shorten(known[0].case_id) if known else "", tuple(files), kinds,
+        shorten(known[0].case_id) if known else "",
+        tuple(files),
+        kinds,
         tuple(file.shown for file in files if not file.kind),
         tuple(_conflicts(files, claims)),
-        files[kinds["seg"]].label_scheme if "seg" in kinds else None)
+        files[kinds["seg"]].label_scheme if "seg" in kinds else None,
+    )
 
 
 def shorten(text):
     """`text` with its middle left out where it is longer than a line of the page can hold."""
     half = _LONGEST_SHOWN // 2
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half - 1]}…{text[-half:]}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _read_name(name):
@@ -165,8 +176,10 @@ def _with_msd(files, contents):
     for index in open_ones:
         if index not in kinds and files[index].case_id.casefold() in images:
             kinds[index] = "seg"
-    return [replace(file, kind=kinds[index], layout="msd") if index in kinds else file
-            for index, file in enumerate(files)]
+    return [
+        replace(file, kind=kinds[index], layout="msd") if index in kinds else file
+        for index, file in enumerate(files)
+    ]
 
 
 def _axes(file, data):
@@ -189,8 +202,11 @@ def _take_stray_mask(files):
 
     Changes `files` in place.
     """
-    stray = [index for index, file in enumerate(files)
-             if not file.kind and naming.is_stray_mask(file.shown)]
+    stray = [
+        index
+        for index, file in enumerate(files)
+        if not file.kind and naming.is_stray_mask(file.shown)
+    ]
     known = {(file.layout, file.case_id) for file in files if file.kind}
     if len(stray) == len(known) == 1 and not any(file.kind == "seg" for file in files):
         [(layout, case_id)] = known
@@ -204,8 +220,10 @@ def _conflicts(files, claims):
         if len(indices) > 1:
             first, second = (files[index].shown for index in indices[:2])
             count = "two" if len(indices) == 2 else str(len(indices))
-            yield (f"{count} {kind} files, {first} and {second}; expected one, remove the other or "
-                   "choose which is which")
+            yield (
+                f"{count} {kind} files, {first} and {second}; expected one, remove the other or "
+                "choose which is which"
+            )
     by_case = {}
     for file in files:
         if file.kind:
@@ -215,5 +233,7 @@ def _conflicts(files, claims):
         yield f"{first} and {second} are files of two cases; upload one case at a time"
     single = [kind for kind in spec.MODALITIES if claims[kind]]
     if claims[FOUR_D] and single:
-        yield (f"{files[claims[FOUR_D][0]].shown} holds all four modalities, and "
-               f"{files[claims[single[0]][0]].shown} is {single[0]} too; remove one of them")
+        yield (
+            f"{files[claims[FOUR_D][0]].shown} holds all four modalities, and "
+            f"{files[claims[single[0]][0]].shown} is {single[0]} too; remove one of them"
+        )

@@ -53,8 +53,9 @@ PLANES = {
 """Array axes in LPS order count towards the patient's left, back and head."""
 
 
-def render_plane(volume, plane, position, *, window, field, classes=None, shown=(), opacity=0.5,
-                 size=SIZE):
+def render_plane(
+    volume, plane, position, *, window, field, classes=None, shown=(), opacity=0.5, size=SIZE
+):
     """Draws one slice with its overlay, crosshair and direction letters.
 
     Args:
@@ -112,8 +113,9 @@ def field_of_view(volumes, spacing_mm):
         others = tuple(other for other in range(3) if other != axis)
         hits = np.flatnonzero(inside.any(axis=others))
         ranges.append((hits[0], hits[-1] + 1) if hits.size else (0, inside.shape[axis]))
-    side_mm = 2 * MARGIN_MM + max((stop - start) * mm
-                                  for (start, stop), mm in zip(ranges, spacing_mm))
+    side_mm = 2 * MARGIN_MM + max(
+        (stop - start) * mm for (start, stop), mm in zip(ranges, spacing_mm)
+    )
     field = []
     for (start, stop), mm in zip(ranges, spacing_mm):
         length = round(side_mm / mm)
@@ -124,8 +126,9 @@ def field_of_view(volumes, spacing_mm):
 
 def middle_of(field, shape):
     """The voxel in the middle of `field`, inside an array of `shape`."""
-    return tuple(min(max((start + stop) // 2, 0), length - 1)
-                 for (start, stop), length in zip(field, shape))
+    return tuple(
+        min(max((start + stop) // 2, 0), length - 1) for (start, stop), length in zip(field, shape)
+    )
 
 
 def png_data_url(picture):
@@ -140,10 +143,14 @@ def _slice(array, laid, position, field):
     rows, columns = field[laid.rows], field[laid.columns]
     canvas = np.zeros((rows[1] - rows[0], columns[1] - columns[0]), array.dtype)
     section = np.take(array, position[laid.axis], axis=laid.axis).T
-    there = tuple(slice(max(start, 0), max(min(stop, length), 0))
-                  for (start, stop), length in zip((rows, columns), section.shape))
-    here = tuple(slice(part.start - start, part.stop - start)
-                 for part, (start, _) in zip(there, (rows, columns)))
+    there = tuple(
+        slice(max(start, 0), max(min(stop, length), 0))
+        for (start, stop), length in zip((rows, columns), section.shape)
+    )
+    here = tuple(
+        slice(part.start - start, part.stop - start)
+        for part, (start, _) in zip(there, (rows, columns))
+    )
     canvas[here] = section[there]
     return canvas[::-1] if laid.upwards else canvas
 
@@ -172,7 +179,7 @@ def _blended(picture, labels, shown, opacity):
 
 def rgb_of(colour):
     """(red, green, blue), 0 to 255, of a "#rrggbb" string."""
-    return tuple(int(colour[start:start + 2], 16) for start in (1, 3, 5))
+    return tuple(int(colour[start : start + 2], 16) for start in (1, 3, 5))
 
 
 def _annotated(picture, laid, position, field):
@@ -182,15 +189,26 @@ def _annotated(picture, laid, position, field):
     draw = ImageDraw.Draw(image, "RGBA")
     column, row = _pixel_of(laid, position, field, size)
     gap = size // 40  # keeps what lies at the crossing visible
-    for ends in (((0, row), (column - gap, row)), ((column + gap, row), (size, row)),
-                 ((column, 0), (column, row - gap)), ((column, row + gap), (column, size))):
+    for ends in (
+        ((0, row), (column - gap, row)),
+        ((column + gap, row), (size, row)),
+        ((column, 0), (column, row - gap)),
+        ((column, row + gap), (column, size)),
+    ):
         draw.line(ends, fill=(*CROSSHAIR_COLOUR, 120), width=2)
     font = ImageFont.load_default(size=size // 26)
     inset, middle = size // 32, size // 2
     places = ((inset, middle), (size - inset, middle), (middle, inset), (middle, size - inset))
     for place, letter in zip(places, laid.letters):
-        draw.text(place, letter, fill=LETTER_COLOUR, font=font, anchor="mm", stroke_width=2,
-                  stroke_fill=(0, 0, 0))
+        draw.text(
+            place,
+            letter,
+            fill=LETTER_COLOUR,
+            font=font,
+            anchor="mm",
+            stroke_width=2,
+            stroke_fill=(0, 0, 0),
+        )
     return np.asarray(image)
 
 

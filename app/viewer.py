@@ -18,18 +18,19 @@ import argparse
 import os
 import sys
 from functools import partial
+from pathlib import Path
 
-import choose
-import cohort_page
-import flat
-import layers
-import messages
-import readings
 import streamlit as st
-from batch import Batch
-from canvas import View, canvas
-from jobs import Queue
 
+# Streamlit puts this file's own folder on the path, not the one that holds the package `app`.
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+from app import canvas_layers, choose, cohort_page, downloads, flat, messages, readings
+from app.batch import Batch
+from app.canvas import View, canvas
+from app.jobs import Queue
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import InputError
@@ -73,8 +74,9 @@ def main():
             return
         case_id = choose.folder_case()
         with st.sidebar:
-            result = segmentation_of(scene, queue, partial(batch.follow, case_id) if case_id
-                                     else None)
+            result = segmentation_of(
+                scene, queue, partial(batch.follow, case_id) if case_id else None
+            )
             show_sidebar(scene, result, segmenter)
         if case_id and result:
             batch.enter(case_id, result)
@@ -91,8 +93,11 @@ def start_up(arguments):
         options = parse_arguments(arguments)
         refuse_open_network()
         # The folder is looked at before the model, which takes longer.
-        batch = (load_batch(options.cases_dir, options.label_scheme, options.model)
-                 if options.cases_dir else None)
+        batch = (
+            load_batch(options.cases_dir, options.label_scheme, options.model)
+            if options.cases_dir
+            else None
+        )
         return load_segmenter(options.model), queue_of(options.model), batch
     except InputError as error:
         say_once(f"viewer.py: {error}")
@@ -111,15 +116,18 @@ def show_start(batch, segmenter):
     if batch and st.session_state.source == choose.FOLDER:
         cohort_page.show(batch)
     else:
-        needed = ", ".join(layers.MODALITY_TITLES[name] for name in segmenter.modalities)
-        st.info(f"This model reads {needed}. Drop the files of one case into the sidebar, or look "
-                "at the phantom.")
+        needed = ", ".join(canvas_layers.MODALITY_TITLES[name] for name in segmenter.modalities)
+        st.info(
+            f"This model reads {needed}. Drop the files of one case into the sidebar, or look "
+            "at the phantom."
+        )
 
 
 def show_case(scene, result, scheme):
     """The view of a case, and below it its connected tumours."""
-    classes = max(scheme.classes, spec.LABEL_SCHEMES[scene.label_scheme].classes
-                  if scene.truth_ml else 0)
+    classes = max(
+        scheme.classes, spec.LABEL_SCHEMES[scene.label_scheme].classes if scene.truth_ml else 0
+    )
     # Filled at the end, for it needs the row that is chosen further down.
     place = st.container()
     goal = choose_goal(scene, result)
@@ -133,8 +141,10 @@ def show_case(scene, result, scheme):
 def choose_goal(scene, result):
     """Tables of connected tumours; returns the voxel to look at: the latest click's, at first the
     centre of the largest tumour, or None."""
-    state, found = st.session_state, {"Prediction": result.extents if result else (),
-                                      "Truth": scene.truth_extents}
+    state, found = (
+        st.session_state,
+        {"Prediction": result.extents if result else (), "Truth": scene.truth_extents},
+    )
     found = {title: parts for title, parts in found.items() if parts}
     shown = (scene.digest, result is not None)
     if state.get("goal_of") != shown:
@@ -143,8 +153,10 @@ def choose_goal(scene, result):
         state.goal_count = state.get("goal_count", 0) + 1
     for column, (title, parts) in zip(st.columns(max(len(found), 1)), found.items()):
         with column:
-            st.markdown(f"**{title}: {len(parts)} connected tumour{'s' * (len(parts) != 1)} above "
-                        "50 mm³** :small[(click a row's box to go there)]")
+            st.markdown(
+                f"**{title}: {len(parts)} connected tumour{'s' * (len(parts) != 1)} above "
+                "50 mm³** :small[(click a row's box to go there)]"
+            )
             row = readings.choose_lesion(f"{title}_{scene.digest[:8]}", parts)
             if row is not None and row != state.clicked.get(title):
                 state.goal = parts[row].centre
@@ -156,12 +168,20 @@ def choose_goal(scene, result):
 def show_canvas(scene, result, classes, goal):
     """NiiVue in the page; where it cannot draw, the next run shows plain pictures."""
     geometry = scene.geometry
-    overlay = layers.PREDICTION if result else layers.TRUTH if scene.truth_ml else None
+    overlay = (
+        canvas_layers.PREDICTION if result else canvas_layers.TRUTH if scene.truth_ml else None
+    )
     goal_mm = None if goal is None else (geometry.lps_affine @ (*goal, 1))[:3]
     shown = [*scene.layers, *(result.layers if result else ())]
-    said = canvas(shown, classes=classes, initial=View(image=shown[0].name, overlay=overlay),
-                  key="canvas", picture_name=readings.harmless(scene.case_id),
-                  go_to_mm=goal_mm, go_to_count=st.session_state.goal_count)
+    said = canvas(
+        shown,
+        classes=classes,
+        initial=View(image=shown[0].name, overlay=overlay),
+        key="canvas",
+        picture_name=downloads.harmless(scene.case_id),
+        go_to_mm=goal_mm,
+        go_to_count=st.session_state.goal_count,
+    )
     if said and said.get("webgl") is False:
         st.session_state.webgl = False
         st.rerun()
@@ -176,7 +196,7 @@ def show_sidebar(scene, result, segmenter):
     if result:
         for change in result.changes:
             st.caption(f"Post-processing: {messages.plain(change)}")
-        readings.downloads(scene, result, segmenter)
+        downloads.show_downloads(scene, result, segmenter)
         stages = " · ".join(f"{name} {spent:.1f}\u00a0s" for name, spent in result.seconds.items())
         use = readings.USES[segmenter.card.use_of(scene.case_id)]
         st.caption(f"{stages}  \n{use}")
@@ -191,8 +211,10 @@ def parse_arguments(arguments):
     parser.add_argument("--label_scheme", default="auto", choices=("auto", *spec.LABEL_SCHEMES))
 
     def refuse(message):
-        raise InputError(f"{message}; start the viewer as: streamlit run app/viewer.py -- "
-                         "--model=…/saved_model [--cases_dir=…]")
+        raise InputError(
+            f"{message}; start the viewer as: streamlit run app/viewer.py -- "
+            "--model=…/saved_model [--cases_dir=…]"
+        )
 
     parser.error = refuse
     return parser.parse_args(arguments)
@@ -201,8 +223,10 @@ def parse_arguments(arguments):
 def refuse_open_network():
     """Without our config.toml Streamlit listens on every network card; then nothing is shown."""
     if not st.get_option("server.address"):
-        raise InputError("app/.streamlit/config.toml was not read, so this page would be open to "
-                         "the network; restart it with streamlit run --server.address=127.0.0.1")
+        raise InputError(
+            "app/.streamlit/config.toml was not read, so this page would be open to "
+            "the network; restart it with streamlit run --server.address=127.0.0.1"
+        )
 
 
 @st.cache_resource(show_spinner="Loading the model…")
@@ -240,8 +264,15 @@ def segmentation_of(scene, queue, follow=None):
     job = state.job = job if job and job.digest == scene.digest else None
     idle = job is None or job.error is not None
     label = "Segment" if idle else "Segmented" if job.done else "Segmenting…"
-    st.button(label, type="primary", width="stretch", disabled=not idle, key="segment",
-              on_click=submit, args=(queue, scene, follow))
+    st.button(
+        label,
+        type="primary",
+        width="stretch",
+        disabled=not idle,
+        key="segment",
+        on_click=submit,
+        args=(queue, scene, follow),
+    )
     if state.get("refused"):
         messages.show(state.pop("refused"))
     if job is None:

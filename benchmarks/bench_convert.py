@@ -29,8 +29,9 @@ from pathlib import Path
 import numpy as np
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import layouts, phantom
+from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import pool, task
 from brats_tfrecord.records.work_folder import WorkFolder
@@ -39,8 +40,13 @@ TOOL = Path(__file__).parents[1] / "tools" / "convert_to_tfrecord.py"
 WINDOW = (slice(48, 192), slice(48, 192), slice(5, 149))
 MEMORY_LIMIT_MB = 1200
 ROUNDS = 2
-STAGES = {"hash_inputs": "input hashes", "read_case": "read and check",
-          "correct": "bias correction", "network_input": "crop and z-score", "put": "write"}
+STAGES = {
+    "hash_inputs": "input hashes",
+    "read_case": "read and check",
+    "correct": "bias correction",
+    "network_input": "crop and z-score",
+    "put": "write",
+}
 """Function of the conversion -> the stage whose seconds it tells."""
 
 
@@ -49,8 +55,11 @@ def main():
     options = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="bench_convert-") as scratch:
         if {"memory", "jobs"} & set(options.parts):
-            cohort = make_cohort(options.cohort_dir or Path(scratch) / "cohort", options.phantoms,
-                                 options.phantom_shape)
+            cohort = make_cohort(
+                options.cohort_dir or Path(scratch) / "cohort",
+                options.phantoms,
+                options.phantom_shape,
+            )
         if "memory" in options.parts:
             bench_memory(cohort, Path(scratch))
         if "jobs" in options.parts:
@@ -63,16 +72,28 @@ def main():
 def parse_arguments():
     """The command line; a bad value ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="memory,jobs,patient", type=parts_of,
-                        help="comma-separated, of memory, jobs, patient")
-    parser.add_argument("--input_dir", help="cohort whose first case is the patient; a phantom if "
-                                            "not given")
-    parser.add_argument("--cohort_dir", type=Path,
-                        help="where the phantoms of jobs and memory are kept, or are already; "
-                             "made for this run alone if not given")
+    parser.add_argument(
+        "--parts",
+        default="memory,jobs,patient",
+        type=parts_of,
+        help="comma-separated, of memory, jobs, patient",
+    )
+    parser.add_argument(
+        "--input_dir", help="cohort whose first case is the patient; a phantom if not given"
+    )
+    parser.add_argument(
+        "--cohort_dir",
+        type=Path,
+        help="where the phantoms of jobs and memory are kept, or are already; "
+        "made for this run alone if not given",
+    )
     parser.add_argument("--phantoms", type=int, default=32, help="cases of that cohort")
-    parser.add_argument("--phantom_shape", type=shape_of, default=phantom.SHAPE,
-                        help="voxels x,y,z of the phantoms; smaller ones only show that it runs")
+    parser.add_argument(
+        "--phantom_shape",
+        type=shape_of,
+        default=generate.SHAPE,
+        help="voxels x,y,z of the phantoms; smaller ones only show that it runs",
+    )
     return parser.parse_args()
 
 
@@ -80,13 +101,14 @@ def parts_of(text):
     """Comma-separated names of parts."""
     chosen = tuple(text.split(","))
     if not set(chosen) <= {"memory", "jobs", "patient"}:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected memory, jobs, patient or some of "
-                                         "them")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected memory, jobs, patient or some of them"
+        )
     return chosen
 
 
 def shape_of(text):
-    """"x,y,z" as three whole numbers."""
+    """ "x,y,z" as three whole numbers."""
     shape = tuple(int(extent) for extent in text.split(","))
     if len(shape) != 3:
         raise ValueError
@@ -98,7 +120,7 @@ def make_cohort(root, cases, shape):
     if root.is_dir() and any(root.iterdir()):
         return root
     print(f"making {cases} phantoms", flush=True)
-    phantom.write_cohort(root, cases, seed=0, shape=shape, jobs=os.cpu_count() or 1)
+    generate.write_cohort(root, cases, seed=0, shape=shape, jobs=os.cpu_count() or 1)
     return root
 
 
@@ -127,13 +149,18 @@ def bench_patient(input_dir, shape, scratch):
     ours.append(timed(convert_once, case, scratch))
     os.sched_setaffinity(0, every_core)
     mine = float(np.median(ours))
-    print(f"{case.case_id}, one core: ours {mine:.2f} s (from {min(ours):.2f} to {max(ours):.2f}), "
-          f"documented recipe {theirs:.1f} s ({masked:.1f} s of it get_mask): "
-          f"{theirs / mine:.1f} times")
-    print("stages of ours, one run: " + ", ".join(
-        f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()))
-    print_result("convert one patient", "s", mine, {"documented recipe in ANTsPy": theirs},
-                 theirs / mine)
+    print(
+        f"{case.case_id}, one core: ours {mine:.2f} s (from {min(ours):.2f} to {max(ours):.2f}), "
+        f"documented recipe {theirs:.1f} s ({masked:.1f} s of it get_mask): "
+        f"{theirs / mine:.1f} times"
+    )
+    print(
+        "stages of ours, one run: "
+        + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items())
+    )
+    print_result(
+        "convert one patient", "s", mine, {"documented recipe in ANTsPy": theirs}, theirs / mine
+    )
 
 
 def convert_once(case, scratch):
@@ -175,8 +202,11 @@ def timed(function, *arguments):
 
 def stage_seconds(profile):
     """Stage -> seconds, of a profiled conversion; what no stage tells is the rest."""
-    seconds = {name: cumulated for (_, _, name), (_, _, _, cumulated, _)
-               in pstats.Stats(profile).stats.items() if name in (*STAGES, "convert_case")}
+    seconds = {
+        name: cumulated
+        for (_, _, name), (_, _, _, cumulated, _) in pstats.Stats(profile).stats.items()
+        if name in (*STAGES, "convert_case")
+    }
     stages = {stage: seconds[name] for name, stage in STAGES.items()}
     return stages | {"rest": seconds["convert_case"] - sum(stages.values())}
 
@@ -201,8 +231,10 @@ def finishing_rate(root, jobs):
     """
     times = sorted(path.stat().st_mtime_ns for path in root.glob("fold*.json"))
     if len(times) < 3 * jobs:
-        raise InputError(f"--phantoms={len(times)}: expected at least {3 * jobs}, so that workers "
-                         "are measured after their start")
+        raise InputError(
+            f"--phantoms={len(times)}: expected at least {3 * jobs}, so that workers "
+            "are measured after their start"
+        )
     return (len(times) - jobs) / (times[-1] - times[jobs - 1]) * 1e9
 
 
@@ -210,17 +242,31 @@ def bench_memory(cohort, scratch):
     """Peak memory of the parent and of its workers during a conversion with two jobs."""
     parent, workers = convert_cohort(cohort, scratch / "memory", 2)
     print(f"peak resident memory: worker {max(workers)} MB, parent {parent} MB")
-    print_result("convert memory of a worker", "MB", max(workers), {"limit": MEMORY_LIMIT_MB},
-                 MEMORY_LIMIT_MB / max(workers))
+    print_result(
+        "convert memory of a worker",
+        "MB",
+        max(workers),
+        {"limit": MEMORY_LIMIT_MB},
+        MEMORY_LIMIT_MB / max(workers),
+    )
 
 
 def convert_cohort(cohort, out, jobs):
     """Runs the tool, one case a shard; (peak MB of the parent, list of its children's)."""
-    command = [sys.executable, str(TOOL), f"--input_dir={cohort}", f"--output_dir={out}",
-               f"--jobs={jobs}", "--folds=1", "--cases_per_shard=1"]
+    command = [
+        sys.executable,
+        str(TOOL),
+        f"--input_dir={cohort}",
+        f"--output_dir={out}",
+        f"--jobs={jobs}",
+        "--folds=1",
+        "--cases_per_shard=1",
+    ]
     peaks = {}
-    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(
-            command, stdout=said, stderr=subprocess.STDOUT) as tool:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as tool,
+    ):
         while tool.poll() is None:
             for pid in family(tool.pid):
                 peaks[pid] = max(peak_mb(pid), peaks.get(pid, 0))
@@ -251,14 +297,17 @@ def peak_mb(pid):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 // 10**6 for line in lines
-                 if line.startswith("VmHWM")), 0)
+    return next(
+        (int(line.split()[1]) * 1024 // 10**6 for line in lines if line.startswith("VmHWM")), 0
+    )
 
 
 def print_result(name, unit, ours, peers, ratio):
     """The JSON line of one part."""
-    print(json.dumps({"name": name, "unit": unit, "ours": ours, "peers": peers, "ratio": ratio}),
-          flush=True)
+    print(
+        json.dumps({"name": name, "unit": unit, "ours": ours, "peers": peers, "ratio": ratio}),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import phantom
+from brats_tfrecord.phantom import generate
 
 TOOL = Path(__file__).parents[1] / "tools" / "convert_to_tfrecord.py"
 FLAGS = ("--jobs=2", "--crop=brain", "--crop_window=0:16,0:16,0:12", "--bias_correction=none")
@@ -40,15 +40,22 @@ def main():
             seconds, *peaks[size] = watch(convert(Path(folder)))
         parent, worker = peaks[size]
         print(f"{size:7} {seconds / size:9.4f} {parent:10.0f} {worker:10.0f}", flush=True)
-    print(json.dumps({"name": "growth", "unit": "MB parent", "ours": peaks[sizes[-1]][0],
-                      "peers": {f"{sizes[0]} cases": peaks[sizes[0]][0]},
-                      "ratio": min(few / many for few, many
-                                   in zip(peaks[sizes[0]], peaks[sizes[-1]]))}))
+    print(
+        json.dumps(
+            {
+                "name": "growth",
+                "unit": "MB parent",
+                "ours": peaks[sizes[-1]][0],
+                "peers": {f"{sizes[0]} cases": peaks[sizes[0]][0]},
+                "ratio": min(few / many for few, many in zip(peaks[sizes[0]], peaks[sizes[-1]])),
+            }
+        )
+    )
 
 
 def write_cohort(folder, size):
     """`size` cases below folder/in, links to the files of one."""
-    phantom.write_cohort(folder / "phantom", cases=1, seed=0, shape=(40, 40, 40))
+    generate.write_cohort(folder / "phantom", cases=1, seed=0, shape=(40, 40, 40))
     [source] = (folder / "phantom").iterdir()
     for index in range(size):
         name = f"BraTS20_Training_{index:06d}"
@@ -60,9 +67,17 @@ def write_cohort(folder, size):
 
 def convert(folder):
     """The running conversion of folder/in."""
-    return subprocess.Popen([sys.executable, TOOL, f"--input_dir={folder / 'in'}",
-                             f"--output_dir={folder / 'out'}", *FLAGS],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            TOOL,
+            f"--input_dir={folder / 'in'}",
+            f"--output_dir={folder / 'out'}",
+            *FLAGS,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def watch(process):

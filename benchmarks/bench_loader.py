@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort.nifti import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry, RawCase
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, shards, tfrecord
 
@@ -57,20 +57,32 @@ def main():
     try:
         import monai  # noqa: F401 - only to know whether it is there
     except ImportError:
-        print("bench_loader.py compares with MONAI, which is not there: pip install "
-              "'brats-tfrecord[peers]'", file=sys.stderr)
+        print(
+            "bench_loader.py compares with MONAI, which is not there: pip install "
+            "'brats-tfrecord[peers]'",
+            file=sys.stderr,
+        )
         return 2
     with folder_for(options.data_dir) as root:
         big = make_records(root / f"{options.cases}x{EXTENT}", options.cases, EXTENT)
         make_numpy_files(big)
         # Small patches come fast: as many of them take long enough to be timed.
-        rows = [measure(big, size, options.rounds, options.volumes * max(1, 128 // size) ** 2)
-                for size in options.patch_sizes]
+        rows = [
+            measure(big, size, options.rounds, options.volumes * max(1, 128 // size) ** 2)
+            for size in options.patch_sizes
+        ]
         flat = measure_memory(root)
-    print(json.dumps({
-        "name": "loader", "unit": "volumes per second", "ours": rows[0].pop("ours"),
-        "peers": {name: value for name, value in rows[0].items() if name != "ratio"},
-        "ratio": min(row["ratio"] for row in rows)}))
+    print(
+        json.dumps(
+            {
+                "name": "loader",
+                "unit": "volumes per second",
+                "ours": rows[0].pop("ours"),
+                "peers": {name: value for name, value in rows[0].items() if name != "ratio"},
+                "ratio": min(row["ratio"] for row in rows),
+            }
+        )
+    )
     return 0 if flat else 1
 
 
@@ -79,11 +91,19 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="folder that keeps the volumes made; else a temporary")
     parser.add_argument("--cases", type=int, default=8, help="volumes made, 32 MB each")
-    parser.add_argument("--patch_sizes", default=[128, 64], help="comma-separated edges",
-                        type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument(
+        "--patch_sizes",
+        default=[128, 64],
+        help="comma-separated edges",
+        type=lambda text: [int(part) for part in text.split(",")],
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted")
-    parser.add_argument("--volumes", type=int, default=48,
-                        help="patches of 128 a round of each side; four times as many of 64")
+    parser.add_argument(
+        "--volumes",
+        type=int,
+        default=48,
+        help="patches of 128 a round of each side; four times as many of 64",
+    )
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # what the child processes do
     parser.add_argument("--patches_per_case", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -112,9 +132,16 @@ def make_records(root, cases, extent):
     recipe = Recipe(bias_correction="none", crop="fixed", crop_origin=(0, 0, 0), crop_shape=shape)
     scheme = spec.LABEL_SCHEMES["brats2023"]
     rng = np.random.default_rng(0)
-    raw = RawCase("", "", None, scheme.name, spec.MODALITIES,
-                  rng.normal(100, 30, (*shape, 4)).astype(np.float32),
-                  rng.integers(0, 4, shape).astype(np.int16), Geometry(shape, np.eye(4)))
+    raw = RawCase(
+        "",
+        "",
+        None,
+        scheme.name,
+        spec.MODALITIES,
+        rng.normal(100, 30, (*shape, 4)).astype(np.float32),
+        rng.integers(0, 4, shape).astype(np.int16),
+        Geometry(shape, np.eye(4)),
+    )
     done = recipe.apply(raw)
     plans = shards.plan_shards({f"case{n:04d}": 0 for n in range(cases)}, 4, seed=0)
     for plan in plans:
@@ -130,10 +157,24 @@ def write_shard(root, plan, raw, done, recipe):
         for case_id in plan.case_ids:
             named = dataclasses.replace(raw, case_id=case_id, patient_id=case_id)
             stream.writelines(tfrecord.frame(example.encode(named, done, recipe)))
-            rows.append(manifest.CaseRow(case_id, case_id, None, True, plan.fold, plan.name, {},
-                                         "", done.brain_voxels, 0, 0, done.class_voxels, ()))
-    shard = manifest.Shard(plan.name, plan.fold, len(rows), path.stat().st_size,
-                           files.sha256(path))
+            rows.append(
+                manifest.CaseRow(
+                    case_id,
+                    case_id,
+                    None,
+                    True,
+                    plan.fold,
+                    plan.name,
+                    {},
+                    "",
+                    done.brain_voxels,
+                    0,
+                    0,
+                    done.class_voxels,
+                    (),
+                )
+            )
+    shard = manifest.Shard(plan.name, plan.fold, len(rows), path.stat().st_size, files.sha256(path))
     files.write_json(root / plan.sidecar, manifest.sidecar(shard, recipe, rows, []))
 
 
@@ -156,9 +197,11 @@ def numpy_file(dataset, case_id, kind):
 def measure(dataset, size, rounds, volumes):
     """Volumes per second of every side at one patch size, as a dict, with the `ratio`."""
     passes = -(-volumes // len(dataset.case_ids((0,))))
-    sides = {"ours": our_side(dataset, size, passes),
-             "MONAI": monai_side(dataset, size, passes, mapped=False),
-             "MONAI, files mapped": monai_side(dataset, size, passes, mapped=True)}
+    sides = {
+        "ours": our_side(dataset, size, passes),
+        "MONAI": monai_side(dataset, size, passes, mapped=False),
+        "MONAI, files mapped": monai_side(dataset, size, passes, mapped=True),
+    }
     rates = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():
@@ -168,9 +211,12 @@ def measure(dataset, size, rounds, volumes):
                 rates[name].append(count / (time.perf_counter() - began))
     row = {name: statistics.median(found) for name, found in rates.items()}
     fastest = max(value for name, value in row.items() if name != "ours")
-    print(f"patches of {size}x{size}x{size}, volumes/s: "
-          + ", ".join(f"{name} {value:.1f}" for name, value in row.items())
-          + f"; ratio {row['ours'] / fastest:.1f}", flush=True)
+    print(
+        f"patches of {size}x{size}x{size}, volumes/s: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in row.items())
+        + f"; ratio {row['ours'] / fastest:.1f}",
+        flush=True,
+    )
     return {**row, "ratio": row["ours"] / fastest}
 
 
@@ -178,15 +224,22 @@ def our_side(dataset, size, passes):
     """A function that makes every batch of an epoch, and returns how many volumes those were."""
     import tensorflow as tf
 
-    from brats_tfrecord.records import targets
-    from brats_tfrecord.training import augment, input_pipeline
+    from brats_tfrecord import targets
+    from brats_tfrecord.training.data import augment, input_pipeline
 
     made = input_pipeline.make_train_dataset(
-        dataset, (0,), modalities=spec.MODALITIES, patch_size=size, patches_per_case=passes,
-        augmentation=augment.LEVELS["light"], batch_size=BATCH)
+        dataset,
+        (0,),
+        modalities=spec.MODALITIES,
+        patch_size=size,
+        patches_per_case=passes,
+        augmentation=augment.LEVELS["light"],
+        batch_size=BATCH,
+    )
     truth_of = targets.make_targets("classes", dataset.label_scheme.classes).truth
     on_device = tf.function(
-        lambda batch: (tf.cast(batch["image"], tf.float32), truth_of(batch["mask"])))
+        lambda batch: (tf.cast(batch["image"], tf.float32), truth_of(batch["mask"]))
+    )
 
     def run():
         count = 0
@@ -204,21 +257,34 @@ def monai_side(dataset, size, passes, *, mapped):
     import torch
     from monai import data, transforms
 
-    chain = transforms.Compose([
-        transforms.Lambdad(KEYS, functools.partial(load_tensor, mapped=mapped), track_meta=False),
-        transforms.RandSpatialCropd(KEYS, (size,) * 3, random_size=False),
-        transforms.EnsureTyped("image", dtype=torch.float32),
-        *(transforms.RandFlipd(KEYS, prob=0.5, spatial_axis=axis) for axis in range(3)),
-        transforms.RandScaleIntensityd("image", factors=0.1, prob=1, channel_wise=True),
-        transforms.RandShiftIntensityd("image", offsets=0.1, prob=1, channel_wise=True),
-        transforms.AsDiscreted("label", to_onehot=dataset.label_scheme.classes,
-                               dtype=torch.float32),
-    ])
-    rows = [{kind: str(numpy_file(dataset, case_id, kind)) for kind in KEYS}
-            for case_id in dataset.case_ids((0,))] * passes
-    loader = data.DataLoader(data.Dataset(rows, chain), batch_size=BATCH, shuffle=True,
-                             num_workers=WORKERS, persistent_workers=True, drop_last=True,
-                             multiprocessing_context="spawn")  # TensorFlow's threads do not fork
+    chain = transforms.Compose(
+        [
+            transforms.Lambdad(
+                KEYS, functools.partial(load_tensor, mapped=mapped), track_meta=False
+            ),
+            transforms.RandSpatialCropd(KEYS, (size,) * 3, random_size=False),
+            transforms.EnsureTyped("image", dtype=torch.float32),
+            *(transforms.RandFlipd(KEYS, prob=0.5, spatial_axis=axis) for axis in range(3)),
+            transforms.RandScaleIntensityd("image", factors=0.1, prob=1, channel_wise=True),
+            transforms.RandShiftIntensityd("image", offsets=0.1, prob=1, channel_wise=True),
+            transforms.AsDiscreted(
+                "label", to_onehot=dataset.label_scheme.classes, dtype=torch.float32
+            ),
+        ]
+    )
+    rows = [
+        {kind: str(numpy_file(dataset, case_id, kind)) for kind in KEYS}
+        for case_id in dataset.case_ids((0,))
+    ] * passes
+    loader = data.DataLoader(
+        data.Dataset(rows, chain),
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        drop_last=True,
+        multiprocessing_context="spawn",
+    )  # TensorFlow's threads do not fork
 
     def run():
         count = 0
@@ -245,23 +311,38 @@ def measure_memory(root):
         dataset = make_records(root / f"{count}x{SMALL_EXTENT}", count, SMALL_EXTENT)
         passes = max(SMALL_COUNTS) // count
         done = subprocess.run(
-            [sys.executable, __file__, f"--memory_of={dataset.root}",
-             f"--patches_per_case={passes}"], check=True, capture_output=True, text=True)
+            [
+                sys.executable,
+                __file__,
+                f"--memory_of={dataset.root}",
+                f"--patches_per_case={passes}",
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         found.append(float(done.stdout))
         stored = sum(shard.bytes for shard in dataset.shards) / 2**20
-        print(f"memory over {count} records ({stored:.0f} MB), {passes * count} whole crops: "
-              f"{found[-1]:.0f} MB")
+        print(
+            f"memory over {count} records ({stored:.0f} MB), {passes * count} whole crops: "
+            f"{found[-1]:.0f} MB"
+        )
     return found[-1] <= MOST_GROWTH * found[0]
 
 
 def print_memory(root, patches_per_case):
     """A child process: makes one epoch, and prints the most megabytes it ever held."""
-    from brats_tfrecord.training import input_pipeline
+    from brats_tfrecord.training.data import input_pipeline
 
     dataset = manifest.load(root)
     for _ in input_pipeline.make_train_dataset(
-            dataset, (0,), modalities=spec.MODALITIES, patches_per_case=patches_per_case,
-            foreground_fraction=0.33, batch_size=BATCH):
+        dataset,
+        (0,),
+        modalities=spec.MODALITIES,
+        patches_per_case=patches_per_case,
+        foreground_fraction=0.33,
+        batch_size=BATCH,
+    ):
         pass
     # Not getrusage: its figure starts with the parent's.
     [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

@@ -30,8 +30,8 @@ import numpy as np
 from scipy import ndimage
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import phantom
 from brats_tfrecord.metrics import case_metrics
+from brats_tfrecord.phantom import generate
 
 CORES = 2
 SPACING_MM = (1.0, 1.0, 1.0)
@@ -46,17 +46,30 @@ def main():
     try:
         peers = load_peers()
     except ImportError as error:
-        print(f"bench_metrics.py compares with peers, and {error.name} is not there: pip install "
-              "'brats-tfrecord[peers]'", file=sys.stderr)
+        print(
+            f"bench_metrics.py compares with peers, and {error.name} is not there: pip install "
+            "'brats-tfrecord[peers]'",
+            file=sys.stderr,
+        )
         return 2
     print(f"{'case':>4} {'tumour mL':>9} {'side':18} {'s':>8} {'ratio':>6} {'HD95':>6}")
     rows = [measure(number, peers, options.rounds) for number in range(options.cases)]
     report_absurd()
     ours = [row.pop("ours, regions") for row in rows]
     means = {peer: statistics.fmean(row[peer] for row in rows) for peer in peers}
-    print(json.dumps({
-        "name": "metrics", "unit": "s per case", "ours": statistics.fmean(ours), "peers": means,
-        "ratio": min(min(row[peer] for peer in peers) / own for row, own in zip(rows, ours))}))
+    print(
+        json.dumps(
+            {
+                "name": "metrics",
+                "unit": "s per case",
+                "ours": statistics.fmean(ours),
+                "peers": means,
+                "ratio": min(
+                    min(row[peer] for peer in peers) / own for row, own in zip(rows, ours)
+                ),
+            }
+        )
+    )
     return 0
 
 
@@ -84,14 +97,17 @@ def load_peers():
     def with_monai(truth, prediction):
         pair = [torch.from_numpy(masks[None]) for masks in (prediction, truth)]
         dice = compute_dice(*pair, include_background=True)
-        hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95,
-                                          spacing=SPACING_MM)
+        hd95 = compute_hausdorff_distance(
+            *pair, include_background=True, percentile=95, spacing=SPACING_MM
+        )
         return list(zip(dice[0].tolist(), hd95[0].tolist()))
 
     def with_surface_distance(truth, prediction):
         distances = surface_distance.compute_surface_distances(truth, prediction, SPACING_MM)
-        return (surface_distance.compute_dice_coefficient(truth, prediction),
-                surface_distance.compute_robust_hausdorff(distances, 95))
+        return (
+            surface_distance.compute_dice_coefficient(truth, prediction),
+            surface_distance.compute_robust_hausdorff(distances, 95),
+        )
 
     def with_medpy(truth, prediction):
         return (binary.dc(prediction, truth), binary.hd95(prediction, truth, SPACING_MM))
@@ -99,24 +115,35 @@ def load_peers():
     def with_panoptica(truth, prediction):
         return Metric.DSC(truth, prediction), Metric.HD95(truth, prediction)
 
-    return {"MONAI": with_monai, "surface-distance": each_region(with_surface_distance),
-            "MedPy": each_region(with_medpy), "panoptica": each_region(with_panoptica)}
+    return {
+        "MONAI": with_monai,
+        "surface-distance": each_region(with_surface_distance),
+        "MedPy": each_region(with_medpy),
+        "panoptica": each_region(with_panoptica),
+    }
 
 
 def each_region(measure_one):
     """Runs a peer of single masks on every region that neither side leaves empty."""
+
     def measure_all(truths, predictions):
-        return [measure_one(*pair) for pair in zip(truths, predictions)
-                if pair[0].any() and pair[1].any()]
+        return [
+            measure_one(*pair)
+            for pair in zip(truths, predictions)
+            if pair[0].any() and pair[1].any()
+        ]
+
     return measure_all
 
 
 def measure(number, peers, rounds):
     """Prints the rows of one case; returns each side's median seconds."""
-    truth = canonical(phantom.make_case(seed=0, index=number).mask)
+    truth = canonical(generate.make_case(seed=0, index=number).mask)
     prediction = deformed(truth, np.random.default_rng(number))
-    pair = [np.stack([np.isin(classes, region) for region in spec.REGIONS.values()])
-            for classes in (truth, prediction)]
+    pair = [
+        np.stack([np.isin(classes, region) for region in spec.REGIONS.values()])
+        for classes in (truth, prediction)
+    ]
     sides = {"ours, regions": lambda: case_metrics(truth, prediction, SPACING_MM)}
     sides |= {name: (lambda peer=peer: peer(*pair)) for name, peer in peers.items()}
     sides["ours, lesions"] = lambda: case_metrics(truth, prediction, SPACING_MM, "brats2023")
@@ -131,8 +158,11 @@ def measure(number, peers, rounds):
         text = ""
         if name in peers:
             text = f"{largest(hd95 for _, hd95 in results[name]) - own:+6.2f}"
-        print(f"{number + 1:4} {np.count_nonzero(truth) / 1000:9.1f} {name:18} {found:8.4f} "
-              f"{found / row['ours, regions']:6.1f} {text}", flush=True)
+        print(
+            f"{number + 1:4} {np.count_nonzero(truth) / 1000:9.1f} {name:18} {found:8.4f} "
+            f"{found / row['ours, regions']:6.1f} {text}",
+            flush=True,
+        )
     return row
 
 
@@ -143,7 +173,7 @@ def largest(lengths_mm):
 
 def report_absurd():
     """Prints our time for salt and pepper: half of all voxels, of any class."""
-    truth = canonical(phantom.make_case(seed=0, index=0).mask)
+    truth = canonical(generate.make_case(seed=0, index=0).mask)
     rng = np.random.default_rng(0)
     noise = rng.integers(1, 4, truth.shape, np.uint8) * (rng.random(truth.shape) < 0.5)
     for rules, name in (("brats2020", "ours, regions"), ("brats2023", "ours, lesions")):
@@ -162,8 +192,10 @@ def deformed(classes, rng, shift=2.0, smoothness=6.0):
     `smoothness` is the width in voxels of the Gaussian that the field of noise is filtered with.
     """
     margin = round(4 * shift)
-    box = tuple(slice(max(0, int(at.min()) - margin), int(at.max()) + 1 + margin)
-                for at in np.nonzero(classes))
+    box = tuple(
+        slice(max(0, int(at.min()) - margin), int(at.max()) + 1 + margin)
+        for at in np.nonzero(classes)
+    )
     part = classes[box]
     places = list(np.indices(part.shape, np.float32))
     for place in places:

@@ -23,8 +23,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import layouts, nifti, phantom
+from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import n4
 
 MASKS = {"positive": n4.positive_mask, "get_mask": n4.get_mask}
@@ -38,12 +39,15 @@ def main():
     peers = {"ANTsPy": correct_with_ants}
     try:
         import SimpleITK  # noqa: F401 - only to know whether it is there
+
         peers["SimpleITK"] = correct_with_simpleitk
     except ImportError:
         print("SimpleITK is left out; it comes with: pip install -e '.[peers]'")
     volumes = read_volumes(options.input_dir, options.modalities)
-    print(f"{'volume':8} {'mask':9} {'ours s':>7}" + "".join(
-        f" {peer + ' s':>12} {'ratio':>6} {'variation':>10}" for peer in peers))
+    print(
+        f"{'volume':8} {'mask':9} {'ours s':>7}"
+        + "".join(f" {peer + ' s':>12} {'ratio':>6} {'variation':>10}" for peer in peers)
+    )
     rows = []
     with threadpool_limits(1):
         for name, volume in volumes.items():
@@ -57,34 +61,46 @@ def main():
 def parse_arguments():
     """The command line; a bad value ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--input_dir", help="cohort whose first case is corrected; a phantom if "
-                                            "not given")
+    parser.add_argument(
+        "--input_dir", help="cohort whose first case is corrected; a phantom if not given"
+    )
     for flag, choices in (("--modalities", spec.MODALITIES), ("--masks", tuple(MASKS))):
-        parser.add_argument(flag, default=choices, type=one_or_more(choices),
-                            help=f"comma-separated, of {', '.join(choices)}")
+        parser.add_argument(
+            flag,
+            default=choices,
+            type=one_or_more(choices),
+            help=f"comma-separated, of {', '.join(choices)}",
+        )
     return parser.parse_args()
 
 
 def one_or_more(choices):
     """A parser of comma-separated `choices`."""
+
     def parse(text):
         chosen = tuple(text.split(","))
         if not set(chosen) <= set(choices):
             raise argparse.ArgumentTypeError(
-                f"{text!r}; expected a comma-separated choice of {', '.join(choices)}")
+                f"{text!r}; expected a comma-separated choice of {', '.join(choices)}"
+            )
         return chosen
+
     return parse
 
 
 def read_volumes(input_dir, modalities):
     """Modality -> float32 [X, Y, Z], LPS order."""
     if input_dir is None:
-        volumes = phantom.make_case(seed=0, index=0).volumes
-        return {name: volumes[..., spec.MODALITIES.index(name)].astype(np.float32)
-                for name in modalities}
+        volumes = generate.make_case(seed=0, index=0).volumes
+        return {
+            name: volumes[..., spec.MODALITIES.index(name)].astype(np.float32)
+            for name in modalities
+        }
     raw = nifti.read_case(layouts.find_cases(input_dir)[0], modalities, with_mask=False)
-    return {name: np.ascontiguousarray(raw.volumes[..., channel])
-            for channel, name in enumerate(modalities)}
+    return {
+        name: np.ascontiguousarray(raw.volumes[..., channel])
+        for channel, name in enumerate(modalities)
+    }
 
 
 def measure(volume, mask, peers):
@@ -141,26 +157,39 @@ def row_text(name, mask_name, ours, found):
     """A row as the table shows it."""
     return f"{name:8} {mask_name:9} {ours:7.2f}" + "".join(
         f" {seconds:12.2f} {seconds / ours:6.1f} {variation:10.1e}"
-        for seconds, variation in found.values())
+        for seconds, variation in found.values()
+    )
 
 
 def summarise(rows):
     """Prints medians and the JSON line; returns 1 if our field is not ANTs', else 0."""
     for chosen in dict.fromkeys(mask_name for mask_name, _, _ in rows):
-        ratios = [found["ANTsPy"][0] / ours for mask_name, ours, found in rows
-                  if mask_name == chosen]
+        ratios = [
+            found["ANTsPy"][0] / ours for mask_name, ours, found in rows if mask_name == chosen
+        ]
         print(f"median ratio against ANTsPy, {chosen}: {np.median(ratios):.1f}")
-    print(json.dumps({
-        "name": "n4", "unit": "s per volume",
-        "ours": float(np.median([ours for _, ours, _ in rows])),
-        "peers": {peer: float(np.median([found[peer][0] for _, _, found in rows]))
-                  for peer in rows[0][2]},
-        "ratio": min(min(seconds for seconds, _ in found.values()) / ours
-                     for _, ours, found in rows)}))
+    print(
+        json.dumps(
+            {
+                "name": "n4",
+                "unit": "s per volume",
+                "ours": float(np.median([ours for _, ours, _ in rows])),
+                "peers": {
+                    peer: float(np.median([found[peer][0] for _, _, found in rows]))
+                    for peer in rows[0][2]
+                },
+                "ratio": min(
+                    min(seconds for seconds, _ in found.values()) / ours for _, ours, found in rows
+                ),
+            }
+        )
+    )
     worst = max(found["ANTsPy"][1] for _, _, found in rows)
     if not worst <= MOST_VARIATION:
-        print(f"the field is not ANTs': variation {worst:.1e}; expected {MOST_VARIATION} at most",
-              file=sys.stderr)
+        print(
+            f"the field is not ANTs': variation {worst:.1e}; expected {MOST_VARIATION} at most",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -22,6 +22,7 @@ in one piece: exit code 1. The peers come with the extra `peers`; without them, 
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -38,15 +39,19 @@ MODALITIES = ("flair", "t1ce", "t2")
 CROP, EXTENT = (48, 48, 5), 144
 WINDOW, OVERLAP = 128, 0.5
 STAGES = ("reading", "bias correction", "network", "post-processing", "writing")
-SIDES = {"ours, one piece": ("ours", "whole", "window"),
-         "ours, windows": ("ours", "windows", "window"),
-         "ours, the brain": ("ours", "whole", "brain"),
-         "MONAI + ANTsPy, one piece": ("peer", "whole"),
-         "MONAI + ANTsPy, windows": ("peer", "windows")}
+SIDES = {
+    "ours, one piece": ("ours", "whole", "window"),
+    "ours, windows": ("ours", "windows", "window"),
+    "ours, the brain": ("ours", "whole", "brain"),
+    "MONAI + ANTsPy, one piece": ("peer", "whole"),
+    "MONAI + ANTsPy, windows": ("peer", "windows"),
+}
 """Name -> what its process is told: whose, the image whole or in windows, our cover."""
 
-PAIRS = (("ours, one piece", "MONAI + ANTsPy, one piece"),
-         ("ours, windows", "MONAI + ANTsPy, windows"))
+PAIRS = (
+    ("ours, one piece", "MONAI + ANTsPy, one piece"),
+    ("ours, windows", "MONAI + ANTsPy, windows"),
+)
 
 
 def main():
@@ -56,8 +61,11 @@ def main():
         return serve(*options.child)
     missing = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"bench_segment.py compares with {' and '.join(missing)}, which is not there: "
-              "pip install 'brats-tfrecord[peers]'", file=sys.stderr)
+        print(
+            f"bench_segment.py compares with {' and '.join(missing)}, which is not there: "
+            "pip install 'brats-tfrecord[peers]'",
+            file=sys.stderr,
+        )
         return 2
     if sys.platform == "linux":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
@@ -72,8 +80,9 @@ def main():
 def parse_arguments():
     """The command line; a bad value ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases_dir", help="cohort whose first case is segmented; a phantom if "
-                                            "not given")
+    parser.add_argument(
+        "--cases_dir", help="cohort whose first case is segmented; a phantom if not given"
+    )
     parser.add_argument("--rounds", type=int, default=2, help="cases of each side that count")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -97,9 +106,9 @@ def require_cohort(parser, cases_dir):
 
 def make_cohort(root):
     """A cohort of one full-size phantom."""
-    from brats_tfrecord.cohort import phantom
+    from brats_tfrecord.phantom import generate
 
-    phantom.write_cohort(Path(root) / "cohort", 1, seed=0)
+    generate.write_cohort(Path(root) / "cohort", 1, seed=0)
     return Path(root) / "cohort"
 
 
@@ -125,15 +134,22 @@ def measure(root, cases_dir, rounds):
     finally:
         for side in sides.values():
             side.close()
-    print(f"{'':26} {'s a case':>8} " + " ".join(f"{stage:>15}" for stage in STAGES)
-          + f" {'first':>7} {'MB':>6}")
+    print(
+        f"{'':26} {'s a case':>8} "
+        + " ".join(f"{stage:>15}" for stage in STAGES)
+        + f" {'first':>7} {'MB':>6}"
+    )
     totals = {}
     for name, (first, *others) in found.items():
         totals[name] = statistics.median(sum(stages.values()) for stages in others)
-        cells = " ".join(f"{statistics.median(stages.get(stage, 0) for stages in others):15.2f}"
-                         for stage in STAGES)
-        print(f"{name:26} {totals[name]:8.2f} {cells} {sum(first.values()):7.2f} "
-              f"{memory[name]:6.0f}", flush=True)
+        cells = " ".join(
+            f"{statistics.median(stages.get(stage, 0) for stages in others):15.2f}"
+            for stage in STAGES
+        )
+        print(
+            f"{name:26} {totals[name]:8.2f} {cells} {sum(first.values()):7.2f} {memory[name]:6.0f}",
+            flush=True,
+        )
     return totals
 
 
@@ -142,8 +158,11 @@ class Side:
 
     def __init__(self, *told):
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--child", *map(str, told)], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            [sys.executable, __file__, "--child", *map(str, told)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         self.ask("ready")
 
     def close(self):
@@ -174,14 +193,24 @@ def write_models(root):
     from brats_tfrecord.serving.card import ModelCard
     from brats_tfrecord.serving.export import export_saved_model
     from brats_tfrecord.serving.postprocess import PostProcessing
-    from brats_tfrecord.training.unet import build_unet, stride
+    from brats_tfrecord.training.network.unet import build_unet, stride
     from brats_tfrecord.workflow import WHOLE_VOXELS
 
     network = build_unet((None, None, None, CHANNELS), CLASSES, seed=0)
     for name, whole_voxels in (("whole", WHOLE_VOXELS), ("windows", 1)):
-        card = ModelCard(Recipe(), MODALITIES, "brats2020", "classes", stride(), whole_voxels,
-                         "0" * 64, (), (), {},
-                         post_processing=PostProcessing(200, (50.0, 50.0, 50.0)))
+        card = ModelCard(
+            Recipe(),
+            MODALITIES,
+            "brats2020",
+            "classes",
+            stride(),
+            whole_voxels,
+            "0" * 64,
+            (),
+            (),
+            {},
+            post_processing=PostProcessing(200, (50.0, 50.0, 50.0)),
+        )
         export_saved_model(network, card, Path(root) / name)
     return 0
 
@@ -227,17 +256,23 @@ def make_peer(pieces, _, cases_dir, target):
 
     def correct(volumes):
         images = map(ants.from_numpy, volumes)
-        return [ants.n4_bias_field_correction(image, mask=ants.get_mask(image)).numpy()
-                for image in images]
+        return [
+            ants.n4_bias_field_correction(image, mask=ants.get_mask(image)).numpy()
+            for image in images
+        ]
 
     def predict(volumes):
         window = tuple(slice(first, first + EXTENT) for first in CROP)
-        image = np.stack([(cut - cut.mean()) / cut.std()
-                          for cut in (volume[window] for volume in volumes)])
+        image = np.stack(
+            [(cut - cut.mean()) / cut.std() for cut in (volume[window] for volume in volumes)]
+        )
         with torch.inference_mode():
             logits = sliding_window_inference(
-                torch.from_numpy(image)[None].contiguous(memory_format=layout), sw_batch_size=1,
-                predictor=model, **(whole if pieces == "whole" else windows))
+                torch.from_numpy(image)[None].contiguous(memory_format=layout),
+                sw_batch_size=1,
+                predictor=model,
+                **(whole if pieces == "whole" else windows),
+            )
             classes = torch.softmax(logits, 1).argmax(1)[0].numpy()
         labels = np.zeros(volumes[0].shape, np.uint8)
         labels[window] = np.array([0, 1, 2, 4], np.uint8)[classes]
@@ -254,7 +289,7 @@ def make_peer(pieces, _, cases_dir, target):
         nibabel.save(nibabel.Nifti1Image(labels, affine), target)
         times.append(time.perf_counter())
         stages = ("reading", "bias correction", "network", "writing")
-        return dict(zip(stages, (end - start for start, end in zip(times, times[1:]))))
+        return dict(zip(stages, (end - start for start, end in itertools.pairwise(times))))
 
     return run
 
@@ -262,10 +297,17 @@ def make_peer(pieces, _, cases_dir, target):
 def summarise(totals):
     """Prints the JSON line; returns 1 if ours takes too long, else 0."""
     ours = totals[PAIRS[0][0]]
-    print(json.dumps({
-        "name": "segment", "unit": "s", "ours": ours,
-        "peers": {peer: totals[peer] for _, peer in PAIRS},
-        "ratio": min(totals[peer] / totals[own] for own, peer in PAIRS)}))
+    print(
+        json.dumps(
+            {
+                "name": "segment",
+                "unit": "s",
+                "ours": ours,
+                "peers": {peer: totals[peer] for _, peer in PAIRS},
+                "ratio": min(totals[peer] / totals[own] for own, peer in PAIRS),
+            }
+        )
+    )
     if ours > MOST_SECONDS:
         print(f"{ours:.1f} s a case; expected {MOST_SECONDS} at most", file=sys.stderr)
         return 1

@@ -38,10 +38,12 @@ DROPOUT = (0.1, 0.1, 0.2, 0.2, 0.3, 0.2, 0.2, 0.1, 0.1)
 CHANNELS, CLASSES = 3, 4
 PARAMETERS = 5_645_828
 PEAK_EXTENT = 4096
-SIDES = {"ours": ("ours", True),
-         "PyTorch, channels first": ("contiguous_format", False),
-         "PyTorch, channels last": ("channels_last_3d", False),
-         "PyTorch, channels last, huge pages": ("channels_last_3d", True)}
+SIDES = {
+    "ours": ("ours", True),
+    "PyTorch, channels first": ("contiguous_format", False),
+    "PyTorch, channels last": ("channels_last_3d", False),
+    "PyTorch, channels last, huge pages": ("channels_last_3d", True),
+}
 """Name -> library or memory layout, and whether its allocator is set as training's is."""
 
 
@@ -53,21 +55,37 @@ def main():
     if sys.platform == "linux":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     if importlib.util.find_spec("torch") is None:
-        print("bench_step.py compares with PyTorch, which is not there: pip install "
-              "'brats-tfrecord[peers]'", file=sys.stderr)
+        print(
+            "bench_step.py compares with PyTorch, which is not there: pip install "
+            "'brats-tfrecord[peers]'",
+            file=sys.stderr,
+        )
         return 2
     rows = [measure(extent, dtype, options.rounds) for extent, dtype in options.settings]
     ours = [row.pop("ours") for row in rows]
-    print(json.dumps({"name": "step", "unit": "s", "ours": ours[0], "peers": rows[0],
-                      "ratio": min(min(row.values()) / own for row, own in zip(rows, ours))}))
+    print(
+        json.dumps(
+            {
+                "name": "step",
+                "unit": "s",
+                "ours": ours[0],
+                "peers": rows[0],
+                "ratio": min(min(row.values()) / own for row, own in zip(rows, ours)),
+            }
+        )
+    )
     return 0
 
 
 def parse_arguments():
     """The command line; a bad value ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", default="64:float32,64:bfloat16,144:bfloat16", type=settings,
-                        help="comma-separated edge:type, float32 or bfloat16")
+    parser.add_argument(
+        "--settings",
+        default="64:float32,64:bfloat16,144:bfloat16",
+        type=settings,
+        help="comma-separated edge:type, float32 or bfloat16",
+    )
     parser.add_argument("--rounds", type=int, default=15, help="steps of each side")
     parser.add_argument("--child", help=argparse.SUPPRESS)  # side:edge:type of a process
     options = parser.parse_args()
@@ -81,15 +99,17 @@ def settings(text):
     found = re.findall(r"(\d+):(float32|bfloat16)(?:,|$)", text)
     if ",".join(":".join(pair) for pair in found) != text or any(int(n) % 16 for n, _ in found):
         raise argparse.ArgumentTypeError(
-            f"{text!r}; expected such as 64:float32,144:bfloat16, edges multiples of 16")
+            f"{text!r}; expected such as 64:float32,144:bfloat16, edges multiples of 16"
+        )
     return [(int(extent), dtype) for extent, dtype in found]
 
 
 def measure(extent, dtype, rounds):
     """Prints the rows of one setting; returns each side's median seconds a step."""
     with contextlib.ExitStack() as stack:
-        sides = {name: stack.enter_context(Side(*kind, extent, dtype))
-                 for name, kind in SIDES.items()}
+        sides = {
+            name: stack.enter_context(Side(*kind, extent, dtype)) for name, kind in SIDES.items()
+        }
         seconds = {name: [] for name in sides}
         peaks = {name: [] for name in sides}
         for number in range(rounds):
@@ -105,8 +125,11 @@ def measure(extent, dtype, rounds):
     print(f"{extent}x{extent}x{extent} {dtype}, matrix peak {peak / 1e9:.0f} GFLOP/s")
     print(f"  {'':34} {'s a step':>8} {'ratio':>6} {'share':>6} {'MB':>6}")
     for name, found in row.items():
-        print(f"  {name:34} {found:8.3f} {found / row['ours']:6.2f} "
-              f"{step_flops(extent) / found / peak:6.0%} {memory[name]:6.0f}", flush=True)
+        print(
+            f"  {name:34} {found:8.3f} {found / row['ours']:6.2f} "
+            f"{step_flops(extent) / found / peak:6.0%} {memory[name]:6.0f}",
+            flush=True,
+        )
     return row
 
 
@@ -116,8 +139,9 @@ def step_flops(extent):
     Backward takes the input's and the kernel's gradient, each as much as forward; nobody asks for
     the image's.
     """
+
     def convolution(level, kernel, before, after):
-        return 2 * (extent // 2**level)**3 * kernel * before * after
+        return 2 * (extent // 2**level) ** 3 * kernel * before * after
 
     last = len(FILTERS) - 1
     first = convolution(0, 27, CHANNELS, FILTERS[0])
@@ -138,12 +162,15 @@ class Side:
     """A process that steps, or multiplies matrices, when it is asked to."""
 
     def __init__(self, kind, tuned, extent, dtype):
-        from brats_tfrecord.training import cpu_memory
+        from brats_tfrecord.training.distribution import cpu_memory
 
         self._process = subprocess.Popen(
-            [sys.executable, __file__, f"--child={kind}:{extent}:{dtype}"], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=cpu_memory.tuned(os.environ) if tuned else None)
+            [sys.executable, __file__, f"--child={kind}:{extent}:{dtype}"],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=cpu_memory.tuned(os.environ) if tuned else None,
+        )
 
     def __enter__(self):
         self.ask("ready")
@@ -168,8 +195,12 @@ def serve(kind, extent, dtype):
     for _ in range(WARM_UP):
         step()
     most = peak_megabytes()  # before the matrix products, which hold memory of their own
-    answers = {"step": lambda: timed(step), "peak": lambda: timed(multiply),
-               "memory": lambda: most, "ready": lambda: 0}
+    answers = {
+        "step": lambda: timed(step),
+        "peak": lambda: timed(multiply),
+        "memory": lambda: most,
+        "ready": lambda: 0,
+    }
     for question in sys.stdin:
         answer = answers[question.strip()]()
         print(json.dumps(answer), flush=True)
@@ -194,23 +225,32 @@ def make_our_step(extent, dtype, _):
     import numpy as np
     import tensorflow as tf
 
-    from brats_tfrecord.records.targets import make_targets
-    from brats_tfrecord.training import devices, losses, networks, optimizers, steps, updates
-    from brats_tfrecord.training.network_options import NetworkOptions
+    from brats_tfrecord.targets import make_targets
+    from brats_tfrecord.training import steps
+    from brats_tfrecord.training.distribution import devices
+    from brats_tfrecord.training.network import networks
+    from brats_tfrecord.training.network.network_options import NetworkOptions
+    from brats_tfrecord.training.optimization import losses, optimizers, updates
 
     strategy, targets = devices.make_strategy("none"), make_targets("classes", CLASSES)
     options = NetworkOptions("unet", CHANNELS, CLASSES, "softmax", FILTERS, DROPOUT, False)
     with strategy.scope():
         network = networks.build_network(
-            options, seed=0, precision="mixed_bfloat16" if dtype == "bfloat16" else "float32")
+            options, seed=0, precision="mixed_bfloat16" if dtype == "bfloat16" else "float32"
+        )
         update = updates.Updates(
-            strategy, optimizers.make_optimizer("adam"), network.trainer.trainable_variables)
+            strategy, optimizers.make_optimizer("adam"), network.trainer.trainable_variables
+        )
     assert network.trainer.count_params() == PARAMETERS
     loss = losses.deep_supervision(losses.make_loss("cross_entropy", targets))
     train = steps.make_train_step(strategy, network, targets, loss, update, 1)
     image, classes = volume(extent)
-    batch = {"image": tf.constant(image.astype(np.float16)), "case": tf.constant([0]),
-             "mask": tf.constant(np.uint8(1) << classes), "number": tf.constant([0], tf.int64)}
+    batch = {
+        "image": tf.constant(image.astype(np.float16)),
+        "case": tf.constant([0]),
+        "mask": tf.constant(np.uint8(1) << classes),
+        "number": tf.constant([0], tf.int64),
+    }
     matrix = functools.cache(lambda: tf.cast(tf.random.normal([PEAK_EXTENT] * 2), dtype))
     return (lambda: float(train(batch)[0])), lambda: tf.matmul(matrix(), matrix())[0, 0].numpy()
 
@@ -242,25 +282,32 @@ def make_torch_step(extent, dtype, layout):
 
 
 def make_torch_unet():
-    """The network of `training.unet` in PyTorch, training."""
+    """The network of `training.network.unet` in PyTorch, training."""
     import torch
     from torch import nn
 
     def block(before, after, rate):
         return nn.Sequential(
-            nn.Conv3d(before, after, 3, padding=1), nn.ReLU(inplace=True), nn.Dropout(rate),
-            nn.Conv3d(after, after, 3, padding=1), nn.ReLU(inplace=True))
+            nn.Conv3d(before, after, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Dropout(rate),
+            nn.Conv3d(after, after, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
 
     class UNet(nn.Module):
         def __init__(self):
             super().__init__()
             last = len(FILTERS) - 1
             self.down = nn.ModuleList(
-                map(block, (CHANNELS, *FILTERS), FILTERS, DROPOUT[:last + 1]))
+                map(block, (CHANNELS, *FILTERS), FILTERS, DROPOUT[: last + 1])
+            )
             self.lift = nn.ModuleList(
-                nn.ConvTranspose3d(FILTERS[n + 1], FILTERS[n], 2, 2) for n in range(last))
+                nn.ConvTranspose3d(FILTERS[n + 1], FILTERS[n], 2, 2) for n in range(last)
+            )
             self.up = nn.ModuleList(
-                block(2 * FILTERS[n], FILTERS[n], DROPOUT[-1 - n]) for n in range(last))
+                block(2 * FILTERS[n], FILTERS[n], DROPOUT[-1 - n]) for n in range(last)
+            )
             self.head = nn.Conv3d(FILTERS[0], CLASSES, 1)
 
         def forward(self, x):
@@ -283,8 +330,10 @@ def volume(extent):
 
     rng = np.random.default_rng(0)
     shape = (1, extent, extent, extent)
-    return (rng.standard_normal((*shape, CHANNELS), np.float32),
-            rng.integers(0, CLASSES, shape, np.uint8))
+    return (
+        rng.standard_normal((*shape, CHANNELS), np.float32),
+        rng.integers(0, CLASSES, shape, np.uint8),
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from brats_tfrecord.errors import InputError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk, or a user's quota on it, that is full."""
+
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 
 
@@ -73,7 +76,7 @@ def locked(path):
 def _own_lock(path):
     """The file `path`, opened and locked."""
     while True:
-        stream = open(path, "a+")
+        stream = open(path, "a+")  # noqa: SIM115 - the caller closes it
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -103,16 +106,19 @@ def require_writable(flag, folder):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"{flag}={folder}: cannot be written to ({error.strerror}); expected a "
-                         "folder of yours") from error
+        raise InputError(
+            f"{flag}={folder}: cannot be written to ({error.strerror}); expected a folder of yours"
+        ) from error
 
 
 def require_outside(flag, folder, other_flag, other):
     """Raises `InputError` where `folder`, given by `flag`, is or lies within `other`."""
     inner, outer = Path(folder).resolve(), Path(other).resolve()
     if inner == outer or outer in inner.parents:
-        raise InputError(f"{flag}={folder}: lies within {other_flag}={other}, which it would "
-                         "change; expected a folder elsewhere")
+        raise InputError(
+            f"{flag}={folder}: lies within {other_flag}={other}, which it would "
+            "change; expected a folder elsewhere"
+        )
 
 
 def write_bytes(path, data):

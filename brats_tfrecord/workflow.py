@@ -1,4 +1,4 @@
-"""From a dataset to a SavedModel: the only module that knows both training and serving."""
+"""Whole jobs that join several rooms: train → export → tune, and evaluate → report."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,13 +8,19 @@ from pathlib import Path
 import tensorflow as tf
 
 from brats_tfrecord import __version__, files
+from brats_tfrecord.evaluation.evaluate import evaluate
 from brats_tfrecord.records import manifest as manifests
+from brats_tfrecord.report.figures import case_figure
+from brats_tfrecord.report.publish import publish
 from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.postprocess import PostProcessing
-from brats_tfrecord.training import cross_validation, folds, networks, resources, run_folder
+from brats_tfrecord.training import cross_validation, run_folder
+from brats_tfrecord.training.data import folds
+from brats_tfrecord.training.distribution import resources
 from brats_tfrecord.training.loop import train
+from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.result import TrainResult
 
 WHOLE_VOXELS = 192**3
@@ -25,7 +31,7 @@ def train_and_export(options):
     """Trains, then exports the best epoch's weights with the post-processing that helps them.
 
     Args:
-        options: `training.options.TrainOptions`.
+        options: `training.train_options.TrainOptions`.
 
     Returns:
         `Exported`; None in the processes of a multiworker run that are not the chief.
@@ -40,6 +46,21 @@ def train_and_export(options):
         compared = _compare(path, result)
         _export_tuned([network], card, path, compared)
         return Exported(result, path, network, compared)
+
+
+def evaluate_and_report(options):
+    """Evaluates a SavedModel and writes the report; prints the headline.
+
+    Args:
+        options: `evaluation.evaluate_options.EvaluateOptions`.
+
+    Returns:
+        list of `evaluation.case_results.CaseResult`, one a case.
+
+    Raises:
+        InputError, Stopped: as `evaluation.evaluate.evaluate`.
+    """
+    return evaluate(options, draw=case_figure, publish=publish)
 
 
 @dataclass(frozen=True)
@@ -80,12 +101,20 @@ def _export_tuned(models, card, path, compared):
     """Exports once more if a post-processing helps the `compared` cases."""
     choice = tuning.choose(compared)
     if compared:
-        print(f"Post-processing chosen on {choice.cases} validation cases: {choice.text()}",
-              flush=True)
+        print(
+            f"Post-processing chosen on {choice.cases} validation cases: {choice.text()}",
+            flush=True,
+        )
     if not choice.post_processing.is_off:
-        export_saved_model(models, dataclasses.replace(
-            card, post_processing=choice.post_processing,
-            training={**card.training, "post_processing": choice.to_json()}), path)
+        export_saved_model(
+            models,
+            dataclasses.replace(
+                card,
+                post_processing=choice.post_processing,
+                training={**card.training, "post_processing": choice.to_json()},
+            ),
+            path,
+        )
 
 
 def cross_validate(options):
@@ -96,7 +125,7 @@ def cross_validate(options):
     written to `cross_validation.csv`, and the average of their networks to `saved_model`.
 
     Args:
-        options: `training.options.TrainOptions` with `validation_fold` "all".
+        options: `training.train_options.TrainOptions` with `validation_fold` "all".
 
     Returns:
         (list of `training.cross_validation.fold_row`, path of the table, path of the ensemble).
@@ -125,7 +154,8 @@ def _fold_row(exported):
     result = exported.result
     best = next(row for row in result.history if row["epoch"] == result.best_epoch)
     return cross_validation.fold_row(
-        int(result.options.validation_fold), len(result.select_case_ids), best)
+        int(result.options.validation_fold), len(result.select_case_ids), best
+    )
 
 
 def _export_ensemble(options, runs):
@@ -146,9 +176,12 @@ def ensemble_card(results):
     trained = sorted(set().union(*(card.train_case_ids for card in cards)))
     selected = set().union(*(card.select_case_ids for card in cards)).difference(trained)
     return dataclasses.replace(
-        cards[0], members=len(cards), train_case_ids=tuple(trained),
+        cards[0],
+        members=len(cards),
+        train_case_ids=tuple(trained),
         select_case_ids=tuple(sorted(selected)),
-        training={**cards[0].training, "members": [card.training for card in cards]})
+        training={**cards[0].training, "members": [card.training for card in cards]},
+    )
 
 
 def model_card(result):
@@ -175,7 +208,9 @@ def model_card(result):
             "best_epoch": result.best_epoch,
             "best": {name: value for name, value in best.items() if value is not None},
             "precision": result.precision,
-            "versions": {"brats-tfrecord": __version__,
-                         "tensorflow": metadata.version("tensorflow")},
+            "versions": {
+                "brats-tfrecord": __version__,
+                "tensorflow": metadata.version("tensorflow"),
+            },
         },
     )

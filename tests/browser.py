@@ -15,9 +15,11 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 VIEWER = ROOT / "app" / "viewer.py"
-CHROMIUM_FLAGS = ("--no-sandbox --use-gl=angle --use-angle=swiftshader "
-                  "--enable-unsafe-swiftshader --ignore-gpu-blocklist "
-                  "--disable-background-networking --disable-quic --no-first-run --disable-sync")
+CHROMIUM_FLAGS = (
+    "--no-sandbox --use-gl=angle --use-angle=swiftshader "
+    "--enable-unsafe-swiftshader --ignore-gpu-blocklist "
+    "--disable-background-networking --disable-quic --no-first-run --disable-sync"
+)
 # What Chromium says of every frame of Streamlit's.
 STREAMLITS_OWN = re.compile("Unrecognized feature|can escape its sandboxing")
 NO_WEBGL = """HTMLCanvasElement.prototype.getContext = new Proxy(
@@ -34,11 +36,25 @@ def streamlit(script, folder, *flags, arguments=()):
         port = probe.getsockname()[1]
     log = folder / "server.log"
     paths = [str(ROOT / "app"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}",
-               *flags, "--", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(script),
+        f"--server.port={port}",
+        *flags,
+        "--",
+        *arguments,
+    ]
     with open(log, "wb") as stream:
-        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT,
-                                   env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
     try:
         deadline = time.monotonic() + 60
         while not _listening(port):
@@ -54,8 +70,9 @@ class Reader:
     """A person before the screen: what she does, and what she sees."""
 
     def __init__(self, browser, address, width=1280, height=800):
-        self.page = browser.new_page(viewport={"width": width, "height": height},
-                                     accept_downloads=True)
+        self.page = browser.new_page(
+            viewport={"width": width, "height": height}, accept_downloads=True
+        )
         self.page.set_default_timeout(60_000)
         self.complaints, self.requests = [], []
         self.page.on("console", self._console)
@@ -151,8 +168,11 @@ class Visitor(Reader):
     def upload(self, files):
         """Drops (name, bytes) pairs, and returns what the page says in its red box."""
         self.page.locator("input[type=file]").set_input_files(
-            [{"name": name, "mimeType": "application/gzip", "buffer": bytes(data)}
-             for name, data in files])
+            [
+                {"name": name, "mimeType": "application/gzip", "buffer": bytes(data)}
+                for name, data in files
+            ]
+        )
         box = self.page.get_by_test_id("stAlertContentError")
         box.first.wait_for()
         return box.first.inner_text()
@@ -160,7 +180,7 @@ class Visitor(Reader):
 
 def share_of(picture, colour, apart=30):
     """How much of `picture` [H, W, 3] has about this colour; "#rrggbb"."""
-    wanted = [int(colour[start:start + 2], 16) for start in (1, 3, 5)]
+    wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     return (np.abs(picture.astype(int) - wanted).max(axis=-1) < apart).mean()
 
 

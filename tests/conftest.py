@@ -33,8 +33,12 @@ def run_tool():
     """Runs `python tools/NAME FLAGS…`; returns the finished process, output as text."""
 
     def run(name, *flags, expect=0):
-        done = subprocess.run([sys.executable, str(ROOT / "tools" / name), *map(str, flags)],
-                              capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / name), *map(str, flags)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr
         return done
@@ -64,18 +68,35 @@ def made_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_cohort(run_tool, made_once):
     """Folder of four small labelled phantoms (the third without enhancing tumour) and one not."""
-    return made_once("cohort", lambda root: run_tool(
-        "make_phantom.py", f"--output_dir={root}", "--cases=4", "--unlabelled=1",
-        f"--shape={SHAPE}", "--seed=3"))
+    return made_once(
+        "cohort",
+        lambda root: run_tool(
+            "make_phantom.py",
+            f"--output_dir={root}",
+            "--cases=4",
+            "--unlabelled=1",
+            f"--shape={SHAPE}",
+            "--seed=3",
+        ),
+    )
 
 
 @pytest.fixture(scope="session")
 def small_dataset(run_tool, small_cohort, made_once):
     """The small cohort converted: two folds, one case a shard, processed NIfTI files too."""
+
     def convert(root):
-        done = run_tool("convert_to_tfrecord.py", f"--input_dir={small_cohort}",
-                        f"--output_dir={root}", "--folds=2", "--cases_per_shard=1", "--jobs=2",
-                        "--crop=fixed", f"--crop_window={WINDOW}", "--write_nifti")
+        done = run_tool(
+            "convert_to_tfrecord.py",
+            f"--input_dir={small_cohort}",
+            f"--output_dir={root}",
+            "--folds=2",
+            "--cases_per_shard=1",
+            "--jobs=2",
+            "--crop=fixed",
+            f"--crop_window={WINDOW}",
+            "--write_nifti",
+        )
         assert done.stdout.splitlines()[-1] == "Successfully processed 5/5 patients"
 
     return made_once("dataset", convert)
@@ -84,11 +105,25 @@ def small_dataset(run_tool, small_cohort, made_once):
 @pytest.fixture(scope="session")
 def model_dir(run_tool, small_dataset, made_once):
     """Folder of a tiny U-Net trained for a few steps on two virtual devices."""
-    return made_once("model", lambda root: run_tool(
-        "train.py", f"--data_dir={small_dataset}", f"--model_dir={root}",
-        "--filters=8,16", "--dropout=0", "--patch_size=32", "--batch_size=2", "--epochs=8",
-        "--patches_per_case=8", "--foreground_fraction=0.67", "--learning_rate=0.004",
-        "--loss=dice_cross_entropy", "--virtual_devices=2", "--validate_every=8"))
+    return made_once(
+        "model",
+        lambda root: run_tool(
+            "train.py",
+            f"--data_dir={small_dataset}",
+            f"--model_dir={root}",
+            "--filters=8,16",
+            "--dropout=0",
+            "--patch_size=32",
+            "--batch_size=2",
+            "--epochs=8",
+            "--patches_per_case=8",
+            "--foreground_fraction=0.67",
+            "--learning_rate=0.004",
+            "--loss=dice_cross_entropy",
+            "--virtual_devices=2",
+            "--validate_every=8",
+        ),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +161,8 @@ def chromium():
         pytest.skip(message)
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable,
-                                             args=browser.CHROMIUM_FLAGS.split())
+        started = playwright.chromium.launch(
+            executable_path=executable, args=browser.CHROMIUM_FLAGS.split()
+        )
         yield started
         started.close()

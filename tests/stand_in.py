@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
-from brats_tfrecord.cohort.nifti import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry, RawCase
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 
@@ -28,8 +28,9 @@ def head(shape):
     grid = (np.indices(shape).transpose(1, 2, 3, 0) + 0.5) / shape - 0.5
     brain = np.sqrt((grid**2).sum(axis=-1)) < 0.46
     depth = np.sqrt(((grid - (0.1, -0.07, 0.04)) ** 2).sum(axis=-1)) / 0.27
-    classes = np.select([depth < 0.45, depth < 0.75, depth < 1],
-                        [spec.NCR, spec.ET, spec.ED]).astype(np.uint8)
+    classes = np.select(
+        [depth < 0.45, depth < 0.75, depth < 1], [spec.NCR, spec.ET, spec.ED]
+    ).astype(np.uint8)
     seen = {"t1": (), "t1ce": (spec.ET,), "t2": (spec.NCR,), "flair": (1, 2, 3)}
     noise = np.random.default_rng(0).integers(-30, 31, (*shape, len(spec.MODALITIES)))
     volumes = np.stack([100 + 200 * np.isin(classes, seen[name]) for name in spec.MODALITIES], -1)
@@ -42,8 +43,16 @@ def raw_case(shape, affine=LPS):
     geometry = Geometry(tuple(shape), np.asarray(affine, float))
     channels = np.ascontiguousarray(np.moveaxis(volumes, -1, 0), np.float32)
     values = np.asarray(spec.LABEL_SCHEMES["brats2020"].values, np.int16)[classes]
-    return classes, RawCase(CASE, CASE, None, "brats2020", spec.MODALITIES,
-                            np.moveaxis(channels, 0, -1), values, geometry)
+    return classes, RawCase(
+        CASE,
+        CASE,
+        None,
+        "brats2020",
+        spec.MODALITIES,
+        np.moveaxis(channels, 0, -1),
+        values,
+        geometry,
+    )
 
 
 def write_case(root, volumes, affine=LPS):
@@ -51,8 +60,9 @@ def write_case(root, volumes, affine=LPS):
     folder = root / CASE
     folder.mkdir(parents=True)
     for channel, name in enumerate(spec.MODALITIES):
-        nibabel.save(nibabel.Nifti1Image(volumes[..., channel], affine),
-                     folder / f"{CASE}_{name}.nii.gz")
+        nibabel.save(
+            nibabel.Nifti1Image(volumes[..., channel], affine), folder / f"{CASE}_{name}.nii.gz"
+        )
     return layouts.find_cases(root)[0]
 
 
@@ -67,8 +77,11 @@ def save_thresholds(path, recipe, cuts, edge=1, **fields):
     """Saves a network of `MODALITIES` that cuts their z-scores, each the mean of a cube of `edge`
     voxels, at `cuts`; returns `path`."""
     kernel, bias = np.zeros((*(edge,) * 3, len(MODALITIES), 4), np.float32), np.zeros(4, np.float32)
-    for class_id, names in ((spec.ED, ("flair",)), (spec.ET, ("flair", "t1ce")),
-                            (spec.NCR, ("flair", "t2"))):
+    for class_id, names in (
+        (spec.ED, ("flair",)),
+        (spec.ET, ("flair", "t1ce")),
+        (spec.NCR, ("flair", "t2")),
+    ):
         for name in names:
             kernel[..., MODALITIES.index(name), class_id] = STEEPNESS / edge**3
             bias[class_id] -= STEEPNESS * cuts[name]
@@ -78,15 +91,17 @@ def save_thresholds(path, recipe, cuts, edge=1, **fields):
 
 def model_card(recipe, modalities=MODALITIES, **fields):
     """The card of a network of one convolution."""
-    return ModelCard(recipe, modalities, "brats2020", "classes", 4, 200**3, "f" * 64, (), (), {},
-                     **fields)
+    return ModelCard(
+        recipe, modalities, "brats2020", "classes", 4, 200**3, "f" * 64, (), (), {}, **fields
+    )
 
 
 def convolution(kernel, bias):
     """A network of one convolution, kernel [n, n, n, C, K], and softmax."""
     inputs = tf.keras.Input((None, None, None, kernel.shape[3]))
-    outputs = tf.keras.layers.Conv3D(len(bias), len(kernel), padding="same",
-                                     activation="softmax")(inputs)
+    outputs = tf.keras.layers.Conv3D(len(bias), len(kernel), padding="same", activation="softmax")(
+        inputs
+    )
     network = tf.keras.Model(inputs, outputs)
     network.set_weights([kernel, bias])
     return network

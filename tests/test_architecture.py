@@ -6,16 +6,56 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "brats_tfrecord"
-ROOMS = ("errors", "spec", "files", "metrics", "cohort", "preprocess", "records", "training",
-         "serving", "report", "workflow")
-FORBIDDEN = {("serving", "training"), ("report", "training")}
+PACKAGE = "brats_tfrecord"
+
+ROOMS = (
+    "errors",
+    "spec",
+    "files",
+    "wording",
+    "boxes",
+    "stopping",
+    "targets",
+    "metrics",
+    "cohort",
+    "preprocess",
+    "phantom",
+    "records",
+    "training",
+    "serving",
+    "evaluation",
+    "report",
+    "workflow",
+)
+"""Rooms of the package, from the top down."""
+
+TRAINING_ROOMS = ("data", "network", "optimization", "distribution", "logbook")
+"""Rooms inside `training/`, from the top down; the modules beside them come below them all."""
+
+FORBIDDEN = {("serving", "training"), ("evaluation", "training"), ("report", "training")}
+"""(room, room) that must not import each other although their order would let them."""
+
+MODELS = {"tensorflow", f"{PACKAGE}.serving.predict", f"{PACKAGE}.serving.export"}
+"""What `report/` must not import: it knows no model."""
+
 DOORS = {
-    "tensorflow_addons": {"training/optimizers.py"},
-    "joblib": {"records/pool.py"},
-    "ants": {"preprocess/n4.py"},
-    "streamlit": set(),
+    "tensorflow_addons": {f"{PACKAGE}/training/optimization/optimizers.py"},
+    "joblib": {f"{PACKAGE}/records/pool.py"},
+    "ants": {f"{PACKAGE}/preprocess/n4.py"},
 }
+"""Package -> the only files of the library that import it."""
+
+FILES = sorted(
+    path
+    for folder in (PACKAGE, "app", "tools")
+    for path in (ROOT / folder).rglob("*.py")
+    if path != ROOT / PACKAGE / "__init__.py"
+)
+LIBRARY = [path for path in FILES if path.is_relative_to(ROOT / PACKAGE)]
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
 
 
 def imports(path):
@@ -31,40 +71,75 @@ def imports(path):
 
 
 def is_module(name):
-    place = ROOT / Path(*name.split("."))
-    return place.with_suffix(".py").exists() or (place / "__init__.py").exists()
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def room_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return path.relative_to(ROOT / PACKAGE).parts[0].removesuffix(".py")
 
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE
-               or path.name != "__init__.py")
+def module_name(path):
+    """Dotted name of a file; tools import each other by their bare names."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] == "tools":
+        return parts[-1]
+    return ".".join(parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
 def test_a_room_imports_only_rooms_above_it(path):
     room = room_of(path)
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] != "brats_tfrecord" or len(parts) < 2 or parts[1] not in ROOMS:
+        if parts[0] != PACKAGE or len(parts) < 2 or parts[1] not in ROOMS:
             continue
         other = parts[1]
         assert ROOMS.index(other) <= ROOMS.index(room), f"{room} imports {other}"
         assert (room, other) not in FORBIDDEN, f"{room} imports {other}"
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in LIBRARY if room_of(path) == "training"], ids=relative
+)
+def test_a_room_of_training_imports_only_rooms_above_it(path):
+    def rank(parts):
+        inside = len(parts) > 2 and parts[2] in TRAINING_ROOMS
+        return TRAINING_ROOMS.index(parts[2]) if inside else len(TRAINING_ROOMS)
+
+    own = module_name(path).split(".")
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[:2] == [PACKAGE, "training"] and len(parts) > 2:
+            assert rank(parts) <= rank(own), f"{module_name(path)} imports {name}"
+
+
 def test_every_room_is_known():
-    assert {room_of(path) for path in FILES} <= set(ROOMS)
+    assert {room_of(path) for path in LIBRARY} <= set(ROOMS)
 
 
-def test_modules_of_a_room_import_each_other_in_one_direction():
-    graph = {}
+def test_the_library_imports_neither_app_nor_tools_nor_streamlit():
+    for path in LIBRARY:
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & {"app", "tools", "command_line", "streamlit"}, relative(path)
+
+
+def test_the_report_knows_no_model():
+    for path in LIBRARY:
+        if room_of(path) == "report":
+            assert not set(imports(path)) & MODELS, relative(path)
+
+
+def test_no_two_rooms_have_a_module_of_one_name():
+    seen = {}
     for path in FILES:
-        module = "brats_tfrecord." + ".".join(
-            path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-        graph[module] = set(imports(path))
+        if path.stem != "__init__" and path.parts[-2] != "tools":
+            assert path.stem not in seen, f"{relative(path)} and {seen[path.stem]}"
+            seen[path.stem] = relative(path)
+
+
+def test_modules_import_each_other_in_one_direction():
+    graph = {module_name(path): set(imports(path)) for path in FILES}
     done, under_way = set(), []
 
     def visit(module):
@@ -82,6 +157,9 @@ def test_modules_of_a_room_import_each_other_in_one_direction():
 
 @pytest.mark.parametrize("package, doors", DOORS.items())
 def test_rare_packages_have_one_door(package, doors):
-    users = {path.relative_to(PACKAGE).as_posix() for path in FILES
-             if any(name.split(".")[0] == package for name in imports(path))}
+    users = {
+        relative(path)
+        for path in LIBRARY
+        if any(name.split(".")[0] == package for name in imports(path))
+    }
     assert users == doors

@@ -4,40 +4,67 @@ The fixtures of `conftest.py` are the road: make_phantom.py, convert_to_tfrecord
 two replicas. Here is what came out at its end; `tests/app` opens the viewer on the same model.
 """
 
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
-from brats_tfrecord.training import loop, networks
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training import loop
+from brats_tfrecord.training.network import networks
+from brats_tfrecord.training.train_options import TrainOptions
 
 
 @pytest.fixture(scope="module")
 def report(run_tool, tiny_model, small_cohort, tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
-    run_tool("evaluate.py", f"--model={tiny_model}", f"--input_dir={small_cohort}",
-             f"--output_dir={root}", "--pictures=2")
+    run_tool(
+        "evaluate.py",
+        f"--model={tiny_model}",
+        f"--input_dir={small_cohort}",
+        f"--output_dir={root}",
+        "--pictures=2",
+    )
     return root / "report.html"
 
 
 def test_training_left_what_its_help_promises(model_dir):
-    for name in ("saved_model/saved_model.pb", "saved_model/assets/model.json", "history.csv",
-                 "history.png", "overlays.png", "run_card.md", "checkpoints", "tensorboard"):
+    for name in (
+        "saved_model/saved_model.pb",
+        "saved_model/assets/model.json",
+        "history.csv",
+        "history.png",
+        "overlays.png",
+        "run_card.md",
+        "checkpoints",
+        "tensorboard",
+    ):
         assert (model_dir / name).exists(), name
     rows = np.genfromtxt(model_dir / "history.csv", delimiter=",", names=True)
     assert len(rows) == 8 and rows["loss"][-1] < rows["loss"][0]
 
 
-def test_the_saved_model_is_the_trained_network_in_float32(model_dir, tiny_model, small_dataset,
-                                                           small_cohort):
+def test_the_saved_model_is_the_trained_network_in_float32(
+    model_dir, tiny_model, small_dataset, small_cohort
+):
     """Trained on two replicas; reloaded by bare TensorFlow, within 1e-5."""
-    result = loop.train(TrainOptions(
-        str(small_dataset), str(model_dir), filters="8,16", dropout="0", patch_size=32,
-        batch_size=2, patches_per_case=8, foreground_fraction=0.67, epochs=8, learning_rate=0.004,
-        loss="dice_cross_entropy", validate_every=8, gpus="none"))
+    result = loop.train(
+        TrainOptions(
+            str(small_dataset),
+            str(model_dir),
+            filters="8,16",
+            dropout="0",
+            patch_size=32,
+            batch_size=2,
+            patches_per_case=8,
+            foreground_fraction=0.67,
+            epochs=8,
+            learning_rate=0.004,
+            loss="dice_cross_entropy",
+            validate_every=8,
+            gpus="none",
+        )
+    )
     network = networks.build_network(result.network).model
     network.set_weights(result.weights)
     raw = nifti.read_case(layouts.find_cases(small_cohort)[0], result.modalities)

@@ -20,8 +20,12 @@ with files.locked(sys.argv[1]):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock `tmp_path / "lock"` until its input is closed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], text=True,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "lock")],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()

@@ -15,8 +15,7 @@ from brats_tfrecord import files, spec
 ROOT = Path(__file__).parents[1]
 AFFINE = np.array([[-1.0, 0, 0, 12], [0, -1, 0, 9], [0, 0, 1, -7], [0, 0, 0, 1]])
 TINY_SHAPE = (24, 20, 16)
-TINY_FLAGS = ("--folds=3", "--cases_per_shard=2", "--crop_window=0:16,0:16,0:12",
-              "--crop=brain")
+TINY_FLAGS = ("--folds=3", "--cases_per_shard=2", "--crop_window=0:16,0:16,0:12", "--crop=brain")
 
 
 def write_tiny_case(root, index, shape=TINY_SHAPE):
@@ -37,16 +36,22 @@ def write_tiny_case(root, index, shape=TINY_SHAPE):
 
 def listing(root):
     """Relative path -> SHA-256 of every file below `root`, hidden ones too."""
-    return {path.relative_to(root).as_posix(): files.sha256(path)
-            for path in sorted(Path(root).rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): files.sha256(path)
+        for path in sorted(Path(root).rglob("*"))
+        if path.is_file()
+    }
 
 
 def start_conversion(*flags):
     """A running convert_to_tfrecord.py; its output is read from the pipes."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tools" / "convert_to_tfrecord.py"), *map(str, flags)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
 
 
 def wait_for(condition, seconds=60):
@@ -65,7 +70,8 @@ def workers_of(process):
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
             if "loky" in " ".join(child.cmdline()) and "resource_tracker" not in " ".join(
-                    child.cmdline()):
+                child.cmdline()
+            ):
                 found.append(child)
         except psutil.Error:
             continue  # gone meanwhile

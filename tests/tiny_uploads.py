@@ -34,10 +34,10 @@ def nifti(array, affine=AFFINE, kind=nibabel.Nifti1Image, **fields):
     image.header.set_sform(affine, code=1)
     image.header.set_qform(affine, code=1)
     data = bytearray(image.to_bytes())
-    header = image.header_class(bytes(data[:image.header.sizeof_hdr]), check=False)
+    header = image.header_class(bytes(data[: image.header.sizeof_hdr]), check=False)
     for name, value in fields.items():
         header[name] = value
-    data[:len(header.binaryblock)] = header.binaryblock
+    data[: len(header.binaryblock)] = header.binaryblock
     return bytes(data)
 
 
@@ -115,14 +115,20 @@ BAD_T2 = {
     "cut gzip": (lambda: gzip.compress(nifti(brain()))[:-20], "truncated or damaged"),
     "checksum": (damaged, "truncated or damaged"),
     "garbage behind": (lambda: gzip.compress(nifti(brain())) + b"and so on", "damaged, copy it"),
-    "too many dims": (lambda: nifti(brain(), dim=dims(600, 700, 800)),
-                      r"declares 600x700x800 voxels; expected a head scan .*at most 262,144,000"),
-    "more dims than bytes": (lambda: gzip.compress(nifti(brain(), dim=dims(60, 70, 80))),
-                             r"has shape 60x70x80, but Case_1_t1.nii.gz has 6x7x8"),
+    "too many dims": (
+        lambda: nifti(brain(), dim=dims(600, 700, 800)),
+        r"declares 600x700x800 voxels; expected a head scan .*at most 262,144,000",
+    ),
+    "more dims than bytes": (
+        lambda: gzip.compress(nifti(brain(), dim=dims(60, 70, 80))),
+        r"has shape 60x70x80, but Case_1_t1.nii.gz has 6x7x8",
+    ),
     "bomb behind": (lambda: zeros_gz(70, nifti(brain())), "far more than the voxels"),
     "zeros": (lambda: zeros_gz(2), "it has no NIfTI header"),
-    "many members": (lambda: gzip.compress(nifti(brain())) + 9999 * gzip.compress(b""),
-                     "thousands of nearly empty gzip members"),
+    "many members": (
+        lambda: gzip.compress(nifti(brain())) + 9999 * gzip.compress(b""),
+        "thousands of nearly empty gzip members",
+    ),
     "gzip in gzip": (lambda: gzip.compress(gzip.compress(nifti(brain()))), "gzip within gzip"),
     "dicom": (lambda: bytes(128) + b"DICM" + bytes(900), "a DICOM slice, .* dcm2niix"),
     "png": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(900), "a PNG picture"),
@@ -136,10 +142,14 @@ BAD_T2 = {
     "rgba": (lambda: nifti(structured(*"RGBA")), "its voxels are RGBA colours"),
     "complex": (lambda: nifti(brain(dtype=np.complex64)), "its voxels are complex numbers"),
     "2-D": (lambda: nifti(brain()[:, :, 1]), "has shape 6x7; expected a 3-D volume"),
-    "4-D": (lambda: nifti(np.stack([brain()] * 4, -1)),
-            "is 6x7x8x4, 4-D; expected a 3-D volume of one modality; .*choose it as the 4-D file"),
-    "5-D": (lambda: nifti(brain()[..., None, None] * np.ones((1, 2, 3), np.int16)),
-            "has shape 6x7x8x2x3; expected a 3-D volume"),
+    "4-D": (
+        lambda: nifti(np.stack([brain()] * 4, -1)),
+        "is 6x7x8x4, 4-D; expected a 3-D volume of one modality; .*choose it as the 4-D file",
+    ),
+    "5-D": (
+        lambda: nifti(brain()[..., None, None] * np.ones((1, 2, 3), np.int16)),
+        "has shape 6x7x8x2x3; expected a 3-D volume",
+    ),
     "nan": (lambda: nifti(with_voxel(np.nan)), "1 voxels are NaN or infinite"),
     "infinite": (lambda: nifti(with_voxel(-np.inf)), "1 voxels are NaN or infinite"),
     "beyond float32": (lambda: nifti(with_voxel(1e300, np.float64)), "beyond 32-bit floats"),
@@ -147,10 +157,11 @@ BAD_T2 = {
     "constant": (lambda: nifti(0 * brain() + 7), "every voxel is 7; expected intensities"),
     "nothing above 0": (lambda: nifti(-brain()), r"no voxel is above 0 \(values from -9\d\d to 0"),
     "labels": (lambda: nifti(labels()), "only whole numbers from 0 to 4, as a segmentation does"),
-    "brain mask": (lambda: nifti((brain() > 0).astype(np.float32)),
-                   "only whole numbers from 0 to 1, as a segmentation does"),
-    "other shape": (lambda: nifti(brain()[1:]),
-                    "has shape 5x7x8, but Case_1_t1.nii.gz has 6x7x8"),
+    "brain mask": (
+        lambda: nifti((brain() > 0).astype(np.float32)),
+        "only whole numbers from 0 to 1, as a segmentation does",
+    ),
+    "other shape": (lambda: nifti(brain()[1:]), "has shape 5x7x8, but Case_1_t1.nii.gz has 6x7x8"),
     "other affine": (lambda: shifted(brain()), "voxels up to 12 mm from those of Case_1_t1.nii.gz"),
     "flat affine": (lambda: nifti(brain(), srow_z=(0, 0, 0, 0)), "affine is not invertible"),
     "axes beyond": (lambda: nifti(brain(), dim=(9, *SHAPE, 1, 1, 1, 1)), "declares 9 axes"),
@@ -162,11 +173,15 @@ BAD_SEG = {
     "a real image": (lambda: nifti(brain(9, np.float32) * np.float32(1.3)), "is it an image"),
     "counts": (lambda: nifti(brain(9, np.int32) * 99), "is it an image"),
     "another release": (lambda: nifti(labels() * 2), "holds label 8; scheme brats2020 knows"),
-    "a turned bare affine": (lambda: nifti(labels(), np.eye(4)),
-                             "bare identity and puts the mask elsewhere than Case_1_t1.nii.gz"),
+    "a turned bare affine": (
+        lambda: nifti(labels(), np.eye(4)),
+        "bare identity and puts the mask elsewhere than Case_1_t1.nii.gz",
+    ),
     "another grid": (lambda: shifted(labels()), "voxels up to 12 mm from those of"),
-    "4-D": (lambda: nifti(np.stack([labels()] * 2, -1)),
-            "is 6x7x8x2, 4-D; expected one label a voxel"),
+    "4-D": (
+        lambda: nifti(np.stack([labels()] * 2, -1)),
+        "is 6x7x8x2, 4-D; expected one label a voxel",
+    ),
 }
 
 # Every one is unusual, and right.
@@ -174,8 +189,9 @@ GOOD_T2 = {
     "nifti-2": lambda: nifti(brain(2), kind=nibabel.Nifti2Image),
     "big-endian": lambda: big_endian(brain(2)),
     "gzip": lambda: gzip.compress(nifti(brain(2))),
-    "two members": lambda: gzip.compress(nifti(brain(2))[:500]) + gzip.compress(
-        nifti(brain(2))[500:]),
+    "two members": lambda: (
+        gzip.compress(nifti(brain(2))[:500]) + gzip.compress(nifti(brain(2))[500:])
+    ),
     "zeros behind": lambda: gzip.compress(nifti(brain(2))) + bytes(100_000),
     "float64": lambda: nifti(brain(2, np.float64)),
     "fourth axis of one": lambda: nifti(brain(2)[..., None]),
@@ -206,5 +222,7 @@ def hostile():
         alike = zeros_gz(2 * size**3 // 1_000_000 + 1, nifti(0 * brain(), dim=dims(*[size] * 3)))
         yield upload(**dict.fromkeys(MODALITIES, alike), seg=None), message
     yield upload(t2=None), "no t2 image"
-    yield [(name.replace("Case_1_seg", "Case_1-seg"), data)
-           for name, data in upload()], "does not tell what its labels mean"
+    yield (
+        [(name.replace("Case_1_seg", "Case_1-seg"), data) for name, data in upload()],
+        "does not tell what its labels mean",
+    )

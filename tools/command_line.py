@@ -26,8 +26,10 @@ from absl import flags  # noqa: E402
 
 from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged  # noqa: E402
 
-_NUMBERS = {"invalid literal for int() with base 10": "expected a whole number, got",
-            "could not convert string to float": "expected a number, got"}
+_NUMBERS = {
+    "invalid literal for int() with base 10": "expected a whole number, got",
+    "could not convert string to float": "expected a number, got",
+}
 """What Python says of a text that is no number -> what we say."""
 _NO_NUMBER = re.compile(f"({'|'.join(map(re.escape, _NUMBERS))}):")
 
@@ -66,10 +68,13 @@ def _run(main, options_class, argv):
     except KeyboardInterrupt:
         print(f"{tool}: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:  # noqa: B902 - the last line of defence: one line, not a traceback
+    except Exception as error:
         log = _write_trace(tool)
-        print(f"{tool}: a bug of ours, {type(error).__name__}: {str(error)[:200]!r}; the trace is "
-              f"in {log}", file=sys.stderr)
+        print(
+            f"{tool}: a bug of ours, {type(error).__name__}: {str(error)[:200]!r}; the trace is "
+            f"in {log}",
+            file=sys.stderr,
+        )
         return 70
 
 
@@ -121,11 +126,16 @@ def _define(field, kind, values):
     default = None if _required(field) else field.default
     help_text = field.metadata["help"]
     if "choices" in field.metadata:
-        flags.DEFINE_enum(field.name, default, field.metadata["choices"], help_text,
-                          flag_values=values)
+        flags.DEFINE_enum(
+            field.name, default, field.metadata["choices"], help_text, flag_values=values
+        )
         return
-    define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean,
-              str: flags.DEFINE_string}[kind]
+    define = {
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_boolean,
+        str: flags.DEFINE_string,
+    }[kind]
     define(field.name, default, help_text, flag_values=values)
 
 
@@ -141,8 +151,15 @@ def _required(field):
 
 
 def _shown(default):
-    return "none" if default is None else repr(default) if default == "" else str(default).lower() \
-        if isinstance(default, bool) else str(default)
+    return (
+        "none"
+        if default is None
+        else repr(default)
+        if default == ""
+        else str(default).lower()
+        if isinstance(default, bool)
+        else str(default)
+    )
 
 
 def _write_trace(tool):

@@ -14,7 +14,7 @@ cases over the workers of a Dask scheduler.
 
 import command_line
 
-from brats_tfrecord.records import convert, inspection, options, verify
+from brats_tfrecord.records import convert, convert_options, inspection, verify
 
 
 def main(chosen):
@@ -22,8 +22,9 @@ def main(chosen):
     if chosen.inspect:
         return 1 if inspection.inspect(chosen) else 0
     if chosen.verify:
-        problems = verify.verify(chosen.output_dir, chosen.input_dir, chosen.verify_sample,
-                                 chosen.workers())
+        problems = verify.verify(
+            chosen.output_dir, chosen.input_dir, chosen.verify_sample, chosen.workers()
+        )
         count = f"{len(problems) or 'No'} problem{'s' * (len(problems) != 1)}"
         print(*problems, f"{count} in {chosen.output_dir}", sep="\n")
         return 1 if problems else 0
@@ -31,4 +32,4 @@ def main(chosen):
 
 
 if __name__ == "__main__":
-    command_line.run(main, options.ConvertOptions)
+    command_line.run(main, convert_options.ConvertOptions)

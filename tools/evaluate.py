@@ -19,14 +19,14 @@ others are done, and the exit code is 1.
 
 import command_line
 
-from brats_tfrecord.report.options import EvaluateOptions
+from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 
 
 def main(options):
     """Evaluates; returns 0, or 1 if a case failed."""
-    from brats_tfrecord.report.evaluate import evaluate  # late: --help needs no TensorFlow
+    from brats_tfrecord.workflow import evaluate_and_report  # late: --help needs no TensorFlow
 
-    return 1 if any(row.status == "failed" for row in evaluate(options)) else 0
+    return 1 if any(row.status == "failed" for row in evaluate_and_report(options)) else 0
 
 
 if __name__ == "__main__":

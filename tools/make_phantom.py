@@ -15,9 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from brats_tfrecord import files
-from brats_tfrecord.cohort import layouts, nifti, phantom
+from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics.threshold import best_threshold_dice
+from brats_tfrecord.phantom import generate
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,25 @@ class PhantomOptions:
 
     output_dir: str = field(metadata={"help": "folder that gets one folder a case"})
     cases: int = field(default=10, metadata={"help": "labelled cases, BraTS20_Training_001 …"})
-    unlabelled: int = field(default=0, metadata={
-        "help": "cases without a mask, BraTS20_Validation_001 …"})
+    unlabelled: int = field(
+        default=0, metadata={"help": "cases without a mask, BraTS20_Validation_001 …"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of the whole cohort"})
     jobs: int = field(default=1, metadata={"help": "processes"})
-    shape: str = field(default="240,240,155", metadata={
-        "help": "voxels x,y,z; a smaller volume holds a smaller head and is made in no time"})
+    shape: str = field(
+        default="240,240,155",
+        metadata={
+            "help": "voxels x,y,z; a smaller volume holds a smaller head and is made in no time"
+        },
+    )
 
-    threshold_baselines: bool = field(default=False, metadata={
-        "help": "also print how well the best single threshold of one modality segments the "
-                "cohort: what a network has to beat"})
+    threshold_baselines: bool = field(
+        default=False,
+        metadata={
+            "help": "also print how well the best single threshold of one modality segments the "
+            "cohort: what a network has to beat"
+        },
+    )
 
     @property
     def voxels(self):
@@ -43,8 +53,9 @@ class PhantomOptions:
         try:
             x, y, z = (int(extent) for extent in self.shape.split(","))
         except ValueError as error:
-            raise InputError(f"--shape={self.shape}: expected three whole numbers such as "
-                             "240,240,155") from error
+            raise InputError(
+                f"--shape={self.shape}: expected three whole numbers such as 240,240,155"
+            ) from error
         if max(x, y, z) > 512:
             raise InputError(f"--shape={self.shape}: expected at most 512 voxels an axis")
         return x, y, z
@@ -55,12 +66,19 @@ def main(options):
     files.require_writable("--output_dir", options.output_dir)
     total = options.cases + options.unlabelled
     with tqdm(total=total, desc="phantoms", unit="case", delay=0.5) as bar:
-        folders = phantom.write_cohort(
-            options.output_dir, options.cases, options.seed, unlabelled=options.unlabelled,
-            shape=options.voxels, jobs=options.jobs, progress=lambda folder: bar.update(),
+        folders = generate.write_cohort(
+            options.output_dir,
+            options.cases,
+            options.seed,
+            unlabelled=options.unlabelled,
+            shape=options.voxels,
+            jobs=options.jobs,
+            progress=lambda folder: bar.update(),
         )
-    print(f"Wrote {len(folders)} phantom cases ({options.unlabelled} without a mask) to "
-          f"{options.output_dir}")
+    print(
+        f"Wrote {len(folders)} phantom cases ({options.unlabelled} without a mask) to "
+        f"{options.output_dir}"
+    )
     if options.threshold_baselines:
         print_baselines(options.output_dir)
     return 0
@@ -78,9 +96,11 @@ def print_baselines(root):
             raw.append(volume[brain])
             wanted.append(np.isin(truth[brain], labels))
         scaled = [(values - values.mean()) / values.std() for values in raw]
-        print(f"Best single {modality} threshold over the cohort: {region} Dice "
-              f"{best_threshold_dice(raw, wanted)[0]:.3f} (raw), "
-              f"{best_threshold_dice(scaled, wanted)[0]:.3f} (z-scored)")
+        print(
+            f"Best single {modality} threshold over the cohort: {region} Dice "
+            f"{best_threshold_dice(raw, wanted)[0]:.3f} (raw), "
+            f"{best_threshold_dice(scaled, wanted)[0]:.3f} (z-scored)"
+        )
 
 
 if __name__ == "__main__":

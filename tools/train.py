@@ -19,8 +19,9 @@ run_card.md, history.csv, history.png, overlays.png, checkpoints/ and tensorboar
 
 import command_line
 
-from brats_tfrecord.training import cpu_memory, cross_validation
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training import cross_validation
+from brats_tfrecord.training.distribution import cpu_memory
+from brats_tfrecord.training.train_options import TrainOptions
 
 
 def main(options):
@@ -35,8 +36,10 @@ def main(options):
 
     if options.cross_validates:
         rows, table, path = cross_validate(options)
-        print(f"{cross_validation.to_text(rows)}\nWritten to {table}\n"
-              f"Exported the average of {len(rows)} networks to {path}")
+        print(
+            f"{cross_validation.to_text(rows)}\nWritten to {table}\n"
+            f"Exported the average of {len(rows)} networks to {path}"
+        )
         return 0
     exported = train_and_export(options)
     if exported:

@@ -86,8 +86,18 @@ class View:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; one of {allowed}")
 
 
-def canvas(layers, *, classes, initial, key, picture_name="view", go_to_mm=None, go_to_count=0,
-           height=None, report_crosshair=False):
+def canvas(
+    layers,
+    *,
+    classes,
+    initial,
+    key,
+    picture_name="view",
+    go_to_mm=None,
+    go_to_count=0,
+    height=None,
+    report_crosshair=False,
+):
     """Draws the canvas.
 
     Args:
@@ -114,14 +124,33 @@ def canvas(layers, *, classes, initial, key, picture_name="view", go_to_mm=None,
     if not any(layer.kind == "image" for layer in layers):
         raise ValueError("no layer of kind 'image' to draw")
     return _component(
-        layers=[{"name": layer.name, "title": layer.title, "kind": layer.kind,
-                 "file": _published(layer, key), "range": layer.shown_range} for layer in layers],
-        classes=[{"id": class_id, "name": spec.CLASS_NAMES[class_id],
-                  "title": spec.CLASS_TITLES[class_id], "colour": spec.CLASS_COLOURS[class_id]}
-                 for class_id in range(1, classes)],
-        initial=asdict(initial), picture_name=picture_name,
+        layers=[
+            {
+                "name": layer.name,
+                "title": layer.title,
+                "kind": layer.kind,
+                "file": _published(layer, key),
+                "range": layer.shown_range,
+            }
+            for layer in layers
+        ],
+        classes=[
+            {
+                "id": class_id,
+                "name": spec.CLASS_NAMES[class_id],
+                "title": spec.CLASS_TITLES[class_id],
+                "colour": spec.CLASS_COLOURS[class_id],
+            }
+            for class_id in range(1, classes)
+        ],
+        initial=asdict(initial),
+        picture_name=picture_name,
         go_to=None if go_to_mm is None else [*map(float, go_to_mm), go_to_count],
-        height=height, report=report_crosshair, key=key, default=None)
+        height=height,
+        report=report_crosshair,
+        key=key,
+        default=None,
+    )
 
 
 def _published(layer, key):
@@ -131,5 +160,6 @@ def _published(layer, key):
     # Streamlit's own address covers but the ends and the middle of large files.
     digest = hashlib.sha256(layer.nifti).hexdigest()
     address = runtime.get_instance().media_file_mgr.add(
-        layer.nifti, "application/octet-stream", f"{key}.{layer.name}", file_name=digest)
+        layer.nifti, "application/octet-stream", f"{key}.{layer.name}", file_name=digest
+    )
     return address.rsplit("/", 1)[-1]

@@ -23,7 +23,7 @@ class ImageFiles(Mapping):
         endings: modality -> rest of the file name; in the order of `spec.MODALITIES`.
     """
 
-    __slots__ = ("folder", "case_id", "endings")
+    __slots__ = ("case_id", "endings", "folder")
 
     def __init__(self, folder, case_id, endings):
         self.folder = folder

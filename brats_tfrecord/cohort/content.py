@@ -82,13 +82,17 @@ def open_content(path):
         with path.open() if in_memory else open(path, "rb", buffering=0) as stream:
             yield Content(path, stream, size)
     except OSError as error:
-        raise CaseError(f"{path}: cannot be read ({error.strerror or error}); check its "
-                        "permissions and its disk") from error
+        raise CaseError(
+            f"{path}: cannot be read ({error.strerror or error}); check its "
+            "permissions and its disk"
+        ) from error
     except MemoryError as error:
         raise CaseError(f"{path}: its voxels do not fit into memory; give fewer --jobs") from error
     except (EOFError, isal_zlib.error) as error:
-        raise CaseError(f"{path}: its data cannot be read ({error}); the file is truncated or "
-                        "damaged, copy it again") from error
+        raise CaseError(
+            f"{path}: its data cannot be read ({error}); the file is truncated or "
+            "damaged, copy it again"
+        ) from error
 
 
 def regular_size(path):
@@ -102,8 +106,9 @@ def regular_size(path):
     except FileNotFoundError as error:
         raise CaseError(f"{path}: no such file; was it moved?") from error
     except OSError as error:
-        raise CaseError(f"{path}: cannot be read ({error.strerror}); check its permissions and "
-                        "its disk") from error
+        raise CaseError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions and its disk"
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise CaseError(f"{path}: is {what}, not a regular file; expected a NIfTI image")
@@ -141,21 +146,24 @@ class Content:
         """
         most = self._size * (_DEFLATE_LIMIT if self.compressed else 1)
         if offset + count > most:  # before anything is allocated
-            raise EOFError(f"holds fewer than the {count:,} bytes of voxels that its header "
-                           "declares")
+            raise EOFError(
+                f"holds fewer than the {count:,} bytes of voxels that its header declares"
+            )
         voxels = np.empty(count, np.uint8)
         target, start, end = memoryview(voxels), 0, 0
         for piece in self._from_start():
             start, end = end, end + len(piece)
             if end > offset and start < offset + count:
-                part = piece[max(offset - start, 0):offset + count - start]
+                part = piece[max(offset - start, 0) : offset + count - start]
                 at = max(start - offset, 0)
-                target[at:at + len(part)] = part
+                target[at : at + len(part)] = part
             if not self.compressed and end >= offset + count:
                 break
             if end > offset + count + _MOST_BEHIND:
-                raise CaseError(f"{self._path}: holds far more than the voxels that its header "
-                                "declares; the file is damaged, export it again")
+                raise CaseError(
+                    f"{self._path}: holds far more than the voxels that its header "
+                    "declares; the file is damaged, export it again"
+                )
         if end < offset + count:
             raise EOFError(f"holds {max(end - offset, 0):,} of {count:,} bytes of voxels")
         return voxels

@@ -63,15 +63,20 @@ class Geometry:
 
     def apart_mm(self, other):
         """How far corners of the two LPS grids, equal in shape, lie apart at most, in mm."""
-        corners = np.array([[x, y, z, 1] for x in (0, self.lps_shape[0])
-                            for y in (0, self.lps_shape[1])
-                            for z in (0, self.lps_shape[2])], np.float64)
+        corners = np.array(
+            [
+                [x, y, z, 1]
+                for x in (0, self.lps_shape[0])
+                for y in (0, self.lps_shape[1])
+                for z in (0, self.lps_shape[2])
+            ],
+            np.float64,
+        )
         return float(np.abs(corners @ (self.lps_affine - other.lps_affine).T).max())
 
     def shares_grid(self, other):
         """Whether both put the same LPS grid into the world, however their files lie."""
-        return (self.lps_shape == other.lps_shape
-                and self.apart_mm(other) <= AFFINE_TOLERANCE_MM)
+        return self.lps_shape == other.lps_shape and self.apart_mm(other) <= AFFINE_TOLERANCE_MM
 
     def to_lps(self, array):
         """Reorients `array` [i, j, k, ...] of the file's order to LPS [X, Y, Z, ...]."""

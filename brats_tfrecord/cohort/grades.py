@@ -9,7 +9,7 @@ _TABLE = re.compile(r"name_mapping\w*\.csv", re.IGNORECASE)
 
 
 def grade_of_folder(folder):
-    """"HGG" or "LGG" where a part of the path is called so, otherwise None."""
+    """ "HGG" or "LGG" where a part of the path is called so, otherwise None."""
     return next((part for part in reversed(folder.split("/")) if part in GRADES), None)
 
 
@@ -31,10 +31,18 @@ def read_grade_table(path):
     grades = {}
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as stream:
         for row in csv.DictReader(stream):
-            cells = {(name or "").strip().lower(): (cell or "").strip()
-                     for name, cell in row.items() if isinstance(cell, (str, type(None)))}
+            cells = {
+                (name or "").strip().lower(): (cell or "").strip()
+                for name, cell in row.items()
+                if isinstance(cell, (str, type(None)))
+            }
             grade = cells.get("grade", "").upper()
             if grade in GRADES:
-                grades.update({cell: grade for name, cell in cells.items()
-                               if name.endswith("subject_id") and cell})
+                grades.update(
+                    {
+                        cell: grade
+                        for name, cell in cells.items()
+                        if name.endswith("subject_id") and cell
+                    }
+                )
     return grades

@@ -1,9 +1,11 @@
 """Lines for people about a cohort: whom it holds, and what is unusual in it."""
 
+import itertools
 import re
 from collections import Counter
 
 from brats_tfrecord.cohort import naming
+from brats_tfrecord.wording import plural
 
 _GAPS_SHOWN = 6
 _CASES_SHOWN = 3
@@ -21,11 +23,14 @@ def lines(cohort):
     known = "" if set(grades) == {"grade unknown"} else "; " + counts(grades)
     ids = id_ranges(case.case_id for case in cases)
     more = [f"  and {len(ids) - _KINDS_SHOWN} more kinds of ids"] if len(ids) > _KINDS_SHOWN else []
-    return [f"{cohort.root}: {plural(patients, 'patient')}, {plural(len(cases), 'case')} "
-            f"({labelled:,} labelled{known})",
-            *(f"  ids           {text}" for text in ids[:_KINDS_SHOWN]), *more,
-            f"  layout        {cohort.layout}",
-            f"  label scheme  {cohort.label_scheme} ({cohort.reason})"]
+    return [
+        f"{cohort.root}: {plural(patients, 'patient')}, {plural(len(cases), 'case')} "
+        f"({labelled:,} labelled{known})",
+        *(f"  ids           {text}" for text in ids[:_KINDS_SHOWN]),
+        *more,
+        f"  layout        {cohort.layout}",
+        f"  label scheme  {cohort.label_scheme} ({cohort.reason})",
+    ]
 
 
 def id_ranges(case_ids):
@@ -40,28 +45,25 @@ def id_ranges(case_ids):
     for case_id in case_ids:
         match = _ID.fullmatch(naming.patient_of(case_id))
         kinds.setdefault(match[1] if match else None, []).append(
-            (int(match[2]) if match else 0, case_id))
+            (int(match[2]) if match else 0, case_id)
+        )
     texts = []
     for prefix, found in sorted(kinds.items(), key=lambda item: item[0] or ""):
         (_, first), (_, last) = min(found), max(found)
         text = first if len(found) == 1 else f"{first} to {last} ({len(found)})"
         gaps = _gaps(sorted({number for number, _ in found})) if prefix is not None else []
         more = f" and {len(gaps) - _GAPS_SHOWN} more" if len(gaps) > _GAPS_SHOWN else ""
-        texts.append(f"{text}, {'gaps at ' + ', '.join(gaps[:_GAPS_SHOWN]) if gaps else 'no gaps'}"
-                     f"{more}")
+        texts.append(
+            f"{text}, {'gaps at ' + ', '.join(gaps[:_GAPS_SHOWN]) if gaps else 'no gaps'}{more}"
+        )
     return texts
 
 
 def counts(counter):
-    """"240x240x155 (368), 182x218x182 (1)": the most common first, six at most."""
+    """ "240x240x155 (368), 182x218x182 (1)": the most common first, six at most."""
     shown = ", ".join(f"{name} ({count:,})" for name, count in counter.most_common(_KINDS_SHOWN))
     rest = len(counter) - _KINDS_SHOWN
     return shown + (f" and {rest} more" if rest > 0 else "") or "unknown"
-
-
-def plural(number, noun):
-    """"1 case", "2,000 cases"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def count(anomalies, note, case_id):
@@ -95,5 +97,8 @@ def anomaly_lines(cohort, anomalies, refusals, *, quiet=False):
 
 def _gaps(numbers):
     """The runs of whole numbers missing from a sorted list, as text."""
-    return [f"{low + 1}" if high - low == 2 else f"{low + 1}-{high - 1}"
-            for low, high in zip(numbers, numbers[1:]) if high - low > 1]
+    return [
+        f"{low + 1}" if high - low == 2 else f"{low + 1}-{high - 1}"
+        for low, high in itertools.pairwise(numbers)
+        if high - low > 1
+    ]

@@ -19,8 +19,10 @@ from brats_tfrecord.errors import InputError
 
 __all__ = ["LAYOUTS", "Case", "Cohort", "find_cases", "find_cohort"]
 
-_STRAY_MASK_NOTE = ("no file ends in _seg: the mask under its original name, such as "
-                    "W39_1998.09.19_Segm.nii, is taken",)
+_STRAY_MASK_NOTE = (
+    "no file ends in _seg: the mask under its original name, such as "
+    "W39_1998.09.19_Segm.nii, is taken",
+)
 _ENDINGS = {}
 """Endings of a case's files -> the one dict of them that all such cases share."""
 
@@ -105,13 +107,17 @@ class _Search:
                 f"{self.root}: no case found{only}; expected folders such as BraTS20_Training_001 "
                 "holding BraTS20_Training_001_{t1,t1ce,t2,flair,seg}.nii or .nii.gz, "
                 "BraTS-GLI-00000-000 holding BraTS-GLI-00000-000-{t1n,t1c,t2w,t2f,seg}.nii.gz, or "
-                f"MSD's imagesTr{among}")
+                f"MSD's imagesTr{among}"
+            )
         found = [self.cases[case_id] for case_id in sorted(self.cases)]
         if self.grades:
-            found = [replace(case, grade=self.grades.get(case.case_id))
-                     if case.grade is None else case for case in found]
-        return Cohort(self.root, found, self.first.layout, self.first.label_scheme, self.reason,
-                      notes)
+            found = [
+                replace(case, grade=self.grades.get(case.case_id)) if case.grade is None else case
+                for case in found
+            ]
+        return Cohort(
+            self.root, found, self.first.layout, self.first.label_scheme, self.reason, notes
+        )
 
     def _wants(self, layout):
         return self.layout in ("auto", layout)
@@ -119,8 +125,10 @@ class _Search:
     def _keep(self, kept, folder, name, layout, case_id, kind):
         kinds = kept.setdefault((layout, case_id), {})
         if kind in kinds:
-            raise InputError(f"{folder}: two {kind} files for {case_id}, {kinds[kind]} and {name}; "
-                             "remove one of them")
+            raise InputError(
+                f"{folder}: two {kind} files for {case_id}, {kinds[kind]} and {name}; "
+                "remove one of them"
+            )
         kinds[kind] = name
 
     def _of_msd(self, folder, strange):
@@ -141,13 +149,21 @@ class _Search:
                 yield from msd.cases_of_folder(folder, names, scheme)
 
     def _case(self, layout, case_id, folder, kinds, notes):
-        endings = tuple((kind, kinds[kind][len(case_id):]) for kind in spec.MODALITIES
-                        if kind in kinds)
+        endings = tuple(
+            (kind, kinds[kind][len(case_id) :]) for kind in spec.MODALITIES if kind in kinds
+        )
         images = ImageFiles(folder, case_id, _ENDINGS.setdefault(endings, dict(endings)))
         mask = Path(folder, kinds["seg"]) if "seg" in kinds else None
-        return Case(case_id, naming.patient_of(case_id), images, mask,
-                    self._scheme(layout, case_id, folder), grades.grade_of_folder(folder), layout,
-                    notes=notes)
+        return Case(
+            case_id,
+            naming.patient_of(case_id),
+            images,
+            mask,
+            self._scheme(layout, case_id, folder),
+            grades.grade_of_folder(folder),
+            layout,
+            notes=notes,
+        )
 
     def _scheme(self, layout, case_id, folder):
         if self.label_scheme != "auto":
@@ -159,17 +175,22 @@ class _Search:
 
     def _add(self, case, folder):
         self.first = self.first or case
-        for flag, ours, theirs in (("layout", case.layout, self.first.layout),
-                                   ("label_scheme", case.label_scheme, self.first.label_scheme)):
+        for flag, ours, theirs in (
+            ("layout", case.layout, self.first.layout),
+            ("label_scheme", case.label_scheme, self.first.label_scheme),
+        ):
             if ours != theirs:
                 raise InputError(
                     f"{self.root}: mixes {flag.replace('_', ' ')}s, {theirs} (such as "
                     f"{self.first.case_id}) and {ours} (such as {case.case_id}); convert each on "
-                    f"its own, or choose with --{flag}={theirs}|{ours}")
+                    f"its own, or choose with --{flag}={theirs}|{ours}"
+                )
         if case.case_id in self.cases:
-            raise InputError(f"{self.root}: case {case.case_id} lies in two folders, "
-                             f"{self.cases[case.case_id].images.folder} and {folder}; remove one "
-                             "of them")
+            raise InputError(
+                f"{self.root}: case {case.case_id} lies in two folders, "
+                f"{self.cases[case.case_id].images.folder} and {folder}; remove one "
+                "of them"
+            )
         self.cases[case.case_id] = case
 
     def _add_grades(self, path):

@@ -54,8 +54,15 @@ class RawCase:
     notes: tuple[str, ...] = ()
 
 
-def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=False,
-              bare_mask_affine="refuse", threads=1):
+def read_case(
+    case,
+    modalities=spec.MODALITIES,
+    with_mask=True,
+    *,
+    any_spacing=False,
+    bare_mask_affine="refuse",
+    threads=1,
+):
     """Reads the volumes and the mask of `case` into one `RawCase`.
 
     Args:
@@ -71,8 +78,9 @@ def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=F
             differ, spacing is not 1 mm, or the mask holds fractions.
     """
     if bare_mask_affine not in BARE_MASK_AFFINES:
-        raise InputError(f"--bare_mask_affine={bare_mask_affine}: expected one of "
-                         f"{', '.join(BARE_MASK_AFFINES)}")
+        raise InputError(
+            f"--bare_mask_affine={bare_mask_affine}: expected one of {', '.join(BARE_MASK_AFFINES)}"
+        )
     paths = [case.image(modality) for modality in modalities]
     notes, opened = [], None
     contents = _contents(paths, bool(case.channels), threads)
@@ -91,14 +99,23 @@ def read_case(case, modalities=spec.MODALITIES, with_mask=True, *, any_spacing=F
         if opened.fill(stack[index], channel) < 0:
             notes.append("negative intensities: kept, they take no part in the bias correction")
     if first.bare:
-        notes.append(f"affine of the images {first.bare}: taken as it is, but left and right rest "
-                     "on it")
+        notes.append(
+            f"affine of the images {first.bare}: taken as it is, but left and right rest on it"
+        )
     mask = opened = None
     if with_mask and case.mask is not None:
         mask = _read_mask(case.mask, paths[0], first, bare_mask_affine, notes)
-    return RawCase(case.case_id, case.patient_id, case.grade, case.label_scheme,
-                   tuple(modalities), np.moveaxis(stack, 0, -1), mask, first,
-                   tuple(dict.fromkeys(notes)))
+    return RawCase(
+        case.case_id,
+        case.patient_id,
+        case.grade,
+        case.label_scheme,
+        tuple(modalities),
+        np.moveaxis(stack, 0, -1),
+        mask,
+        first,
+        tuple(dict.fromkeys(notes)),
+    )
 
 
 def read_geometry(path, channel=None):
@@ -186,17 +203,24 @@ def check_grid(path, geometry, first_path, first, what, notes):
     """
     if geometry.lps_shape != first.lps_shape:
         turned = geometry.shape == first.shape
-        ours, theirs = (_times(grid.lps_shape if turned else grid.shape)
-                        for grid in (geometry, first))
-        raise CaseError(f"{path}: has shape {ours}{' once turned to LPS' if turned else ''}, but "
-                        f"{first_path.name} has {theirs}; the files of a case must share one grid")
+        ours, theirs = (
+            _times(grid.lps_shape if turned else grid.shape) for grid in (geometry, first)
+        )
+        raise CaseError(
+            f"{path}: has shape {ours}{' once turned to LPS' if turned else ''}, but "
+            f"{first_path.name} has {theirs}; the files of a case must share one grid"
+        )
     if not geometry.shares_grid(first):
-        raise CaseError(f"{path}: its affine puts voxels up to {geometry.apart_mm(first):.3g} mm "
-                        f"from those of {first_path.name}; the files of a case must share one "
-                        "grid, register or re-export them")
+        raise CaseError(
+            f"{path}: its affine puts voxels up to {geometry.apart_mm(first):.3g} mm "
+            f"from those of {first_path.name}; the files of a case must share one "
+            "grid, register or re-export them"
+        )
     if geometry.orientation != first.orientation:
-        notes.append(f"{what} in another orientation than the first image, on the same grid: "
-                     "reoriented by its affine")
+        notes.append(
+            f"{what} in another orientation than the first image, on the same grid: "
+            "reoriented by its affine"
+        )
 
 
 def is_millimetre(geometry):
@@ -211,11 +235,14 @@ def _read_mask(path, first_path, first, bare_mask_affine, notes):
     own = voxels.header.geometry
     if own.bare and own.shape == first.shape and not own.shares_grid(first):
         if bare_mask_affine == "refuse":
-            raise CaseError(f"{path}: its affine {own.bare} and puts the mask elsewhere than "
-                            f"{first_path.name}; if the mask lies in its images' own array order, "
-                            "give --bare_mask_affine=ignore")
-        notes.append("bare affine of a mask: ignored, the mask is taken in its images' own array "
-                     "order")
+            raise CaseError(
+                f"{path}: its affine {own.bare} and puts the mask elsewhere than "
+                f"{first_path.name}; if the mask lies in its images' own array order, "
+                "give --bare_mask_affine=ignore"
+            )
+        notes.append(
+            "bare affine of a mask: ignored, the mask is taken in its images' own array order"
+        )
         own = first
     else:
         check_grid(path, own, first_path, first, "mask", notes)
@@ -228,8 +255,9 @@ def _read_mask(path, first_path, first, bare_mask_affine, notes):
 def _check_spacing(path, geometry):
     if not is_millimetre(geometry):
         spacing = " x ".join(f"{size:.3g}" for size in geometry.spacing_mm)
-        raise CaseError(f"{path}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, give "
-                        "--resample=1mm")
+        raise CaseError(
+            f"{path}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, give --resample=1mm"
+        )
 
 
 def _times(shape):

@@ -59,8 +59,11 @@ def examine(case, **how_to_read):
     refusal = None
     try:
         geometry = _geometry(case)
-        found.update(shape=geometry.lps_shape, orientation="".join(geometry.orientation),
-                     spacing_mm=tuple(round(size, 3) for size in geometry.spacing_mm))
+        found.update(
+            shape=geometry.lps_shape,
+            orientation="".join(geometry.orientation),
+            spacing_mm=tuple(round(size, 3) for size in geometry.spacing_mm),
+        )
         raw = nifti.read_case(case, **how_to_read)
         volumes = zip(raw.modalities, np.moveaxis(raw.volumes, -1, 0))
         ranges = [(name, float(volume.min()), float(volume.max())) for name, volume in volumes]
@@ -83,9 +86,14 @@ def table(cohort, examinations):
     grids = [Counter(), Counter(), Counter()]
     ranges, values, anomalies, refusals = {}, {}, {}, {}
     for found in examinations:
-        for counter, shown in zip(grids, (found.shape and _times(found.shape),
-                                          found.spacing_mm and _times(found.spacing_mm),
-                                          found.orientation)):
+        for counter, shown in zip(
+            grids,
+            (
+                found.shape and _times(found.shape),
+                found.spacing_mm and _times(found.spacing_mm),
+                found.orientation,
+            ),
+        ):
             counter.update([shown] if shown else [])
         for name, low, high in found.intensities:
             lowest, highest = ranges.get(name, (low, high))
@@ -99,11 +107,12 @@ def table(cohort, examinations):
             refusals[found.case_id] = found.refusal
     scheme = spec.LABEL_SCHEMES[cohort.label_scheme]
     lines = [*inventory.lines(cohort), *_grid_lines(*grids)]
-    lines += [f"  intensity     {name} {low:g} to {high:g}"
-              for name, (low, high) in ranges.items()]
+    lines += [f"  intensity     {name} {low:g} to {high:g}" for name, (low, high) in ranges.items()]
     for value, (count, voxels) in sorted(values.items())[:MOST_LABELS]:
-        lines.append(f"  label {value:<7} {_class_of(scheme, value)} "
-                     f"({inventory.plural(count, 'case')}, {inventory.plural(voxels, 'voxel')})")
+        lines.append(
+            f"  label {value:<7} {_class_of(scheme, value)} "
+            f"({inventory.plural(count, 'case')}, {inventory.plural(voxels, 'voxel')})"
+        )
     return [*lines, *inventory.anomaly_lines(cohort, anomalies, refusals)]
 
 
@@ -126,16 +135,25 @@ def summary(cohort):
         except CaseError as error:
             refusals[case.case_id] = str(error)
             continue
-        for counter, shown in zip(grids, (_times(geometry.lps_shape), _times(
-                round(size, 3) for size in geometry.spacing_mm), "".join(geometry.orientation))):
+        for counter, shown in zip(
+            grids,
+            (
+                _times(geometry.lps_shape),
+                _times(round(size, 3) for size in geometry.spacing_mm),
+                "".join(geometry.orientation),
+            ),
+        ):
             counter[shown] += 1
     if len(refusals) == len(sample):
-        raise InputError(f"{cohort.root}: none of its {len(sample)} cases can be used; "
-                         f"{next(iter(refusals.values()))}")
+        raise InputError(
+            f"{cohort.root}: none of its {len(sample)} cases can be used; "
+            f"{next(iter(refusals.values()))}"
+        )
     lines = [*inventory.lines(cohort), *_grid_lines(*grids)]
     if step > 1:
-        lines.append(f"  headers       read of {len(sample):,} cases, every {step}th; "
-                     "--inspect reads all")
+        lines.append(
+            f"  headers       read of {len(sample):,} cases, every {step}th; --inspect reads all"
+        )
     return [*lines, *inventory.anomaly_lines(cohort, anomalies, refusals, quiet=True)]
 
 
@@ -158,9 +176,11 @@ def _unknown_labels(case, labels):
     unknown = [value for value in labels if value not in scheme.values]
     if not unknown:
         return None
-    return (f"{case.case_id}: the mask holds label {', '.join(map(str, unknown[:8]))}; scheme "
-            f"{scheme.name} knows {', '.join(map(str, sorted(scheme.values)))}; name the scheme of "
-            "its release with --label_scheme")
+    return (
+        f"{case.case_id}: the mask holds label {', '.join(map(str, unknown[:8]))}; scheme "
+        f"{scheme.name} knows {', '.join(map(str, sorted(scheme.values)))}; name the scheme of "
+        "its release with --label_scheme"
+    )
 
 
 def _class_of(scheme, value):
@@ -191,9 +211,11 @@ def _observations(raw, ranges):
 
 
 def _grid_lines(shapes, spacings, axes):
-    return [f"  shape         {inventory.counts(shapes)}",
-            f"  spacing in mm {inventory.counts(spacings)}",
-            f"  orientation   {inventory.counts(axes)}"]
+    return [
+        f"  shape         {inventory.counts(shapes)}",
+        f"  spacing in mm {inventory.counts(spacings)}",
+        f"  orientation   {inventory.counts(axes)}",
+    ]
 
 
 def _times(numbers):

@@ -77,14 +77,18 @@ class Voxels:
             whole = np.rint(values)
             error = np.abs(values - whole).max()
             if error > 1e-3:
-                raise CaseError(f"{self.path}: holds values that are not whole numbers; expected "
-                                "label values; is it an image? (a mask resampled with "
-                                "interpolation must be redone with nearest neighbour)")
+                raise CaseError(
+                    f"{self.path}: holds values that are not whole numbers; expected "
+                    "label values; is it an image? (a mask resampled with "
+                    "interpolation must be redone with nearest neighbour)"
+                )
             values, rounded = whole, bool(error)
         low, high = values.min(), values.max()
         if low < -32768 or high > 32767:
-            raise CaseError(f"{self.path}: holds values from {low:g} to {high:g}; expected label "
-                            "values such as 0, 1, 2 and 4, is it an image?")
+            raise CaseError(
+                f"{self.path}: holds values from {low:g} to {high:g}; expected label "
+                "values such as 0, 1, 2 and 4, is it an image?"
+            )
         labels = np.empty(geometry.lps_shape, np.int16)
         _copy(labels, geometry.to_lps(values))
         return labels, rounded
@@ -93,8 +97,10 @@ class Voxels:
         if channel is None:
             return self._stored
         if channel >= self.header.channels:
-            raise CaseError(f"{self.path}: has {self.header.channels} volumes; expected the four "
-                            "of MSD Task01, FLAIR, T1w, T1gd and T2w")
+            raise CaseError(
+                f"{self.path}: has {self.header.channels} volumes; expected the four "
+                "of MSD Task01, FLAIR, T1w, T1gd and T2w"
+            )
         return self._stored[..., channel]
 
     def _scaled(self, stored):
@@ -109,10 +115,14 @@ class Voxels:
         with np.errstate(all="ignore"):
             count = int(np.count_nonzero(~np.isfinite(values)))
         if count:
-            raise CaseError(f"{self.path}: {count} voxels are NaN or infinite; expected finite "
-                            "intensities, replace them (with 0 outside the brain)")
-        raise CaseError(f"{self.path}: holds values up to {np.abs(values).max():.3g}, beyond "
-                        "32-bit floats; expected intensities, rescale them")
+            raise CaseError(
+                f"{self.path}: {count} voxels are NaN or infinite; expected finite "
+                "intensities, replace them (with 0 outside the brain)"
+            )
+        raise CaseError(
+            f"{self.path}: holds values up to {np.abs(values).max():.3g}, beyond "
+            "32-bit floats; expected intensities, rescale them"
+        )
 
 
 def _copy(target, source):

@@ -25,7 +25,8 @@ class Leftovers:
         return tuple(
             f"{reason} ({count:,}): {', '.join(map(_shown, names))}"
             f"{' …' if count > len(names) else ''}: left out"
-            for reason, (count, names) in self._found.items())
+            for reason, (count, names) in self._found.items()
+        )
 
 
 def folders(root, leftovers):

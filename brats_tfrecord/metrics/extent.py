@@ -8,7 +8,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist
 
 from brats_tfrecord import spec
-from brats_tfrecord.metrics import surface
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.metrics.structures import members, structures
 
 _NEIGHBOURS_26 = ndimage.generate_binary_structure(3, 3)
@@ -47,8 +47,10 @@ def volumes_ml(voxels, spacing_mm, classes=4):
         {structure: float} in the order of `structures(classes)`.
     """
     voxel_mm3 = float(np.prod(spacing_mm))
-    return {name: sum(int(voxels[class_id]) for class_id in members(name)) * voxel_mm3 / 1000
-            for name in structures(classes)}
+    return {
+        name: sum(int(voxels[class_id]) for class_id in members(name)) * voxel_mm3 / 1000
+        for name in structures(classes)
+    }
 
 
 def extents(classes, spacing_mm, smallest_mm3=50):
@@ -68,17 +70,26 @@ def extents(classes, spacing_mm, smallest_mm3=50):
     tumour = np.isin(classes, spec.REGIONS["WT"])
     if not tumour.any():
         return []
-    box = surface.bounding_box(tumour)
+    box = bounding_box(tumour)
     first = np.array([side.start for side in box])
     inside = classes[box]
     parts, count = ndimage.label(tumour[box], _NEIGHBOURS_26)
     volumes_mm3 = np.bincount(parts.ravel(), minlength=count + 1) * np.prod(spacing_mm)
-    order = [part for part in np.argsort(-volumes_mm3[1:], kind="stable") + 1
-             if volumes_mm3[part] > smallest_mm3]
+    order = [
+        part
+        for part in np.argsort(-volumes_mm3[1:], kind="stable") + 1
+        if volumes_mm3[part] > smallest_mm3
+    ]
     sides = ndimage.find_objects(parts)
-    return [_extent(parts[sides[part - 1]] == part, inside[sides[part - 1]],
-                    first + [side.start for side in sides[part - 1]], spacing_mm)
-            for part in order]
+    return [
+        _extent(
+            parts[sides[part - 1]] == part,
+            inside[sides[part - 1]],
+            first + [side.start for side in sides[part - 1]],
+            spacing_mm,
+        )
+        for part in order
+    ]
 
 
 def _extent(mask, classes, first, spacing_mm):
@@ -89,12 +100,15 @@ def _extent(mask, classes, first, spacing_mm):
     counts = np.bincount(classes[mask], minlength=len(spec.CLASS_NAMES))
     longest, across, z = max(
         (*_axial_diameters(np.argwhere(mask[..., z]), spacing_mm[:2]), z)
-        for z in np.flatnonzero(mask.any(axis=(0, 1))))
+        for z in np.flatnonzero(mask.any(axis=(0, 1)))
+    )
     return Extent(
         tuple(int(index) for index in voxels[nearest] + first),
         volumes_ml(counts, spacing_mm),
         _farthest(_outline(voxels[_on_surface(mask)], spacing_mm))[0],
-        (longest, across), int(z + first[2]))
+        (longest, across),
+        int(z + first[2]),
+    )
 
 
 def _axial_diameters(voxels, spacing_mm):

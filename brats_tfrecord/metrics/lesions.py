@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.metrics import surface
 
 SMALLEST_MM3 = 50
@@ -89,8 +90,9 @@ def compare_lesions(truth, prediction, spacing_mm, whole_hd95=None):
     components, count = ndimage.label(prediction, _NEIGHBOURS_26)
     if not truth.any():
         return [], count
-    box = tuple(slice(side.start - DILATIONS, side.stop + DILATIONS)
-                for side in surface.bounding_box(truth))
+    box = tuple(
+        slice(side.start - DILATIONS, side.stop + DILATIONS) for side in bounding_box(truth)
+    )
     dilated = ndimage.binary_dilation(truth[box], _NEIGHBOURS_18, iterations=DILATIONS)
     # A component of the dilated truth is the dilation of its lesion: what it overlaps, matches.
     extents, lesions = ndimage.label(dilated, _NEIGHBOURS_26)

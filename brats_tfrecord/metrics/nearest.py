@@ -51,13 +51,17 @@ def nearest_distances(sources, targets, spacing_mm):
     steps, lengths = _offsets(tuple(float(length) for length in spacing_mm))
     # A margin as wide as the longest offset, so that a flat index never runs into the next row.
     margin = [(width, width) for width in steps.max(axis=0)]
-    sources, targets = (np.pad(np.ascontiguousarray(codes & common), margin)
-                        for codes in (sources, targets))
+    sources, targets = (
+        np.pad(np.ascontiguousarray(codes & common), margin) for codes in (sources, targets)
+    )
     search = _Search(sources, targets, lengths, steps @ np.array(targets.strides))
     search.near()
     search.wide()
-    return {1 << bit: search.distances(1 << bit, np.asarray(spacing_mm, np.float64))
-            for bit in range(8) if common >> bit & 1}
+    return {
+        1 << bit: search.distances(1 << bit, np.asarray(spacing_mm, np.float64))
+        for bit in range(8)
+        if common >> bit & 1
+    }
 
 
 @functools.lru_cache(maxsize=8)
@@ -94,12 +98,13 @@ class _Search:
             numbers, points, codes = self._left
             beyond = int(np.searchsorted(lengths, lengths[self._next], side="right"))
             found = self._flat[points + jumps[self._next]]
-            for jump in jumps[self._next + 1:beyond]:
+            for jump in jumps[self._next + 1 : beyond]:
                 found |= self._flat[points + jump]
             found &= codes
             hits = np.flatnonzero(found != 0)
-            self._finds.append((numbers[hits], found[hits],
-                                np.full(len(hits), lengths[self._next])))
+            self._finds.append(
+                (numbers[hits], found[hits], np.full(len(hits), lengths[self._next]))
+            )
             self._keep(codes ^ found)
             budget -= len(points) * (beyond - self._next)
             self._next = beyond
@@ -111,13 +116,18 @@ class _Search:
         while self._next < len(self._jumps) and len(self._left[0]):
             numbers, points, codes = self._left
             beyond = self._next + max(1, _BLOCK // len(points))
-            found = self._flat[points[:, None] + self._jumps[self._next:beyond]] & codes[:, None]
+            found = self._flat[points[:, None] + self._jumps[self._next : beyond]] & codes[:, None]
             reached = np.bitwise_or.reduce(found, axis=1)
             for bit in _bits(reached):
                 hits = np.flatnonzero(reached & bit != 0)
                 first = (found[hits] & bit != 0).argmax(axis=1)
-                self._finds.append((numbers[hits], np.full(len(hits), bit, np.uint8),
-                                    self._lengths[self._next + first]))
+                self._finds.append(
+                    (
+                        numbers[hits],
+                        np.full(len(hits), bit, np.uint8),
+                        self._lengths[self._next + first],
+                    )
+                )
             self._keep(codes ^ reached)
             self._next = beyond
 
@@ -158,8 +168,10 @@ def _far(points, targets, bit, spacing):
     free = np.ones(extent, bool)
     free[tuple((places - low).T)] = False
     feature = ndimage.distance_transform_edt(
-        free, sampling=spacing, return_distances=False, return_indices=True)
+        free, sampling=spacing, return_distances=False, return_indices=True
+    )
     at = tuple((points - low).T)
-    squares = sum(((axis[at] - place) * length) ** 2
-                  for axis, place, length in zip(feature, at, spacing))
+    squares = sum(
+        ((axis[at] - place) * length) ** 2 for axis, place, length in zip(feature, at, spacing)
+    )
     return np.sqrt(squares)

@@ -29,9 +29,18 @@ METRIC_TITLES = {
 """Headings of tables, by metric key."""
 
 METRIC_DECIMALS = {
-    "dice": 3, "hd95": 2, "hd100": 2, "assd": 2, "sensitivity": 3, "specificity": 4,
-    "volume_error_ml": 2, "lesion_dice": 3, "lesion_hd95": 2, "lesions": 1,
-    "missed_lesions": 1, "false_lesions": 1,
+    "dice": 3,
+    "hd95": 2,
+    "hd100": 2,
+    "assd": 2,
+    "sensitivity": 3,
+    "specificity": 4,
+    "volume_error_ml": 2,
+    "lesion_dice": 3,
+    "lesion_hd95": 2,
+    "lesions": 1,
+    "missed_lesions": 1,
+    "false_lesions": 1,
 }
 """Decimals that tables show, by metric key; counts have one, for means of them."""
 

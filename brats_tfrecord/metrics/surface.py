@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.metrics.nearest import nearest_distances
 
 
@@ -95,23 +96,6 @@ def surface_codes(codes):
 def surface_voxels(mask):
     """Returns bool [X, Y, Z]: voxels of `mask` with a face neighbour outside it."""
     return surface_codes(mask.view(np.uint8)).view(bool)
-
-
-def bounding_box(*masks):
-    """Returns the slices of the smallest box that holds every mask; empty slices if all are empty.
-
-    Args:
-        masks: bool or uint8 arrays of one shape; what is not 0 is inside.
-    """
-    box = [slice(None)] * masks[0].ndim
-    for axis in range(len(box)):
-        # Of what the axes before have left: the later, the less is read. The maximum of bytes,
-        # for it is found many times faster than `any`, and without a copy of the union.
-        others = tuple(other for other in range(len(box)) if other != axis)
-        inside = [mask.view(np.uint8)[tuple(box)].max(axis=others, initial=0) for mask in masks]
-        filled = np.flatnonzero(np.bitwise_or.reduce(inside))
-        box[axis] = slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, 0)
-    return tuple(box)
 
 
 def _pooled(distances):

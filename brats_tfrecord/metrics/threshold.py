@@ -26,8 +26,9 @@ def best_threshold_dice(images, truths, thresholds=64):
     truths = [np.asarray(truth, bool) for truth in truths]
     _check(images, truths, thresholds)
     candidates = _candidates(images, truths, thresholds)
-    scores = np.mean([_dice_at(image, truth, candidates)
-                      for image, truth in zip(images, truths)], axis=0)
+    scores = np.mean(
+        [_dice_at(image, truth, candidates) for image, truth in zip(images, truths)], axis=0
+    )
     best = int(np.argmax(scores))
     return float(scores[best]), float(candidates[best])
 
@@ -59,11 +60,15 @@ def _counts_reaching(values, candidates):
 
 def _check(images, truths, thresholds):
     if not images or len(images) != len(truths):
-        raise ValueError(f"got {len(images)} images and {len(truths)} truths; expected one truth "
-                         "for each image, and at least one")
+        raise ValueError(
+            f"got {len(images)} images and {len(truths)} truths; expected one truth "
+            "for each image, and at least one"
+        )
     for image, truth in zip(images, truths):
         if image.shape != truth.shape:
-            raise ValueError(f"got an image of shape {image.shape} and a truth of shape "
-                             f"{truth.shape}; expected equal shapes")
+            raise ValueError(
+                f"got an image of shape {image.shape} and a truth of shape "
+                f"{truth.shape}; expected equal shapes"
+            )
     if thresholds < 1:
         raise ValueError(f"thresholds: got {thresholds}; expected 1 or more")

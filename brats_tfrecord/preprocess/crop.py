@@ -3,18 +3,6 @@
 import numpy as np
 
 
-def bounding_box(inside):
-    """The box of the true voxels of `inside`, bool [X, Y, Z].
-
-    Returns:
-        three (first, stop) voxel ranges; the whole array where nothing is true.
-    """
-    # Two passes over the voxels, not three: the second and third axis share the first.
-    plane = inside.any(axis=0)
-    lines = (inside.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))
-    return tuple(_ends(line) for line in lines)
-
-
 def centred(box, shape, window_shape):
     """Where a window goes to have a box at its centre.
 
@@ -25,7 +13,7 @@ def centred(box, shape, window_shape):
     loss that a shift can avoid.
 
     Args:
-        box: three (first, stop) ranges, as from `bounding_box`.
+        box: one slice an axis, as from `boxes.bounding_box`.
         shape: (X, Y, Z) of the array.
         window_shape: (X, Y, Z) of the window.
 
@@ -33,9 +21,9 @@ def centred(box, shape, window_shape):
         (x, y, z) of the window's first voxel; negative where the array is shorter.
     """
     origin = []
-    for (first, stop), length, size in zip(box, shape, window_shape):
+    for side, length, size in zip(box, shape, window_shape):
         low, high = sorted((0, length - size))
-        origin.append(min(max((first + stop - size) // 2, low), high))
+        origin.append(min(max((side.start + side.stop - size) // 2, low), high))
     return tuple(origin)
 
 
@@ -71,8 +59,10 @@ def uncrop(window, origin, shape, fill=0):
 
 def fits(shape, origin, window_shape):
     """Whether the whole window lies within an array of `shape`."""
-    return all(0 <= first and first + size <= length
-               for length, first, size in zip(shape, origin, window_shape))
+    return all(
+        first >= 0 and first + size <= length
+        for length, first, size in zip(shape, origin, window_shape)
+    )
 
 
 def overlap(shape, origin, window_shape):

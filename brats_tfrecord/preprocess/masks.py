@@ -34,8 +34,10 @@ def to_classes(values, scheme, name, way_out="give its --label_scheme"):
     if unknown.any():
         listed = ", ".join(str(value) for value in np.unique(found[unknown])[:8])
         expected = ", ".join(map(str, sorted(scheme.values)))
-        raise CaseError(f"{name}: the mask holds label {listed}; scheme {scheme.name} knows "
-                        f"{expected}; if it is a mask of another BraTS release, {way_out}")
+        raise CaseError(
+            f"{name}: the mask holds label {listed}; scheme {scheme.name} knows "
+            f"{expected}; if it is a mask of another BraTS release, {way_out}"
+        )
     classes.put(index, of_found)
     return classes
 

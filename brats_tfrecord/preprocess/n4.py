@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from brats_tfrecord.preprocess import crop
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.preprocess.n4_spline import LevelFit, evaluate
 
 SHRINK_FACTOR = 4
@@ -23,8 +23,9 @@ WIENER_NOISE = 0.01
 ENGINES = ("n4", "ants")
 
 
-def correct_bias_field(volume, mask=None, *, engine="n4", iterations=LEVEL_ITERATIONS,
-                       tolerance=TOLERANCE, out=None):
+def correct_bias_field(
+    volume, mask=None, *, engine="n4", iterations=LEVEL_ITERATIONS, tolerance=TOLERANCE, out=None
+):
     """Divides `volume` by its bias field.
 
     Args:
@@ -116,7 +117,7 @@ def _expected_values(histogram, low, slope):
     padded = 2 ** (int(np.ceil(np.log2(HISTOGRAM_BINS))) + 1)
     offset = (padded - HISTOGRAM_BINS) // 2
     observed = np.zeros(padded)
-    observed[offset:offset + HISTOGRAM_BINS] = histogram
+    observed[offset : offset + HISTOGRAM_BINS] = histogram
     gaussian = _gaussian_spectrum(padded, slope)
     wiener = np.conj(gaussian) / (np.conj(gaussian) * gaussian + WIENER_NOISE)
     true = np.fft.ifft(np.fft.fft(observed) * wiener.real).real.clip(min=0)
@@ -124,14 +125,15 @@ def _expected_values(histogram, low, slope):
     moment = np.fft.ifft(np.fft.fft(centres * true) * gaussian).real
     mass = np.fft.ifft(np.fft.fft(true) * gaussian).real
     expected = np.divide(moment, mass, out=np.zeros(padded), where=mass != 0)
-    return expected[offset:offset + HISTOGRAM_BINS]
+    return expected[offset : offset + HISTOGRAM_BINS]
 
 
 def _gaussian_spectrum(padded, slope):
     fwhm = FWHM / slope
     distance = np.minimum(np.arange(padded), padded - np.arange(padded))
-    gaussian = 2 * np.sqrt(np.log(2) / np.pi) / fwhm * np.exp(
-        -4 * np.log(2) * (distance / fwhm) ** 2)
+    gaussian = (
+        2 * np.sqrt(np.log(2) / np.pi) / fwhm * np.exp(-4 * np.log(2) * (distance / fwhm) ** 2)
+    )
     return np.fft.fft(gaussian)
 
 
@@ -172,7 +174,7 @@ def _settled(change, tolerance):
 def _divide(volume, mask, lattices, out):
     """Divides inside the mask's bounding box, the only place where the field is needed."""
     if lattices:
-        box = tuple(slice(*ends) for ends in crop.bounding_box(mask))
+        box = bounding_box(mask)
         log_field = evaluate(lattices, volume.shape, box)
         np.divide(volume[box], np.exp(log_field, out=log_field), out=out[box], where=mask[box])
     return out

@@ -27,8 +27,9 @@ class LevelFit:
         inside = mask[box]
         self._inside = np.flatnonzero(inside)
         self._bases = [np.ascontiguousarray(base.T) for base in bases]
-        self._numerator = [base**3 / square.sum(axis=1, keepdims=True)
-                           for base, square in zip(bases, squares)]
+        self._numerator = [
+            base**3 / square.sum(axis=1, keepdims=True) for base, square in zip(bases, squares)
+        ]
         weight = _product(inside.astype(np.float64), squares)
         self._weight = np.where(weight > 0, weight, np.inf)
         self._grid = np.zeros(inside.shape)

@@ -12,9 +12,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from brats_tfrecord import spec
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import crop, masks, n4, normalize, resample
-from brats_tfrecord.preprocess.ledger import Preprocessed
+from brats_tfrecord.preprocess.preprocessed import PreprocessedCase
 
 BIAS_CORRECTIONS = (*n4.ENGINES, "none")
 BIAS_MASKS = ("positive", "get_mask")
@@ -60,33 +61,45 @@ class Recipe:
     resample: str = "none"
 
     def __post_init__(self):
-        for name, choices in (("bias_correction", BIAS_CORRECTIONS), ("bias_mask", BIAS_MASKS),
-                              ("image_dtype", IMAGE_DTYPES), ("crop", CROPS),
-                              ("resample", RESAMPLES)):
+        for name, choices in (
+            ("bias_correction", BIAS_CORRECTIONS),
+            ("bias_mask", BIAS_MASKS),
+            ("image_dtype", IMAGE_DTYPES),
+            ("crop", CROPS),
+            ("resample", RESAMPLES),
+        ):
             if getattr(self, name) not in choices:
-                raise InputError(f"recipe: {name} is {getattr(self, name)!r}; expected one of "
-                                 f"{', '.join(choices)}")
+                raise InputError(
+                    f"recipe: {name} is {getattr(self, name)!r}; expected one of "
+                    f"{', '.join(choices)}"
+                )
         for name in ("crop_origin", "crop_shape"):
             object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
             if len(getattr(self, name)) != 3:
-                raise InputError(f"recipe: {name} is {getattr(self, name)}; expected three "
-                                 "whole numbers")
+                raise InputError(
+                    f"recipe: {name} is {getattr(self, name)}; expected three whole numbers"
+                )
         if min(self.crop_shape) < 1:
-            raise InputError(f"recipe: crop_shape is {self.crop_shape}; expected at least one "
-                             "voxel an axis")
+            raise InputError(
+                f"recipe: crop_shape is {self.crop_shape}; expected at least one voxel an axis"
+            )
 
     def to_json(self):
         """The recipe as a dict of JSON types; `from_json` gives back an equal object."""
-        return {name: list(value) if isinstance(value, tuple) else value
-                for name, value in dataclasses.asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, value):
         """A recipe from `to_json`'s dict; raises InputError if it is another version's."""
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(value, dict) or set(value) != known:
-            raise InputError(f"recipe: holds {sorted(value)}; this version expects "
-                             f"{sorted(known)}; use the version that wrote it")
+            raise InputError(
+                f"recipe: holds {sorted(value)}; this version expects "
+                f"{sorted(known)}; use the version that wrote it"
+            )
         return cls(**value)
 
     @property
@@ -115,8 +128,9 @@ class Recipe:
         corrected = np.empty_like(volumes, np.float32)
         # Matrix products round by the number of threads; with one, every caller gets equal bits.
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(self._correct_channel, np.moveaxis(volumes, -1, 0),
-                              np.moveaxis(corrected, -1, 0)):
+            for _ in pool.map(
+                self._correct_channel, np.moveaxis(volumes, -1, 0), np.moveaxis(corrected, -1, 0)
+            ):
                 pass
         return corrected
 
@@ -128,7 +142,7 @@ class Recipe:
 
     def is_fixed(self, shape):
         """Whether the window of a grid of `shape` is the one at `crop_origin`."""
-        return self.crop == "fixed" or self.crop == "auto" and tuple(shape) == DOCUMENTED_GRID
+        return self.crop == "fixed" or (self.crop == "auto" and tuple(shape) == DOCUMENTED_GRID)
 
     def window(self, volumes, modalities):
         """The first voxel (x, y, z) of the window; negative where it leaves the grid.
@@ -143,7 +157,8 @@ class Recipe:
         if self.is_fixed(shape):
             return self.crop_origin
         reference = next(name for name in REFERENCES if name in modalities)
-        box = crop.bounding_box(volumes[..., modalities.index(reference)] >= POSITIVE)
+        brain = volumes[..., modalities.index(reference)] >= POSITIVE
+        box = bounding_box(brain) if brain.any() else tuple(slice(0, size) for size in shape)
         return crop.centred(box, shape, self.crop_shape)
 
     def network_input(self, volumes, origin):
@@ -161,7 +176,8 @@ class Recipe:
         image = np.empty((*self.crop_shape, volumes.shape[-1]), self.image_dtype)
         for channel in range(volumes.shape[-1]):
             image[..., channel] = normalize.zscore(
-                crop.crop(volumes[..., channel], origin, self.crop_shape))
+                crop.crop(volumes[..., channel], origin, self.crop_shape)
+            )
         return image
 
     def to_grid(self, window, origin, shape, fill=0):
@@ -169,7 +185,7 @@ class Recipe:
         return crop.uncrop(window, origin, shape, fill)
 
     def apply(self, raw):
-        """Runs the whole recipe on a `cohort.nifti.RawCase`; returns a `ledger.Preprocessed`.
+        """Runs the whole recipe on a `cohort.nifti.RawCase`; returns a `preprocessed.PreprocessedCase`.
 
         Raises:
             CaseError: the fixed window does not fit into the grid, a label value is unknown, or a
@@ -177,16 +193,25 @@ class Recipe:
         """
         shape = self.grid_shape(raw)
         if self.is_fixed(shape) and not crop.fits(shape, self.crop_origin, self.crop_shape):
-            window = ",".join(f"{first}:{first + size}" for first, size
-                              in zip(self.crop_origin, self.crop_shape))
-            raise CaseError(f"{raw.case_id}: the crop window {window} does not fit into its "
-                            f"{'x'.join(map(str, shape))} voxels; give --crop=brain, or a "
-                            "--crop_window that does")
+            window = ",".join(
+                f"{first}:{first + size}" for first, size in zip(self.crop_origin, self.crop_shape)
+            )
+            raise CaseError(
+                f"{raw.case_id}: the crop window {window} does not fit into its "
+                f"{'x'.join(map(str, shape))} voxels; give --crop=brain, or a "
+                "--crop_window that does"
+            )
         scheme = spec.LABEL_SCHEMES[raw.label_scheme]
         # The mask comes first: an unknown label is cheaper to find than a bias field.
         native = None if raw.mask is None else masks.to_classes(raw.mask, scheme, raw.case_id)
         volumes = resample.volumes_to(shape, raw.volumes)
         corrected = self.correct(volumes)
         origin = self.window(corrected, raw.modalities)
-        return Preprocessed.of(volumes, native, scheme.classes, raw.modalities,
-                               self.network_input(corrected, origin), origin)
+        return PreprocessedCase.of(
+            volumes,
+            native,
+            scheme.classes,
+            raw.modalities,
+            self.network_input(corrected, origin),
+            origin,
+        )

@@ -35,9 +35,11 @@ def grid_shape(shape, spacing_mm, name):
     grid = tuple(max(round(n * size), 1) for n, size in zip(shape, spacing_mm))
     if grid[0] * grid[1] * grid[2] > MAX_VOXELS:
         spacing = " x ".join(f"{size:.3g}" for size in spacing_mm)
-        raise CaseError(f"{name}: {'x'.join(map(str, shape))} voxels of {spacing} mm make a 1 mm "
-                        f"grid of {'x'.join(map(str, grid))}; expected at most {MAX_VOXELS:,} "
-                        "voxels, repair the spacing in its headers")
+        raise CaseError(
+            f"{name}: {'x'.join(map(str, shape))} voxels of {spacing} mm make a 1 mm "
+            f"grid of {'x'.join(map(str, grid))}; expected at most {MAX_VOXELS:,} "
+            "voxels, repair the spacing in its headers"
+        )
     return grid
 
 

@@ -23,13 +23,7 @@ from brats_tfrecord.cohort import layouts, survey
 from brats_tfrecord.errors import InputError, Stopped
 from brats_tfrecord.records import earlier, manifest, shards, work_folder
 from brats_tfrecord.records.pool import WorkerKilled, open_pool
-from brats_tfrecord.records.task import (
-    DISK_FULL,
-    CaseTask,
-    Settings,
-    convert_case,
-    killed_outcome,
-)
+from brats_tfrecord.records.task import CaseTask, Settings, convert_case, killed_outcome
 
 
 def convert(options):
@@ -40,43 +34,55 @@ def convert(options):
     cases that failed or whose files changed: those are tried again.
 
     Args:
-        options: `records.options.ConvertOptions`.
+        options: `records.convert_options.ConvertOptions`.
 
     Returns:
-        the `manifest.Ledger` of the finished dataset; `failures` names the cases left out.
+        the `manifest.ConversionSummary` of the finished dataset; `failures` names the cases left out.
 
     Raises:
         InputError: nothing was written: no cohort, no usable case, folds that do not work, or an
             output folder that holds another dataset.
         Stopped: interrupted, told to stop, or the disk is full; what is done is kept.
     """
-    cohort = layouts.find_cohort(os.path.abspath(options.input_dir), options.layout,
-                                 options.label_scheme)
+    cohort = layouts.find_cohort(
+        os.path.abspath(options.input_dir), options.layout, options.label_scheme
+    )
     cases = {case.case_id: case for case in cohort.cases}
     plans = _plan(cohort.cases, options)
     root = Path(os.path.abspath(options.output_dir))
     recipe = options.recipe()
-    head = manifest.Head(recipe, cohort.layout, options.how_to_read(),
-                         spec.LABEL_SCHEMES[cohort.label_scheme], options.folds, options.seed,
-                         _versions(recipe))
+    head = manifest.Head(
+        recipe,
+        cohort.layout,
+        options.how_to_read(),
+        spec.LABEL_SCHEMES[cohort.label_scheme],
+        options.folds,
+        options.seed,
+        _versions(recipe),
+    )
     _refuse_nested(cohort.root, root)
     earlier.check(root, plans, head)
     print(*survey.summary(cohort), sep="\n", flush=True)
     files.require_writable("--output_dir", root)
     with work_folder.locked(root) as work:
         files.remove_orphans(root)
-        settings = Settings(recipe, head.how_to_read, head.versions, work.path,
-                            root if options.write_nifti else None)
+        settings = Settings(
+            recipe,
+            head.how_to_read,
+            head.versions,
+            work.path,
+            root if options.write_nifti else None,
+        )
         conversion = _Conversion(root, work, plans, cases, settings, cohort.root)
         workers = options.workers().for_tasks(len(cases))
         with _stoppable(conversion):
             earlier.remember(work, head)
             with open_pool(workers) as run:
                 conversion.run(run, workers)
-            ledger = conversion.finish(head)
+            summary = conversion.finish(head)
         work_folder.remove(work)
-    _print_ledger(ledger, len(cases))
-    return ledger
+    _print_summary(summary, len(cases))
+    return summary
 
 
 class _Conversion:
@@ -98,9 +104,16 @@ class _Conversion:
         self.done = self._successes = self.total - len(plan_of)
         tasks = {case_id: CaseTask(self._cases[case_id], self._settings) for case_id in plan_of}
         outcomes = _outcomes(run, tasks, self._work, workers)
-        with contextlib.closing(outcomes), tqdm(
-                total=self.total, initial=self.done, unit="case", desc="converting",
-                dynamic_ncols=True) as progress:
+        with (
+            contextlib.closing(outcomes),
+            tqdm(
+                total=self.total,
+                initial=self.done,
+                unit="case",
+                desc="converting",
+                dynamic_ncols=True,
+            ) as progress,
+        ):
             for outcome in outcomes:
                 self._tell(outcome)
                 progress.update()
@@ -117,8 +130,9 @@ class _Conversion:
             (self.root / plan.sidecar).unlink()
             (self.root / plan.name).unlink()
         work_folder.remove(self._work)
-        raise InputError(f"none of the {self.total} cases could be converted; the first: "
-                         f"{self._first_reason}")
+        raise InputError(
+            f"none of the {self.total} cases could be converted; the first: {self._first_reason}"
+        )
 
     def bytes_needed(self):
         """About what the cases that are not done will take on the disk."""
@@ -141,8 +155,11 @@ class _Conversion:
     def _seal(self, plan, outcomes):
         """Concatenates the finished cases of a shard, then writes the sidecar that proves it."""
         ordered = [outcomes[case_id] for case_id in plan.case_ids]
-        rows = [dataclasses.replace(outcome.row, fold=plan.fold, shard=plan.name)
-                for outcome in ordered if outcome.row]
+        rows = [
+            dataclasses.replace(outcome.row, fold=plan.fold, shard=plan.name)
+            for outcome in ordered
+            if outcome.row
+        ]
         digest, size = hashlib.sha256(), 0
         with files.replacing(self.root / plan.name) as temporary:
             with open(temporary, "wb") as shard:
@@ -150,11 +167,15 @@ class _Conversion:
                     record = self._work.record(row.key).read_bytes()
                     digest.update(record)
                     size += shard.write(record)
-        failures = [manifest.Failure(outcome.case_id, outcome.reason.replace(self._prefix, ""))
-                    for outcome in ordered if outcome.reason]
+        failures = [
+            manifest.Failure(outcome.case_id, outcome.reason.replace(self._prefix, ""))
+            for outcome in ordered
+            if outcome.reason
+        ]
         shard = manifest.Shard(plan.name, plan.fold, len(rows), size, digest.hexdigest())
-        files.write_json(self.root / plan.sidecar,
-                         manifest.sidecar(shard, self._settings.recipe, rows, failures))
+        files.write_json(
+            self.root / plan.sidecar, manifest.sidecar(shard, self._settings.recipe, rows, failures)
+        )
         for row in rows:
             self._work.drop(row.key)
 
@@ -181,9 +202,11 @@ def _outcomes(run, tasks, work, workers):
             if workers.count == 1 and not suspects:
                 raise
             workers = workers.with_jobs(max(workers.count // 2, 1))
-            tqdm.write(f"warning: a worker was killed, most likely for lack of memory; "
-                       f"{', '.join(suspects) or 'no case'} was under way and is tried again "
-                       f"alone, then the rest with {workers.count} worker(s)")
+            tqdm.write(
+                f"warning: a worker was killed, most likely for lack of memory; "
+                f"{', '.join(suspects) or 'no case'} was under way and is tried again "
+                f"alone, then the rest with {workers.count} worker(s)"
+            )
             for case_id in suspects:
                 yield _alone(run, tasks.pop(case_id), workers)
 
@@ -206,16 +229,21 @@ def _stoppable(conversion):
             yield
     except KeyboardInterrupt as error:
         code = 75 if isinstance(error, _Terminated) else 130
-        raise Stopped(f"stopped; {conversion.done} of {conversion.total} cases are done and kept; "
-                      "run the same command again to go on", code) from None
+        raise Stopped(
+            f"stopped; {conversion.done} of {conversion.total} cases are done and kept; "
+            "run the same command again to go on",
+            code,
+        ) from None
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in files.DISK_FULL:
             raise
         free = shutil.disk_usage(conversion.root).free / 1e6
-        raise Stopped(f"{state}: the disk is full ({free:,.0f} MB free); {conversion.done} of "
-                      f"{conversion.total} cases are done and kept; make room for about "
-                      f"{conversion.bytes_needed() / 1e6:,.0f} MB and run the same command again "
-                      "to go on") from None
+        raise Stopped(
+            f"{state}: the disk is full ({free:,.0f} MB free); {conversion.done} of "
+            f"{conversion.total} cases are done and kept; make room for about "
+            f"{conversion.bytes_needed() / 1e6:,.0f} MB and run the same command again "
+            "to go on"
+        ) from None
 
 
 class _Terminated(KeyboardInterrupt):
@@ -241,16 +269,20 @@ def _sigterm_raises():
 def _refuse_nested(input_dir, output_dir):
     """What is written among the cases would be found as cases the next time."""
     if Path(output_dir).resolve().is_relative_to(Path(input_dir).resolve()):
-        raise InputError(f"--output_dir={output_dir}: lies within --input_dir={input_dir}; name a "
-                         "folder outside of it")
+        raise InputError(
+            f"--output_dir={output_dir}: lies within --input_dir={input_dir}; name a "
+            "folder outside of it"
+        )
 
 
 def _plan(cases, options):
     """Deals labelled patients to folds and cases to shards."""
     grades = {case.patient_id: case.grade for case in cases if case.mask is not None}
     fold_of_patient = shards.assign_folds(grades, options.folds, options.seed)
-    fold_of_case = {case.case_id: fold_of_patient[case.patient_id] if case.mask is not None
-                    else None for case in cases}
+    fold_of_case = {
+        case.case_id: fold_of_patient[case.patient_id] if case.mask is not None else None
+        for case in cases
+    }
     return shards.plan_shards(fold_of_case, options.cases_per_shard, options.seed)
 
 
@@ -264,12 +296,16 @@ def _versions(recipe):
     return {"brats-tfrecord": __version__, **{name: metadata.version(name) for name in names}}
 
 
-def _print_ledger(ledger, total):
+def _print_summary(summary, total):
     """What the crop cost, summed over the cohort, and how many cases came through."""
-    print(f"Outside the crop: {ledger.brain_voxels_lost / max(ledger.brain_voxels, 1):.1%} of the "
-          f"brain, {ledger.tumour_voxels_lost / max(ledger.tumour_voxels, 1):.2%} of the tumour "
-          f"({ledger.tumour_voxels_lost:,} voxels)")
-    for one, other in ledger.twins[:5]:
-        print(f"warning: {one} and {other} have byte for byte the same images; if they are one "
-              "patient, folds leak")
-    print(f"Successfully processed {ledger.cases}/{total} patients")
+    print(
+        f"Outside the crop: {summary.brain_voxels_lost / max(summary.brain_voxels, 1):.1%} of the "
+        f"brain, {summary.tumour_voxels_lost / max(summary.tumour_voxels, 1):.2%} of the tumour "
+        f"({summary.tumour_voxels_lost:,} voxels)"
+    )
+    for one, other in summary.twins[:5]:
+        print(
+            f"warning: {one} and {other} have byte for byte the same images; if they are one "
+            "patient, folds leak"
+        )
+    print(f"Successfully processed {summary.cases}/{total} patients")

@@ -38,9 +38,11 @@ def check(root, plans, head):
     except (LookupError, TypeError, AttributeError):  # damaged: what stands is proved by its hashes
         return
     if differences:
-        raise InputError(f"--output_dir={root}: already holds {kind}: {'; '.join(differences)}; "
-                         "give the options it was begun with, name another folder, or remove this "
-                         "one")
+        raise InputError(
+            f"--output_dir={root}: already holds {kind}: {'; '.join(differences)}; "
+            "give the options it was begun with, name another folder, or remove this "
+            "one"
+        )
 
 
 def remember(work, head):
@@ -57,20 +59,31 @@ def keep(root, plans, cases, settings, run):
     Args:
         root: the output folder.
         plans: list of `shards.ShardPlan`.
-        cases: case id -> `layouts.Case`.
+        cases: case id -> `Case`.
         settings: `task.Settings`.
         run: as from `pool.open_pool`.
 
     Returns:
         set of the names of the shards that stand.
     """
-    tasks = {path.name: ShardTask(path, _cases_of(path, cases), settings)
-             for path in sorted(root.glob("*.tfrecord")) if shards.parse_shard_name(path.name)}
+    tasks = {
+        path.name: ShardTask(path, _cases_of(path, cases), settings)
+        for path in sorted(root.glob("*.tfrecord"))
+        if shards.parse_shard_name(path.name)
+    }
     if not tasks:
         _forget_manifest(root)
         return set()
-    proven = dict(tqdm(run(check_shard, tasks.values()), total=len(tasks), unit="shard",
-                       desc="checking what is there", dynamic_ncols=True, leave=False))
+    proven = dict(
+        tqdm(
+            run(check_shard, tasks.values()),
+            total=len(tasks),
+            unit="shard",
+            desc="checking what is there",
+            dynamic_ncols=True,
+            leave=False,
+        )
+    )
     planned = {plan.name: plan.case_ids for plan in plans}
     whole = {name for name, case_ids in proven.items() if case_ids == planned.get(name)}
     if whole != planned.keys():
@@ -78,9 +91,11 @@ def keep(root, plans, cases, settings, run):
         _name_lost(tasks, proven)
     for name in tasks.keys() - whole:
         open_shard(tasks[name], proven[name])
-    print(f"Kept from an earlier run: {sum(map(len, proven.values()))} cases in "
-          f"{len(proven)} shards, proved by the hashes of their files and of their records",
-          flush=True)
+    print(
+        f"Kept from an earlier run: {sum(map(len, proven.values()))} cases in "
+        f"{len(proven)} shards, proved by the hashes of their files and of their records",
+        flush=True,
+    )
     return whole
 
 
@@ -98,28 +113,39 @@ def _changes(begun, head):
     wanted, differences = head.to_json(), []
     for name in ("recipe", "versions", "how_to_read"):
         ours, theirs = wanted[name], begun.get(name) or {}
-        differences += [f"{key} is {theirs[key]}, now {ours.get(key)}"
-                        for key in sorted(theirs) if ours.get(key) != theirs[key]]
-    differences += [f"{name} is {begun[name]}, now {wanted[name]}"
-                    for name in ("schema", "label_scheme") if begun.get(name, wanted[name])
-                    != wanted[name]]
+        differences += [
+            f"{key} is {theirs[key]}, now {ours.get(key)}"
+            for key in sorted(theirs)
+            if ours.get(key) != theirs[key]
+        ]
+    differences += [
+        f"{name} is {begun[name]}, now {wanted[name]}"
+        for name in ("schema", "label_scheme")
+        if begun.get(name, wanted[name]) != wanted[name]
+    ]
     return differences
 
 
 def _differences(found, plans, head):
     differences = _changes(found, head)
-    differences += [f"{name} is {found.get(name)}, now {value}"
-                    for name, value in (("folds", head.folds), ("seed", head.seed))
-                    if found.get(name) != value]
+    differences += [
+        f"{name} is {found.get(name)}, now {value}"
+        for name, value in (("folds", head.folds), ("seed", head.seed))
+        if found.get(name) != value
+    ]
     if not {"cases", "failures", "shards"} <= found.keys():
         return differences
     there = {row["case_id"] for row in (*found["cases"], *found["failures"])}
     planned = {case_id for plan in plans for case_id in plan.case_ids}
-    for what, ids in (("the cohort has new cases", planned - there),
-                      ("the cohort lacks cases", there - planned)):
+    for what, ids in (
+        ("the cohort has new cases", planned - there),
+        ("the cohort lacks cases", there - planned),
+    ):
         if ids:
-            differences.append(f"{what}: {', '.join(sorted(ids)[:3])}"
-                               + (f" and {len(ids) - 3} more" if len(ids) > 3 else ""))
+            differences.append(
+                f"{what}: {', '.join(sorted(ids)[:3])}"
+                + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+            )
     if not differences and [row["name"] for row in found["shards"]] != [p.name for p in plans]:
         differences.append("its cases are dealt to other shards (--cases_per_shard)")
     return differences
@@ -127,12 +153,16 @@ def _differences(found, plans, head):
 
 def _name_lost(tasks, proven):
     """Says which cases are there and cannot be kept."""
-    lost = sorted(case_id for name, task in tasks.items()
-                  for case_id in task.cases.keys() - set(proven[name]))
+    lost = sorted(
+        case_id for name, task in tasks.items() for case_id in task.cases.keys() - set(proven[name])
+    )
     if lost:
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-        print(f"Converted again, for their files or their shards have changed: "
-              f"{', '.join(lost[:5])}{more}", flush=True)
+        print(
+            f"Converted again, for their files or their shards have changed: "
+            f"{', '.join(lost[:5])}{more}",
+            flush=True,
+        )
 
 
 def _cases_of(path, cases):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brats_tfrecord.cohort.nifti import Geometry
+from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.preprocess import crop, masks
 from brats_tfrecord.records.example_proto import Example
 
@@ -85,7 +85,7 @@ def encode(raw, preprocessed, recipe):
 
     Args:
         raw: `cohort.nifti.RawCase` that it came from.
-        preprocessed: `preprocess.ledger.Preprocessed`.
+        preprocessed: `preprocess.preprocessed.PreprocessedCase`.
         recipe: the `Recipe` that made it.
 
     Returns:
@@ -104,8 +104,9 @@ def encode(raw, preprocessed, recipe):
         "mask": masks.pack_classes(preprocessed.classes) if labelled else np.zeros(0, np.uint8),
         "mask/outside_crop/index": preprocessed.outside_index,
         "mask/outside_crop/class": preprocessed.outside_classes,
-        "mask/native": np.zeros(0, np.uint8) if native is None else np.frombuffer(
-            zlib.compress(np.ascontiguousarray(native), 6), np.uint8),
+        "mask/native": np.zeros(0, np.uint8)
+        if native is None
+        else np.frombuffer(zlib.compress(np.ascontiguousarray(native), 6), np.uint8),
         "crop/origin": preprocessed.crop_origin,
         "grid/shape": preprocessed.grid_shape,
         "native/shape": geometry.shape,
@@ -126,8 +127,9 @@ def decode(serialized, image_dtype):
     shape = values["image/shape"]
     units, qform_code, sform_code = values["native/codes"]
     mask, native = values["mask"], values["mask/native"]
-    geometry = Geometry(values["native/shape"], values["native/affine"].reshape(4, 4), units,
-                        qform_code, sform_code)
+    geometry = Geometry(
+        values["native/shape"], values["native/affine"].reshape(4, 4), units, qform_code, sform_code
+    )
     return StoredCase(
         case_id=values["case_id"],
         patient_id=values["patient_id"],
@@ -139,8 +141,9 @@ def decode(serialized, image_dtype):
         outside_classes=values["mask/outside_crop/class"],
         crop_origin=values["crop/origin"],
         grid_shape=values["grid/shape"],
-        resampled_truth=np.frombuffer(zlib.decompress(native), np.uint8).reshape(
-            geometry.lps_shape) if native else None,
+        resampled_truth=np.frombuffer(zlib.decompress(native), np.uint8).reshape(geometry.lps_shape)
+        if native
+        else None,
         geometry=geometry,
     )
 

@@ -15,8 +15,13 @@ def _message(name, *fields):
 
 
 def _one(name, number, kind, of=None):
-    return _FIELD(name=name, number=number, type=kind, label=_FIELD.LABEL_OPTIONAL,
-                  type_name=of and f".{_PACKAGE}.{of}")
+    return _FIELD(
+        name=name,
+        number=number,
+        type=kind,
+        label=_FIELD.LABEL_OPTIONAL,
+        type_name=of and f".{_PACKAGE}.{of}",
+    )
 
 
 def _many(name, number, kind, of=None):
@@ -26,26 +31,41 @@ def _many(name, number, kind, of=None):
 
 
 def _example_class():
-    entry = _message("FeatureEntry", _one("key", 1, _FIELD.TYPE_STRING),
-                     _one("value", 2, _FIELD.TYPE_MESSAGE, "Feature"))
+    entry = _message(
+        "FeatureEntry",
+        _one("key", 1, _FIELD.TYPE_STRING),
+        _one("value", 2, _FIELD.TYPE_MESSAGE, "Feature"),
+    )
     entry.options.map_entry = True
-    features = _message("Features", _many("feature", 1, _FIELD.TYPE_MESSAGE,
-                                          "Features.FeatureEntry"))
+    features = _message(
+        "Features", _many("feature", 1, _FIELD.TYPE_MESSAGE, "Features.FeatureEntry")
+    )
     features.nested_type.append(entry)
-    feature = _message("Feature", _one("bytes_list", 1, _FIELD.TYPE_MESSAGE, "BytesList"),
-                       _one("float_list", 2, _FIELD.TYPE_MESSAGE, "FloatList"),
-                       _one("int64_list", 3, _FIELD.TYPE_MESSAGE, "Int64List"))
+    feature = _message(
+        "Feature",
+        _one("bytes_list", 1, _FIELD.TYPE_MESSAGE, "BytesList"),
+        _one("float_list", 2, _FIELD.TYPE_MESSAGE, "FloatList"),
+        _one("int64_list", 3, _FIELD.TYPE_MESSAGE, "Int64List"),
+    )
     feature.oneof_decl.add(name="kind")
     for field in feature.field:
         field.oneof_index = 0
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(descriptor_pb2.FileDescriptorProto(
-        name="brats_tfrecord/example.proto", package=_PACKAGE, syntax="proto3", message_type=[
-            _message("BytesList", _many("value", 1, _FIELD.TYPE_BYTES)),
-            _message("FloatList", _many("value", 1, _FIELD.TYPE_FLOAT)),
-            _message("Int64List", _many("value", 1, _FIELD.TYPE_INT64)),
-            feature, features,
-            _message("Example", _one("features", 1, _FIELD.TYPE_MESSAGE, "Features"))]))
+    pool.Add(
+        descriptor_pb2.FileDescriptorProto(
+            name="brats_tfrecord/example.proto",
+            package=_PACKAGE,
+            syntax="proto3",
+            message_type=[
+                _message("BytesList", _many("value", 1, _FIELD.TYPE_BYTES)),
+                _message("FloatList", _many("value", 1, _FIELD.TYPE_FLOAT)),
+                _message("Int64List", _many("value", 1, _FIELD.TYPE_INT64)),
+                feature,
+                features,
+                _message("Example", _one("features", 1, _FIELD.TYPE_MESSAGE, "Features")),
+            ],
+        )
+    )
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Example"))
 
 

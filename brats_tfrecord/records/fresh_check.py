@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from brats_tfrecord import __version__
-from brats_tfrecord.cohort import layouts
+from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import manifest, record_check, task
 from brats_tfrecord.records.record_check import Problem
@@ -20,7 +20,7 @@ class CaseToCheck:
 
     Attributes:
         root, input_dir: the folders of dataset and cohort.
-        case: `layouts.Case`.
+        case: `Case`.
         row: its row of `dataset.json`, a JSON value.
         index: place of its record in the shard.
         settings: `task.Settings`, with the recipe and versions of the dataset.
@@ -28,7 +28,7 @@ class CaseToCheck:
 
     root: Path
     input_dir: Path
-    case: layouts.Case
+    case: Case
     row: dict
     index: int
     settings: task.Settings
@@ -49,10 +49,15 @@ def check_case(check):
     except InputError as error:
         return [Problem(str(check.input_dir), case_id, f"cannot be read again: {error}")]
     paths = dict(check.case.images) | {"seg": check.case.mask}
-    changed = [Problem(_relative(paths.get(name), check.input_dir) or name, case_id,
-                       "is not the file that was converted: its SHA-256 differs")
-               for name in sorted(inputs.keys() | row["inputs"].keys())
-               if inputs.get(name) != row["inputs"].get(name)]
+    changed = [
+        Problem(
+            _relative(paths.get(name), check.input_dir) or name,
+            case_id,
+            "is not the file that was converted: its SHA-256 differs",
+        )
+        for name in sorted(inputs.keys() | row["inputs"].keys())
+        if inputs.get(name) != row["inputs"].get(name)
+    ]
     if changed:
         return changed
     try:
@@ -62,17 +67,32 @@ def check_case(check):
     problems = []
     for key, value in json.loads(json.dumps(dataclasses.asdict(fresh))).items():
         if key not in ("fold", "shard", "key") and row.get(key) != value:
-            problems.append(Problem(manifest.FILE_NAME, case_id, f"{key} is {row.get(key)}, a "
-                                                                 f"fresh conversion gives {value}"))
-    stored = next((payload for index, (payload, _) in enumerate(records(check.root / row["shard"]))
-                   if index == check.index), b"")
+            problems.append(
+                Problem(
+                    manifest.FILE_NAME,
+                    case_id,
+                    f"{key} is {row.get(key)}, a fresh conversion gives {value}",
+                )
+            )
+    stored = next(
+        (
+            payload
+            for index, (payload, _) in enumerate(records(check.root / row["shard"]))
+            if index == check.index
+        ),
+        b"",
+    )
     if stored != payload:
         parts = ", ".join(record_check.differing(stored, payload)) or "its encoding"
         other = _other_versions(check.settings.versions)
-        reason = (f"other versions are installed: {other}" if other else
-                  "the versions are the same: damaged, or converted on another kind of CPU")
-        problems.append(Problem(row["shard"], case_id, f"a fresh conversion differs in {parts}; "
-                                                       f"{reason}"))
+        reason = (
+            f"other versions are installed: {other}"
+            if other
+            else "the versions are the same: damaged, or converted on another kind of CPU"
+        )
+        problems.append(
+            Problem(row["shard"], case_id, f"a fresh conversion differs in {parts}; {reason}")
+        )
     return problems
 
 
@@ -88,5 +108,8 @@ def _other_versions(versions):
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             installed[name] = "none"
-    return ", ".join(f"{name} {installed[name]}, not {version}"
-                     for name, version in sorted(versions.items()) if installed[name] != version)
+    return ", ".join(
+        f"{name} {installed[name]}, not {version}"
+        for name, version in sorted(versions.items())
+        if installed[name] != version
+    )

@@ -13,7 +13,7 @@ def inspect(options):
     """Prints what a cohort holds, what is odd about it and what would be done; writes nothing.
 
     Args:
-        options: `records.options.ConvertOptions`.
+        options: `records.convert_options.ConvertOptions`.
 
     Returns:
         the number of cases that would be refused.
@@ -21,11 +21,20 @@ def inspect(options):
     Raises:
         InputError: no cohort there, or one whose names leave its layout or labels open.
     """
-    cohort = layouts.find_cohort(os.path.abspath(options.input_dir), options.layout,
-                                 options.label_scheme)
+    cohort = layouts.find_cohort(
+        os.path.abspath(options.input_dir), options.layout, options.label_scheme
+    )
     look = functools.partial(survey.examine, **options.how_to_read())
     with open_pool(options.workers().for_tasks(len(cohort.cases))) as run:
-        examinations = list(tqdm(run(look, cohort.cases), total=len(cohort.cases), unit="case",
-                                 desc="inspecting", dynamic_ncols=True, leave=False))
+        examinations = list(
+            tqdm(
+                run(look, cohort.cases),
+                total=len(cohort.cases),
+                unit="case",
+                desc="inspecting",
+                dynamic_ncols=True,
+                leave=False,
+            )
+        )
     print(*survey.table(cohort, examinations), sep="\n")
     return sum(examination.refusal is not None for examination in examinations)

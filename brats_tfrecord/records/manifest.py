@@ -100,8 +100,9 @@ class Manifest:
 
     def shard_paths(self, folds):
         """Files of the non-empty shards of the given folds (None: the unlabelled), in order."""
-        return [self.root / shard.name for shard in self.shards
-                if shard.fold in folds and shard.count]
+        return [
+            self.root / shard.name for shard in self.shards if shard.fold in folds and shard.count
+        ]
 
     def case_ids(self, folds):
         """Ids of the cases of the given folds (None: the unlabelled), sorted."""
@@ -146,13 +147,14 @@ def sidecar(shard, recipe, cases, failures):
         "shard": dataclasses.asdict(shard),
         "recipe": recipe.to_json(),
         "cases": [dataclasses.asdict(case) for case in cases],
-        "failures": [dataclasses.asdict(failure)
-                     for failure in sorted(failures, key=lambda f: f.case_id)],
+        "failures": [
+            dataclasses.asdict(failure) for failure in sorted(failures, key=lambda f: f.case_id)
+        ],
     }
 
 
 @dataclass
-class Ledger:
+class ConversionSummary:
     """What a conversion came to, summed over its cases.
 
     Attributes:
@@ -184,27 +186,27 @@ class Ledger:
 
 
 def write(root, plans, head):
-    """Sums the sidecars of `plans` to `dataset.json`; returns the `Ledger`.
+    """Sums the sidecars of `plans` to `dataset.json`; returns the `ConversionSummary`.
 
     Sidecars are read one after the other and rows written as they come, a line each, in the order
     of the shards: what it takes in memory does not grow with the cases.
     """
-    root, ledger, lines = Path(root), Ledger(), []
+    root, summary, lines = Path(root), ConversionSummary(), []
     with files.replacing(root / FILE_NAME) as temporary, open(temporary, "w") as stream:
         stream.write(json.dumps(head.to_json(), indent=2, sort_keys=True).removesuffix("\n}"))
         stream.write(',\n  "cases": [')
         for plan in plans:
             entry = json.loads((root / plan.sidecar).read_text())
             lines.append(_line(entry["shard"]))
-            ledger.failures += [Failure(**failure) for failure in entry["failures"]]
+            summary.failures += [Failure(**failure) for failure in entry["failures"]]
             for row in entry["cases"]:
-                stream.write(("," if ledger.cases else "") + _line(row))
-                ledger.add(row)
-        failures = sorted(ledger.failures, key=lambda failure: failure.case_id)
+                stream.write(("," if summary.cases else "") + _line(row))
+                summary.add(row)
+        failures = sorted(summary.failures, key=lambda failure: failure.case_id)
         for name, rows in (("shards", lines), ("failures", map(_row_line, failures))):
             stream.write(f'\n  ],\n  "{name}": [' + ",".join(rows))
         stream.write("\n  ]\n}\n")
-    return ledger
+    return summary
 
 
 def _line(value):
@@ -225,38 +227,55 @@ def load(root):
     path = root / FILE_NAME
     if not path.is_file():
         unfinished = root.is_dir() and any(
-            shards.parse_shard_name(entry.name) for entry in root.iterdir())
+            shards.parse_shard_name(entry.name) for entry in root.iterdir()
+        )
         raise InputError(
-            f"{root}: " + ("its conversion has not finished; run convert_to_tfrecord.py again"
-                           if unfinished else f"no dataset there ({FILE_NAME} is missing); expected"
-                           " the --output_dir of convert_to_tfrecord.py"))
+            f"{root}: "
+            + (
+                "its conversion has not finished; run convert_to_tfrecord.py again"
+                if unfinished
+                else f"no dataset there ({FILE_NAME} is missing); expected"
+                " the --output_dir of convert_to_tfrecord.py"
+            )
+        )
     try:
         value = files.read_json(path)
         schema = value["schema"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of ours; convert the cohort again") from error
     if schema != SCHEMA:
-        raise InputError(f"{path}: has schema {schema}, this version reads {SCHEMA}; convert the "
-                         "cohort again, or use the version that wrote it")
+        raise InputError(
+            f"{path}: has schema {schema}, this version reads {SCHEMA}; convert the "
+            "cohort again, or use the version that wrote it"
+        )
     try:
         manifest = _from_json(root, value, files.sha256(path))
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); copy it again, or "
-                         "convert the cohort again") from error
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); copy it again, or "
+            "convert the cohort again"
+        ) from error
     for shard in manifest.shards:
         shard_path = root / shard.name
         size = shard_path.stat().st_size if shard_path.is_file() else None
         if size != shard.bytes:
             state = "is missing" if size is None else f"has {size} bytes"
-            raise InputError(f"{shard_path}: this shard {state}, {path.name} says {shard.bytes} "
-                             "bytes; copy the dataset again")
+            raise InputError(
+                f"{shard_path}: this shard {state}, {path.name} says {shard.bytes} "
+                "bytes; copy the dataset again"
+            )
     return manifest
 
 
 def row_from_json(entry):
     """A `CaseRow` from its JSON value."""
-    return CaseRow(**{**entry, "class_voxels": tuple(entry["class_voxels"]),
-                      "warnings": tuple(entry["warnings"])})
+    return CaseRow(
+        **{
+            **entry,
+            "class_voxels": tuple(entry["class_voxels"]),
+            "warnings": tuple(entry["warnings"]),
+        }
+    )
 
 
 def _from_json(root, value, fingerprint):

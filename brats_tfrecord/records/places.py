@@ -51,11 +51,13 @@ def find_places(manifest, folds):
         InputError: a shard that is not what the manifest says.
     """
     voxels = math.prod(manifest.crop_shape)
-    image_bytes = (voxels * len(manifest.modalities)
-                   * np.dtype(manifest.recipe.image_dtype).itemsize)
+    image_bytes = voxels * len(manifest.modalities) * np.dtype(manifest.recipe.image_dtype).itemsize
     expected = {"image": image_bytes, "mask": voxels}
-    return [place for path in manifest.shard_paths(folds)
-            for place in _places_in(path, manifest, expected)]
+    return [
+        place
+        for path in manifest.shard_paths(folds)
+        for place in _places_in(path, manifest, expected)
+    ]
 
 
 def _places_in(path, manifest, expected):
@@ -63,8 +65,9 @@ def _places_in(path, manifest, expected):
     try:
         stream = open(path, "rb", buffering=0)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); copy or convert the dataset "
-                         "again") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); copy or convert the dataset again"
+        ) from error
     with stream:
         try:
             for case_id, (begin, end) in zip(case_ids, payloads(stream), strict=True):
@@ -75,7 +78,8 @@ def _places_in(path, manifest, expected):
             raise InputError(
                 f"{path}: its records are not those of {manifest.root.name}/dataset.json ({error})"
                 "; name what is damaged with convert_to_tfrecord.py --verify --output_dir="
-                f"{manifest.root}") from error
+                f"{manifest.root}"
+            ) from error
 
 
 def _check(spans, stream, case_id, expected):

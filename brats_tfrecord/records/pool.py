@@ -41,15 +41,18 @@ class Workers:
 
     def __post_init__(self):
         if self.jobs == 0 or self.jobs < -1:
-            raise InputError(f"--jobs={self.jobs}: expected the number of worker processes, or -1 "
-                             "for one a core")
+            raise InputError(
+                f"--jobs={self.jobs}: expected the number of worker processes, or -1 for one a core"
+            )
         if self.backend == "dask" and not self.scheduler:
             raise InputError("--backend=dask: needs --dask_scheduler=tcp://host:port")
         if self.backend != "dask" and self.scheduler:
             raise InputError(f"--dask_scheduler={self.scheduler}: needs --backend=dask")
         if self.backend == "dask" and self.jobs != -1:
-            raise InputError(f"--jobs={self.jobs}: a Dask cluster has its own number of workers; "
-                             "leave --jobs out")
+            raise InputError(
+                f"--jobs={self.jobs}: a Dask cluster has its own number of workers; "
+                "leave --jobs out"
+            )
 
     @property
     def count(self):
@@ -88,9 +91,14 @@ def open_pool(workers):
 def _run_loky(function, tasks, jobs):
     # joblib runs one job in this very process; two workers that are handed one task at a time
     # are the process of its own that one job shall have.
-    parallel = joblib.Parallel(max(jobs, 2), "loky", "generator_unordered",
-                               pre_dispatch="2*n_jobs" if jobs > 1 else 1,
-                               initializer=prepare_worker, initargs=(os.getpid(),))
+    parallel = joblib.Parallel(
+        max(jobs, 2),
+        "loky",
+        "generator_unordered",
+        pre_dispatch="2*n_jobs" if jobs > 1 else 1,
+        initializer=prepare_worker,
+        initargs=(os.getpid(),),
+    )
     try:
         yield from parallel(joblib.delayed(function)(task) for task in tasks)
     except TerminatedWorkerError as error:
@@ -105,8 +113,10 @@ def _run_dask(function, tasks, client):
             yield from parallel(joblib.delayed(_in_worker)(function, task) for task in tasks)
         except TimeoutError as error:
             address = client.scheduler.address
-            raise InputError(f"--dask_scheduler={address}: no worker has joined it; start some "
-                             f"with: dask worker {address} --nthreads 1") from error
+            raise InputError(
+                f"--dask_scheduler={address}: no worker has joined it; start some "
+                f"with: dask worker {address} --nthreads 1"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -114,14 +124,17 @@ def _dask_client(address):
     try:
         from distributed import Client
     except ImportError as error:
-        raise InputError("--backend=dask: Dask is not installed; pip install -c "
-                         "constraints.txt -e '.[cluster]'") from error
+        raise InputError(
+            "--backend=dask: Dask is not installed; pip install -c constraints.txt -e '.[cluster]'"
+        ) from error
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"--dask_scheduler={address}: no scheduler answers there "
-                         f"({' '.join(str(error).split())[:120]}); expected the address that `dask "
-                         "scheduler` prints") from error
+        raise InputError(
+            f"--dask_scheduler={address}: no scheduler answers there "
+            f"({' '.join(str(error).split())[:120]}); expected the address that `dask "
+            "scheduler` prints"
+        ) from error
     with client:
         yield client
 

@@ -52,15 +52,22 @@ def check_record(name, payload, row, recipe, label_scheme):
         if _is_sound(stored.geometry):
             wrong += [*_place(stored, recipe, features), *_mask(stored, packed)]
         else:
-            wrong.append(f"native geometry makes no sense: shape {stored.geometry.shape}, affine "
-                         f"{stored.geometry.affine.tolist()}")
+            wrong.append(
+                f"native geometry makes no sense: shape {stored.geometry.shape}, affine "
+                f"{stored.geometry.affine.tolist()}"
+            )
         facts = _facts(stored)
     except UNREADABLE as error:
-        return [Problem(name, case_id, "its record cannot be decoded "
-                                       f"({type(error).__name__}: {error})")]
+        return [
+            Problem(
+                name, case_id, f"its record cannot be decoded ({type(error).__name__}: {error})"
+            )
+        ]
     return [Problem(name, case_id, what) for what in wrong] + [
         Problem(manifest.FILE_NAME, case_id, f"{key} is {row.get(key)}, its record holds {value}")
-        for key, value in facts.items() if row.get(key) != value]
+        for key, value in facts.items()
+        if row.get(key) != value
+    ]
 
 
 def case_id_of(payload):
@@ -78,8 +85,11 @@ def differing(one, other):
         one, other = (Example.FromString(payload).features.feature for payload in (one, other))
     except UNREADABLE:
         return ["everything"]
-    return sorted(name for name in set(one) | set(other)
-                  if name not in one or name not in other or one[name] != other[name])
+    return sorted(
+        name
+        for name in set(one) | set(other)
+        if name not in one or name not in other or one[name] != other[name]
+    )
 
 
 def _names(stored, label_scheme):
@@ -99,8 +109,12 @@ def _image(stored, recipe):
 
 def _is_sound(geometry):
     affine = geometry.affine
-    return (np.isfinite(affine).all() and affine[3].tolist() == [0, 0, 0, 1]
-            and abs(np.linalg.det(affine[:3, :3])) > 1e-6 and min(geometry.shape) > 0)
+    return (
+        np.isfinite(affine).all()
+        and affine[3].tolist() == [0, 0, 0, 1]
+        and abs(np.linalg.det(affine[:3, :3])) > 1e-6
+        and min(geometry.shape) > 0
+    )
 
 
 def _place(stored, recipe, features):
@@ -113,8 +127,10 @@ def _place(stored, recipe, features):
         yield f"grid/shape is {grid}, native {geometry.lps_shape}, though nothing is resampled"
     if recipe.is_fixed(grid) and stored.crop_origin != recipe.crop_origin:
         yield f"crop/origin is {stored.crop_origin}; the recipe says {recipe.crop_origin}"
-    if any(first >= n or first + size <= 0
-           for first, size, n in zip(stored.crop_origin, recipe.crop_shape, grid)):
+    if any(
+        first >= n or first + size <= 0
+        for first, size, n in zip(stored.crop_origin, recipe.crop_shape, grid)
+    ):
         yield f"crop/origin {stored.crop_origin} puts the window outside the grid {grid}"
 
 
@@ -135,10 +151,13 @@ def _mask(stored, packed):
     if np.count_nonzero(stored.classes) != np.count_nonzero(stored.classes[inside]):
         yield "mask: tumour where the window lies outside the grid"
     window = outside - stored.crop_origin
-    if (len(outside) != len(stored.outside_classes) or (outside < 0).any()
-            or (outside >= stored.grid_shape).any()
-            or ((window >= 0) & (window < stored.classes.shape)).all(axis=1).any()
-            or len(np.unique(outside, axis=0)) != len(outside)):
+    if (
+        len(outside) != len(stored.outside_classes)
+        or (outside < 0).any()
+        or (outside >= stored.grid_shape).any()
+        or ((window >= 0) & (window < stored.classes.shape)).all(axis=1).any()
+        or len(np.unique(outside, axis=0)) != len(outside)
+    ):
         yield "mask/outside_crop: voxels outside the grid, inside the window, or named twice"
     if ((stored.outside_classes < 1) | (stored.outside_classes >= classes)).any():
         yield "mask/outside_crop: classes that are no tumour"
@@ -154,8 +173,14 @@ def _facts(stored):
     classes = spec.LABEL_SCHEMES[stored.label_scheme].classes
     counts = []
     if stored.classes is not None:
-        counts = (np.bincount(stored.classes.ravel(), minlength=256)
-                  + np.bincount(stored.outside_classes, minlength=256))[:classes].tolist()
+        counts = (
+            np.bincount(stored.classes.ravel(), minlength=256)
+            + np.bincount(stored.outside_classes, minlength=256)
+        )[:classes].tolist()
         counts[0] = int(np.prod(stored.grid_shape)) - sum(counts[1:])
-    return {"patient_id": stored.patient_id, "labelled": stored.classes is not None,
-            "class_voxels": counts, "tumour_voxels_lost": len(stored.outside_index)}
+    return {
+        "patient_id": stored.patient_id,
+        "labelled": stored.classes is not None,
+        "class_voxels": counts,
+        "tumour_voxels_lost": len(stored.outside_index),
+    }

@@ -81,24 +81,36 @@ def _read_sidecar(check):
     if check.shard is None:
         return sidecar, []
     told = [("schema", manifest.SCHEMA), ("recipe", check.recipe)]
-    problems = [Problem(name, None, f"{key} is {sidecar.get(key)}; expected {value}")
-                for key, value in told if sidecar.get(key) != value]
+    problems = [
+        Problem(name, None, f"{key} is {sidecar.get(key)}; expected {value}")
+        for key, value in told
+        if sidecar.get(key) != value
+    ]
     problems += [Problem(name, None, what) for what in _differences(sidecar["shard"], check.shard)]
     rows = {row["case_id"]: row for row in check.rows}
     for row in sidecar["cases"]:
-        what = (_differences(row, rows[row["case_id"]]) if row["case_id"] in rows
-                else ["is not in dataset.json"])
+        what = (
+            _differences(row, rows[row["case_id"]])
+            if row["case_id"] in rows
+            else ["is not in dataset.json"]
+        )
         problems += [Problem(name, row["case_id"], each) for each in what]
-    problems += [Problem(name, case_id, "is not listed, though dataset.json says it is here")
-                 for case_id in rows if case_id not in ids]
+    problems += [
+        Problem(name, case_id, "is not listed, though dataset.json says it is here")
+        for case_id in rows
+        if case_id not in ids
+    ]
     if sorted(ids) == sorted(rows) and ids != list(rows):
         problems.append(Problem(name, None, "lists its cases in another order than dataset.json"))
     return sidecar, problems
 
 
 def _differences(mine, theirs):
-    return [f"{key} is {mine.get(key)}, dataset.json says {theirs.get(key)}"
-            for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
+    return [
+        f"{key} is {mine.get(key)}, dataset.json says {theirs.get(key)}"
+        for key in sorted(mine.keys() | theirs.keys())
+        if mine.get(key) != theirs.get(key)
+    ]
 
 
 def _check_file(path, shard):
@@ -130,29 +142,37 @@ def _check_records(path, rows, recipe, label_scheme):
             named.add(place)
             yield Problem(path.name, place, f"record {index}: is no record of a case")
         elif case_id not in expected:
-            yield Problem(path.name, case_id, f"its record is number {index} here, where "
-                                              f"{place or 'nothing'} is expected")
+            yield Problem(
+                path.name,
+                case_id,
+                f"its record is number {index} here, where {place or 'nothing'} is expected",
+            )
         elif case_id in seen:
             yield Problem(path.name, case_id, "its record is here more than once")
         else:
             seen.append(case_id)
-            yield from record_check.check_record(path.name, payload, expected[case_id], recipe,
-                                                 label_scheme)
+            yield from record_check.check_record(
+                path.name, payload, expected[case_id], recipe, label_scheme
+            )
     for case_id in places:
         if case_id not in named and case_id not in seen:
-            yield Problem(path.name, case_id, "its record is missing, or cannot be found behind a "
-                                              "damaged one")
+            yield Problem(
+                path.name, case_id, "its record is missing, or cannot be found behind a damaged one"
+            )
     if seen != [case_id for case_id in places if case_id in seen]:
-        yield Problem(path.name, None, f"holds its records in the order {', '.join(seen)}; "
-                                       f"expected {', '.join(places)}")
+        yield Problem(
+            path.name,
+            None,
+            f"holds its records in the order {', '.join(seen)}; expected {', '.join(places)}",
+        )
 
 
 def records(path):
     """Yields (payload, what is wrong with its frame or None) as long as there are frames."""
     try:
         for framed in tfrecord.framed_records(path):
-            payload = framed[tfrecord.HEADER_BYTES:-tfrecord.FOOTER_BYTES]
-            checksum = int.from_bytes(framed[-tfrecord.FOOTER_BYTES:], "little")
+            payload = framed[tfrecord.HEADER_BYTES : -tfrecord.FOOTER_BYTES]
+            checksum = int.from_bytes(framed[-tfrecord.FOOTER_BYTES :], "little")
             fits = checksum == tfrecord.masked_crc(payload)
             yield payload, None if fits else "its data do not fit their checksum"
     except tfrecord.DamagedRecord as error:

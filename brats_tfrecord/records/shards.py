@@ -64,8 +64,10 @@ def assign_folds(grades, folds, seed):
     if folds < 1:
         raise InputError(f"--folds={folds}: expected at least 1")
     if grades and folds > len(grades):
-        raise InputError(f"--folds={folds}: only {len(grades)} labelled patients; "
-                         f"--folds={len(grades)} is the most that works")
+        raise InputError(
+            f"--folds={folds}: only {len(grades)} labelled patients; "
+            f"--folds={len(grades)} is the most that works"
+        )
     dealt = sorted(grades, key=lambda patient: (grades[patient] or "", _draw(seed, patient)))
     return {patient: position % folds for position, patient in enumerate(dealt)}
 
@@ -86,13 +88,16 @@ def plan_shards(fold_of_case, cases_per_shard, seed):
     plans = []
     groups = sorted(set(fold_of_case.values()), key=lambda fold: (fold is None, fold))
     for fold in groups:
-        members = sorted((case for case, of in fold_of_case.items() if of == fold),
-                         key=lambda case: _draw(seed, case))
+        members = sorted(
+            (case for case, of in fold_of_case.items() if of == fold),
+            key=lambda case: _draw(seed, case),
+        )
         count = -(-len(members) // cases_per_shard)
         for index in range(count):
             first, last = (len(members) * k // count for k in (index, index + 1))
-            plans.append(ShardPlan(shard_name(fold, index, count), fold,
-                                   tuple(members[first:last])))
+            plans.append(
+                ShardPlan(shard_name(fold, index, count), fold, tuple(members[first:last]))
+            )
     return plans
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import traceback
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brats_tfrecord import files
-from brats_tfrecord.cohort import content, layouts, nifti
+from brats_tfrecord.cohort import content, nifti
+from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, processed, tfrecord
 from brats_tfrecord.records.work_folder import WorkFolder
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 STRIKES = 2
 """A case that was begun so often, and took its worker along each time, is given up."""
 
@@ -41,18 +40,29 @@ class Settings:
 
     def key(self, case, inputs):
         """Hex SHA-256 of all that decides the bytes of the record of `case`."""
-        return hashlib.sha256(json.dumps({
-            "schema": manifest.SCHEMA, "case_id": case.case_id, "patient_id": case.patient_id,
-            "label_scheme": case.label_scheme, "inputs": inputs, "channels": dict(case.channels),
-            "recipe": self.recipe.to_json(), "how_to_read": self.how_to_read,
-            "versions": self.versions}, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(
+                {
+                    "schema": manifest.SCHEMA,
+                    "case_id": case.case_id,
+                    "patient_id": case.patient_id,
+                    "label_scheme": case.label_scheme,
+                    "inputs": inputs,
+                    "channels": dict(case.channels),
+                    "recipe": self.recipe.to_json(),
+                    "how_to_read": self.how_to_read,
+                    "versions": self.versions,
+                },
+                sort_keys=True,
+            ).encode()
+        ).hexdigest()
 
 
 @dataclass(frozen=True)
 class CaseTask:
     """One case to convert."""
 
-    case: layouts.Case
+    case: Case
     settings: Settings
 
 
@@ -96,13 +106,16 @@ def convert_case(task):
         except CaseError as error:
             return Outcome(case.case_id, None, str(error))
         except OSError as error:
-            if error.errno in DISK_FULL:
+            if error.errno in files.DISK_FULL:
                 raise
             return Outcome(case.case_id, None, f"{case.case_id}: {error}")
         except MemoryError:
-            return Outcome(case.case_id, None, f"{case.case_id}: not enough memory; free some, or "
-                                               "convert with fewer --jobs")
-        except Exception as error:  # noqa: B902 - one case's surprise must not cost the others
+            return Outcome(
+                case.case_id,
+                None,
+                f"{case.case_id}: not enough memory; free some, or convert with fewer --jobs",
+            )
+        except Exception as error:
             return Outcome(case.case_id, None, _surprise(case, error))
 
 
@@ -110,7 +123,7 @@ def make_record(case, settings, inputs):
     """(row, payload) of a case, as its files are now.
 
     Args:
-        case: `layouts.Case`.
+        case: `Case`.
         settings: `Settings`; work folder and processed files are only written by `convert_case`.
         inputs: modality or "seg" -> SHA-256, see `CaseRow`.
 
@@ -125,13 +138,20 @@ def make_record(case, settings, inputs):
     if settings.processed_root is not None:
         processed.write_processed(settings.processed_root, raw, preprocessed)
     row = manifest.CaseRow(
-        case_id=case.case_id, patient_id=case.patient_id, grade=case.grade,
-        labelled=case.mask is not None, fold=None, shard="", inputs=inputs,
-        key=settings.key(case, inputs), brain_voxels=preprocessed.brain_voxels,
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        grade=case.grade,
+        labelled=case.mask is not None,
+        fold=None,
+        shard="",
+        inputs=inputs,
+        key=settings.key(case, inputs),
+        brain_voxels=preprocessed.brain_voxels,
         brain_voxels_lost=preprocessed.brain_voxels_lost,
         tumour_voxels_lost=len(preprocessed.outside_index),
         class_voxels=preprocessed.class_voxels,
-        warnings=(*case.notes, *raw.notes, *preprocessed.warnings))
+        warnings=(*case.notes, *raw.notes, *preprocessed.warnings),
+    )
     return row, example.encode(raw, preprocessed, settings.recipe)
 
 
@@ -160,8 +180,9 @@ def open_shard(task, proven):
         proven: ids of the cases worth keeping, from `check_shard`.
     """
     if proven:
-        rows = map(manifest.row_from_json,
-                   json.loads(task.path.with_suffix(".json").read_text())["cases"])
+        rows = map(
+            manifest.row_from_json, json.loads(task.path.with_suffix(".json").read_text())["cases"]
+        )
         work = WorkFolder(task.settings.work)
         for row, framed in zip(rows, tfrecord.framed_records(task.path)):
             if row.case_id in proven:
@@ -173,16 +194,23 @@ def open_shard(task, proven):
 
 def killed_outcome(case_id):
     """The `Outcome` of a case that took its worker along twice."""
-    return Outcome(case_id, None, f"{case_id}: the worker that converted it was killed, twice, "
-                                  "likely for lack of memory; give it more, or look at its files")
+    return Outcome(
+        case_id,
+        None,
+        f"{case_id}: the worker that converted it was killed, twice, "
+        "likely for lack of memory; give it more, or look at its files",
+    )
 
 
 def _is_current(row, task):
     case = task.cases.get(row.case_id)
     try:
-        return (case is not None and row.grade == case.grade
-                and _processed_is_there(CaseTask(case, task.settings))
-                and task.settings.key(case, hash_inputs(case)) == row.key)
+        return (
+            case is not None
+            and row.grade == case.grade
+            and _processed_is_there(CaseTask(case, task.settings))
+            and task.settings.key(case, hash_inputs(case)) == row.key
+        )
     except (OSError, CaseError):  # its files are gone, or no longer files
         return False
 
@@ -207,5 +235,7 @@ def _processed_is_there(task):
 
 def _surprise(case, error):
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return (f"{case.case_id}: a bug of ours, {type(error).__name__}: {error} "
-            f"({Path(where.filename).name}:{where.lineno})")
+    return (
+        f"{case.case_id}: a bug of ours, {type(error).__name__}: {error} "
+        f"({Path(where.filename).name}:{where.lineno})"
+    )

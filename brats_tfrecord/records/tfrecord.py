@@ -61,8 +61,8 @@ def framed_records(path):
         while header := stream.read(HEADER_BYTES):
             if len(header) < HEADER_BYTES:
                 raise DamagedRecord(index, "the file ends within it")
-            [length] = _LENGTH.unpack(header[:_LENGTH.size])
-            if masked_crc(header[:_LENGTH.size]) != _CRC.unpack(header[_LENGTH.size:])[0]:
+            [length] = _LENGTH.unpack(header[: _LENGTH.size])
+            if masked_crc(header[: _LENGTH.size]) != _CRC.unpack(header[_LENGTH.size :])[0]:
                 raise DamagedRecord(index, "its length does not fit its checksum")
             rest = stream.read(length + FOOTER_BYTES)
             if len(rest) < length + FOOTER_BYTES:
@@ -77,7 +77,7 @@ def payload_bytes(header):
     Raises:
         ValueError: a header that does not fit its checksum, or is cut short.
     """
-    length, crc = header[:_LENGTH.size], header[_LENGTH.size:]
+    length, crc = header[: _LENGTH.size], header[_LENGTH.size :]
     if len(crc) < _CRC.size or masked_crc(length) != _CRC.unpack(crc)[0]:
         raise ValueError("a record's length does not fit its checksum")
     return _LENGTH.unpack(length)[0]

@@ -42,8 +42,10 @@ def verify(root, input_dir=None, sample=3, workers=None):
     value, problems = manifest_check.read_manifest(root)
     tasks, cases, failures = _shard_tasks(root, value), [], []
     if value:
-        problems += [*manifest_check.check_manifest(value),
-                     *manifest_check.check_folder(root, value)]
+        problems += [
+            *manifest_check.check_manifest(value),
+            *manifest_check.check_folder(root, value),
+        ]
     if value and input_dir is not None:
         cases, missing = _case_tasks(root, value, Path(os.path.abspath(input_dir)), sample)
         problems += missing
@@ -59,37 +61,49 @@ def verify(root, input_dir=None, sample=3, workers=None):
 
 
 def _progress(results, total, unit):
-    return tqdm(results, total=total, unit=unit, desc="verifying", dynamic_ncols=True,
-                disable=not total)
+    return tqdm(
+        results, total=total, unit=unit, desc="verifying", dynamic_ncols=True, disable=not total
+    )
 
 
 def _shard_tasks(root, value):
     """A `ShardToCheck` for every shard that is listed; for every file, if none can be."""
     if not value:
-        names = sorted({path.name for path in root.glob("*.tfrecord")
-                        if shards.parse_shard_name(path.name)})
+        names = sorted(
+            {path.name for path in root.glob("*.tfrecord") if shards.parse_shard_name(path.name)}
+        )
         return [ShardToCheck(root, name, None, None, None, None) for name in names]
     rows = collections.defaultdict(list)
     for row in value["cases"]:
         rows[row["shard"]].append(row)
     scheme = value["label_scheme"] if value["label_scheme"] in spec.LABEL_SCHEMES else None
-    return [ShardToCheck(root, shard["name"], shard, rows[shard["name"]], value["recipe"], scheme)
-            for shard in value["shards"]]
+    return [
+        ShardToCheck(root, shard["name"], shard, rows[shard["name"]], value["recipe"], scheme)
+        for shard in value["shards"]
+    ]
 
 
 def _case_tasks(root, value, input_dir, sample):
     """(list of `CaseToCheck`, problems: cases that are not in `input_dir`)."""
-    cases = {case.case_id: case for case in layouts.find_cases(
-        input_dir, value["layout"], value["label_scheme"])}
-    settings = Settings(Recipe.from_json(value["recipe"]), value["how_to_read"],
-                        value["versions"], None)
-    problems = [Problem(str(input_dir), row["case_id"], "is not there, but in the dataset")
-                for row in value["cases"] if row["case_id"] not in cases]
+    cases = {
+        case.case_id: case
+        for case in layouts.find_cases(input_dir, value["layout"], value["label_scheme"])
+    }
+    settings = Settings(
+        Recipe.from_json(value["recipe"]), value["how_to_read"], value["versions"], None
+    )
+    problems = [
+        Problem(str(input_dir), row["case_id"], "is not there, but in the dataset")
+        for row in value["cases"]
+        if row["case_id"] not in cases
+    ]
     places, counts = [], collections.Counter()
     for row in value["cases"]:
         if row["case_id"] in cases:
             places.append((row, counts[row["shard"]]))
         counts[row["shard"]] += 1
     chosen = min(sample, len(places))
-    return [CaseToCheck(root, input_dir, cases[row["case_id"]], row, index, settings)
-            for row, index in (places[k * len(places) // chosen] for k in range(chosen))], problems
+    return [
+        CaseToCheck(root, input_dir, cases[row["case_id"]], row, index, settings)
+        for row, index in (places[k * len(places) // chosen] for k in range(chosen))
+    ], problems

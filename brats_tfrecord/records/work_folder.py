@@ -97,11 +97,15 @@ def locked(root):
         try:
             stack.enter_context(files.locked(folder / "lock"))
         except files.Locked as holder:
-            raise InputError(f"--output_dir={root}: another conversion is writing there "
-                             f"({holder}); wait for it, or name another folder") from holder
+            raise InputError(
+                f"--output_dir={root}: another conversion is writing there "
+                f"({holder}); wait for it, or name another folder"
+            ) from holder
         except FileNotFoundError as error:
-            raise InputError(f"--output_dir={root}: another conversion ended there this very "
-                             "moment; run the command again") from error
+            raise InputError(
+                f"--output_dir={root}: another conversion ended there this very "
+                "moment; run the command again"
+            ) from error
         work = WorkFolder(folder)
         work.clear_marks()
         yield work

@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from brats_tfrecord import metrics, spec
-from brats_tfrecord.report.canvas import new_figure, to_png
-from brats_tfrecord.report.volumes import agreement
+from brats_tfrecord.evaluation.volumes import agreement
+from brats_tfrecord.report.figure_png import new_figure, to_png
 
 BOX_FROM = 5
 """Below so many cases quartiles say less than the points themselves."""
@@ -21,7 +21,7 @@ def distribution_figure(rows, metric_names):
     """Draws Dice and HD95 of every region, one point a case, with quartile boxes from 5 cases on.
 
     Args:
-        rows: `tables.CaseResult`; those without metrics are passed over.
+        rows: `case_results.CaseResult`; those without metrics are passed over.
         metric_names: the rule set's metrics; lesion-wise Dice and HD95 get a second row of axes.
 
     Returns:
@@ -30,8 +30,11 @@ def distribution_figure(rows, metric_names):
     rows = [row for row in rows if row.metrics is not None]
     if not rows:
         return None
-    pairs = [pair for pair in (("dice", "hd95"), ("lesion_dice", "lesion_hd95"))
-             if set(pair) <= set(metric_names)]
+    pairs = [
+        pair
+        for pair in (("dice", "hd95"), ("lesion_dice", "lesion_hd95"))
+        if set(pair) <= set(metric_names)
+    ]
     figure = new_figure(_WIDTH, 3.1 * len(pairs), layout="constrained")
     for pair, axes_row in zip(pairs, figure.subplots(len(pairs), 2, squeeze=False)):
         for axes, metric in zip(axes_row, pair):
@@ -43,7 +46,7 @@ def volume_figure(rows):
     """Draws Bland and Altman's (1986) plot of every region's volume, one point a case.
 
     Args:
-        rows: `tables.CaseResult`s that have both volumes.
+        rows: `case_results.CaseResult`s that have both volumes.
 
     Returns:
         PNG bytes, or None if there is no row. The bias is drawn from two cases on, the limits
@@ -63,8 +66,9 @@ def volume_figure(rows):
         axes.scatter(found.means, found.differences, **_points(region))
         axes.set_title(f"{region}, {spec.REGION_TITLES[region]}", fontsize=10)
         axes.set_xlabel("mean of truth and prediction (mL)", fontsize=9)
-        reach = 1.15 * max(1.0, *np.abs(found.differences), abs(found.low or 0),
-                           abs(found.high or 0))
+        reach = 1.15 * max(
+            1.0, *np.abs(found.differences), abs(found.low or 0), abs(found.high or 0)
+        )
         axes.set(xlim=(0, 1.08 * max(1.0, *found.means)), ylim=(-reach, reach))
         _tidy(axes)
     figure.axes[0].set_ylabel("prediction − truth (mL)", fontsize=9)
@@ -88,8 +92,16 @@ def pairs_figure(pairs):
         here, there = (np.array([pair[side] for pair in ordered], float) for side in (1, 2))
         place = np.arange(1, len(ordered) + 1)
         axes.vlines(place, there, here, color="#8a8a8a", linewidth=1.2, zorder=1)
-        axes.scatter(place, there, s=24, facecolor="white", edgecolor="black", linewidth=1,
-                     zorder=2, label="the other")
+        axes.scatter(
+            place,
+            there,
+            s=24,
+            facecolor="white",
+            edgecolor="black",
+            linewidth=1,
+            zorder=2,
+            label="the other",
+        )
         axes.scatter(place, here, zorder=3, label="this evaluation", **_points(region))
         axes.set_title(f"{region}, {spec.REGION_TITLES[region]}", fontsize=10)
         axes.set_xlabel("cases, by the other's Dice", fontsize=9)
@@ -133,10 +145,16 @@ def _distribution(axes, rows, metric):
 def _strip(axes, place, values, region):
     """Points of one region, spread sideways by rank so that the picture is always the same."""
     if len(values) >= BOX_FROM:
-        axes.boxplot(values, positions=[place], widths=0.55, showfliers=False, patch_artist=True,
-                     manage_ticks=False,
-                     boxprops={"facecolor": spec.REGION_COLOURS[region], "alpha": 0.3},
-                     medianprops={"color": "black", "linewidth": 1.4})
+        axes.boxplot(
+            values,
+            positions=[place],
+            widths=0.55,
+            showfliers=False,
+            patch_artist=True,
+            manage_ticks=False,
+            boxprops={"facecolor": spec.REGION_COLOURS[region], "alpha": 0.3},
+            medianprops={"color": "black", "linewidth": 1.4},
+        )
     spread = (np.arange(len(values)) * 0.618034 % 1 - 0.5) * 0.36 if len(values) > 1 else 0.0
     axes.scatter(np.full(len(values), place) + spread, values, zorder=3, **_points(region))
 
@@ -150,5 +168,12 @@ def _millimetre_axis(axes, highest):
     axes.set_ylim(-0.1, max(highest, 5) * 1.8)
     if highest >= _PENALTY_MM:
         axes.axhline(highest, color="#777777", linestyle="--", linewidth=0.8)
-        axes.text(0.01, highest, " one mask empty", fontsize=8, color="#444444", va="bottom",
-                  transform=axes.get_yaxis_transform())
+        axes.text(
+            0.01,
+            highest,
+            " one mask empty",
+            fontsize=8,
+            color="#444444",
+            va="bottom",
+            transform=axes.get_yaxis_transform(),
+        )

@@ -6,8 +6,9 @@ import hashlib
 import jinja2
 
 from brats_tfrecord import files, metrics, spec
-from brats_tfrecord.cohort.inventory import plural
-from brats_tfrecord.report import charts, tables, tallies, volumes
+from brats_tfrecord.evaluation import case_results, tallies, volumes
+from brats_tfrecord.report import charts
+from brats_tfrecord.wording import plural
 
 MAX_PICTURE_BYTES = 5 << 20
 """Pictures beyond this sum are left out, so that the file stays below 10 MB and can be mailed."""
@@ -37,7 +38,7 @@ def write_report(path, *, header, rows, rule_set, pictures, baselines=(), compar
             list or mapping of such (fingerprints, recipe, versions); None prints as a dash.
             "evaluated", "model_sha256", "model_modalities", "members", "flips" and
             "trained_on_dataset_sha256" also make the line below the title, if they are there.
-        rows: `tables.CaseResult`, one a case.
+        rows: `case_results.CaseResult`, one a case.
         rule_set: the `metrics.RuleSet` that the rows follow.
         pictures: `figures.Picture`s in the order to show; from the first on, as many as fit into
             `MAX_PICTURE_BYTES`.
@@ -52,63 +53,92 @@ def write_report(path, *, header, rows, rule_set, pictures, baselines=(), compar
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "count": _count,
-                            "label": _label, "words": _words, "plural": plural}
-    environment.globals |= {"spec": spec, "titles": metrics.METRIC_TITLES,
-                            "decimals": metrics.METRIC_DECIMALS, "rule_set": rule_set,
-                            "verdict": _verdict}
+    environment.filters |= {
+        "number": _number,
+        "percent": _percent,
+        "count": _count,
+        "label": _label,
+        "words": _words,
+        "plural": plural,
+    }
+    environment.globals |= {
+        "spec": spec,
+        "titles": metrics.METRIC_TITLES,
+        "decimals": metrics.METRIC_DECIMALS,
+        "rule_set": rule_set,
+        "verdict": _verdict,
+    }
     script = environment.get_template("script.html").render()
     shown = _fitting(pictures)
     groups = _groups(rows, rule_set)
-    files.write_text(path, environment.get_template("page.html").render(
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        header=header,
-        rows=sorted(rows, key=lambda row: row.status != "failed"),
-        failures=[row for row in rows if row.status == "failed"],
-        unlabelled=sum(row.status == "unlabelled" for row in rows),
-        compared=sum(row.status == "ok" for row in rows),
-        groups=groups,
-        has_headline=bool(tables.compared(rows, "unseen")),
-        headline=groups[0] if groups else None,
-        blocks=_blocks(rule_set),
-        classes=[name for name in spec.CLASS_NAMES[1:] if name in tables.structures(rows)],
-        by_lesion="missed_lesions" in rule_set.metrics,
-        case_metrics=(_OF_A_CASE_BY_LESION if "lesion_dice" in rule_set.metrics
-                      else _OF_A_CASE),
-        baselines=list(baselines),
-        comparison=comparison,
-        pairs_figure=_data_uri(charts.pairs_figure(comparison.pairs) if comparison else None),
-        limits_from=volumes.LIMITS_FROM,
-        crop_losses=[(use, tallies.crop_losses([row for row in rows if row.use == use]))
-                     for use in tables.USES],
-        stage_times=tallies.stage_times(rows),
-        pictures=[(picture, _data_uri(picture.png)) for picture in shown],
-        pictures_left_out=len(pictures) - len(shown),
-    ))
+    files.write_text(
+        path,
+        environment.get_template("page.html").render(
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+            header=header,
+            rows=sorted(rows, key=lambda row: row.status != "failed"),
+            failures=[row for row in rows if row.status == "failed"],
+            unlabelled=sum(row.status == "unlabelled" for row in rows),
+            compared=sum(row.status == "ok" for row in rows),
+            groups=groups,
+            has_headline=bool(case_results.compared(rows, "unseen")),
+            headline=groups[0] if groups else None,
+            blocks=_blocks(rule_set),
+            classes=[
+                name for name in spec.CLASS_NAMES[1:] if name in case_results.structures(rows)
+            ],
+            by_lesion="missed_lesions" in rule_set.metrics,
+            case_metrics=(
+                _OF_A_CASE_BY_LESION if "lesion_dice" in rule_set.metrics else _OF_A_CASE
+            ),
+            baselines=list(baselines),
+            comparison=comparison,
+            pairs_figure=_data_uri(charts.pairs_figure(comparison.pairs) if comparison else None),
+            limits_from=volumes.LIMITS_FROM,
+            crop_losses=[
+                (use, tallies.crop_losses([row for row in rows if row.use == use]))
+                for use in case_results.USES
+            ],
+            stage_times=tallies.stage_times(rows),
+            pictures=[(picture, _data_uri(picture.png)) for picture in shown],
+            pictures_left_out=len(pictures) - len(shown),
+        ),
+    )
 
 
 def _groups(rows, rule_set):
     """One block for every use that has compared cases, best evidence first."""
     groups = []
-    for use in tables.USES:
-        compared = tables.compared(rows, use)
+    for use in case_results.USES:
+        compared = case_results.compared(rows, use)
         if not compared:
             continue
         measured = [row for row in compared if row.truth_ml and row.volumes_ml]
-        groups.append({
-            "use": use,
-            "title": _USE_TITLES[use],
-            "cases": len(compared),
-            "patients": len({row.patient_id for row in compared}),
-            "summary": tables.summary(rows, rule_set, use),
-        } | ({} if groups else {
-            "distribution": _data_uri(charts.distribution_figure(compared, rule_set.metrics)),
-            "confusion": tallies.confusion(compared),
-            "volumes": _data_uri(charts.volume_figure(measured)),
-            "agreement": {region: volumes.agreement(measured, region) for region in spec.REGIONS},
-            "measured": len(measured),
-        }))
+        groups.append(
+            {
+                "use": use,
+                "title": _USE_TITLES[use],
+                "cases": len(compared),
+                "patients": len({row.patient_id for row in compared}),
+                "summary": case_results.summary(rows, rule_set, use),
+            }
+            | (
+                {}
+                if groups
+                else {
+                    "distribution": _data_uri(
+                        charts.distribution_figure(compared, rule_set.metrics)
+                    ),
+                    "confusion": tallies.confusion(compared),
+                    "volumes": _data_uri(charts.volume_figure(measured)),
+                    "agreement": {
+                        region: volumes.agreement(measured, region) for region in spec.REGIONS
+                    },
+                    "measured": len(measured),
+                }
+            )
+        )
     return groups
 
 
@@ -132,7 +162,7 @@ def _fitting(pictures):
 
 
 def _verdict(metric, entry):
-    """ "better" or "worse" where the interval of the paired difference excludes 0, or "". """
+    """ "better" or "worse" where the interval of the paired difference excludes 0, or ""."""
     if entry["low"] is None or entry["low"] <= 0 <= entry["high"]:
         return ""
     higher = entry["low"] > 0
@@ -157,7 +187,7 @@ def _percent(share, decimals=1):
     """A share in per cent; what is not nothing is never shown as nothing."""
     if share is None:
         return "–"
-    least = 10.0 ** -decimals
+    least = 10.0**-decimals
     if 0 < share * 100 < least:
         return f"< {least:.{decimals}f} %"
     return f"{share * 100:.{decimals}f} %"
@@ -182,8 +212,13 @@ def _words(value):
     if isinstance(value, dict):
         return "; ".join(f"{_label(key)} {_words(one)}" for key, one in value.items()) or "–"
     if isinstance(value, (list, tuple)):
-        return ", ".join(f"[{_words(one)}]" if isinstance(one, (list, tuple)) else _words(one)
-                         for one in value) or "–"
+        return (
+            ", ".join(
+                f"[{_words(one)}]" if isinstance(one, (list, tuple)) else _words(one)
+                for one in value
+            )
+            or "–"
+        )
     return str(value)
 
 

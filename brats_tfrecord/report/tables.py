@@ -1,128 +1,18 @@
-"""The rows of an evaluation, their summary, `metrics.csv` and `metrics.json`."""
+"""The tables of an evaluation as files: metrics.csv and metrics.json."""
 
 import csv
 import io
-import statistics
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-import numpy as np
-
-from brats_tfrecord import files, metrics, spec
-from brats_tfrecord.report.intervals import bootstrap_means
-
-USES = ("unseen", "select", "train")
-"""What a case was to the model, best evidence first: never seen, chose the model, trained it."""
-
-STATUSES = ("ok", "unlabelled", "failed")
+from brats_tfrecord import files, spec
+from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.wording import csv_cell
 
 _IDENTITY = ("case_id", "patient_id", "grade", "use", "status", "reason")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a text cell for a formula (OWASP, CSV injection)."""
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """One case of an evaluation.
-
-    Attributes:
-        case_id, patient_id: as in the cohort.
-        grade: "HGG", "LGG" or None where it is not known.
-        use: one of `USES`.
-        status: "ok" (compared with its truth), "unlabelled" (segmented only) or "failed".
-        reason: why it failed, one line; None otherwise.
-        metrics: what `metrics.case_metrics` returns; None unless `status` is "ok".
-        volumes_ml: tumour class and region name -> millilitres predicted; None if it failed.
-        truth_ml: the same of the truth; None unless `status` is "ok".
-        confusion: voxels of true class i predicted as class j, a list of lists of int, background
-            included; None unless `status` is "ok".
-        crop: {"brain": share of the brain, "tumour": of the true tumour (None without any)} that
-            lies outside the recipe's window; None if it failed.
-        stages: stage -> seconds, or None.
-        seconds: time the case took, or None.
-        post_processing: what post-processing changed in this case, short texts; may be empty.
-        warnings: why its figures may mean little, short texts; may be empty.
-    """
-
-    case_id: str
-    patient_id: str
-    grade: str | None
-    use: str
-    status: str
-    reason: str | None = None
-    metrics: Mapping[str, Mapping[str, float | None]] | None = None
-    volumes_ml: Mapping[str, float] | None = None
-    truth_ml: Mapping[str, float] | None = None
-    confusion: list[list[int]] | None = None
-    crop: Mapping[str, float | None] | None = None
-    stages: Mapping[str, float] | None = None
-    seconds: float | None = None
-    post_processing: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        if self.use not in USES:
-            raise ValueError(f"{self.case_id}: use is {self.use!r}; expected one of {USES}")
-        if self.status not in STATUSES:
-            raise ValueError(
-                f"{self.case_id}: status is {self.status!r}; expected one of {STATUSES}"
-            )
-        if (self.status == "ok") != (self.metrics is not None):
-            raise ValueError(
-                f"{self.case_id}: status is {self.status!r}, metrics is {self.metrics}; expected "
-                "metrics if, and only if, the status is 'ok'"
-            )
-
-
-def compared(rows, use):
-    """Returns the rows of that `use` which have metrics."""
-    return [row for row in rows if row.use == use and row.status == "ok"]
-
-
-def headline_use(rows):
-    """The best evidence there is: unseen cases, else those that selected, else that trained.
-
-    None where no case has metrics.
-    """
-    return next((use for use in USES if compared(rows, use)), None)
-
-
-def structures(rows):
-    """Names of the structures that the rows have metrics of, in the order of tables."""
-    return next((list(row.metrics) for row in rows if row.metrics is not None),
-                list(metrics.structures(4)))
-
-
-def summary(rows, rule_set, use="unseen"):
-    """Sums up the cases of one `use` that have metrics.
-
-    Args:
-        rows: `CaseResult`s.
-        rule_set: the `metrics.RuleSet` that their metrics follow.
-        use: one of `USES`.
-
-    Returns:
-        structure -> metric -> {"mean", "median", "sd", "low", "high", "n"}; a figure that is None
-        for a case does not count in n. `sd` is the sample deviation (n - 1), None below two cases;
-        low and high are the 95 % interval of the mean (`intervals.bootstrap_means`), None below
-        two patients; mean and median are None where n is 0.
-    """
-    chosen = compared(rows, use)
-    columns = [(structure, metric) for structure in structures(rows)
-               for metric in rule_set.metrics]
-    values = np.array([[row.metrics[structure][metric] for structure, metric in columns]
-                       for row in chosen], float).reshape(len(chosen), len(columns))
-    intervals = bootstrap_means(values, [row.patient_id for row in chosen])
-    result = {structure: {} for structure in structures(rows)}
-    for (structure, metric), column, interval in zip(columns, values.T, intervals):
-        low, high = interval or (None, None)
-        result[structure][metric] = {**_describe(column[~np.isnan(column)].tolist()),
-                                     "low": low, "high": high}
-    return result
 
 
 def write_csv(path, rows, rule_set):
-    """Writes one line a case, all of a `CaseResult` but its confusion matrix.
+    """Writes one line a case, all of a `case_results.CaseResult` but its confusion matrix.
 
     Columns: identity; STRUCTURE_metric; NAME_ml (predicted) and NAME_truth_ml; crop_brain_lost and
     crop_tumour_lost (shares); post_processing; warnings; seconds_STAGE and seconds, the only ones
@@ -144,7 +34,7 @@ def write_json(path, rows, rule_set, header, comparison=None, identity=None):
 
     Args:
         path: the file; replaced whole or not at all.
-        rows: `CaseResult`s.
+        rows: `case_results.CaseResult`s.
         rule_set: the `metrics.RuleSet` that their metrics follow.
         header: what the figures rest on (model and dataset fingerprints, versions), JSON-safe.
         comparison: `compare.Comparison` with another evaluation, or None.
@@ -153,41 +43,58 @@ def write_json(path, rows, rule_set, header, comparison=None, identity=None):
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not know.
     """
-    files.write_json(path, {
-        "header": header,
-        "rules": rule_set.name,
-        "summary": {use: summary(rows, rule_set, use) for use in USES},
-        "rows": [asdict(row) for row in rows],
-        "comparison": None if comparison is None else asdict(comparison),
-        "identity": identity,
-    })
-
-
-def _describe(known):
-    return {
-        "mean": statistics.fmean(known) if known else None,
-        "median": statistics.median(known) if known else None,
-        "sd": statistics.stdev(known) if len(known) > 1 else None,
-        "n": len(known),
-    }
+    files.write_json(
+        path,
+        {
+            "header": header,
+            "rules": rule_set.name,
+            "summary": {
+                use: case_results.summary(rows, rule_set, use) for use in case_results.USES
+            },
+            "rows": [asdict(row) for row in rows],
+            "comparison": None if comparison is None else asdict(comparison),
+            "identity": identity,
+        },
+    )
 
 
 def _columns(rows, rule_set):
     """Columns in reading order; a volume or a stage has a column if any row has it."""
-    figures = [f"{structure}_{metric}" for structure in structures(rows)
-               for metric in rule_set.metrics]
+    figures = [
+        f"{structure}_{metric}"
+        for structure in case_results.structures(rows)
+        for metric in rule_set.metrics
+    ]
     names = list(dict.fromkeys([*spec.CLASS_NAMES, *spec.REGIONS]))
-    volumes = [f"{name}_{what}" for what, of in (("ml", "volumes_ml"), ("truth_ml", "truth_ml"))
-               for name in names if any(name in (getattr(row, of) or ()) for row in rows)]
+    volumes = [
+        f"{name}_{what}"
+        for what, of in (("ml", "volumes_ml"), ("truth_ml", "truth_ml"))
+        for name in names
+        if any(name in (getattr(row, of) or ()) for row in rows)
+    ]
     stages = dict.fromkeys(stage for row in rows for stage in row.stages or ())
-    return [*_IDENTITY, *figures, *volumes, "crop_brain_lost", "crop_tumour_lost",
-            "post_processing", "warnings", *map(_stage_column, stages), "seconds"]
+    return [
+        *_IDENTITY,
+        *figures,
+        *volumes,
+        "crop_brain_lost",
+        "crop_tumour_lost",
+        "post_processing",
+        "warnings",
+        *map(_stage_column, stages),
+        "seconds",
+    ]
 
 
 def _flat(row, rule_set):
-    cells = {name: _harmless(getattr(row, name)) for name in _IDENTITY}
-    cells |= {"seconds": row.seconds, **{name: _harmless("; ".join(getattr(row, name)))
-                                         for name in ("post_processing", "warnings")}}
+    cells = {name: csv_cell(getattr(row, name)) for name in _IDENTITY}
+    cells |= {
+        "seconds": row.seconds,
+        **{
+            name: csv_cell("; ".join(getattr(row, name)))
+            for name in ("post_processing", "warnings")
+        },
+    }
     for structure, figures in (row.metrics or {}).items():
         cells |= {f"{structure}_{metric}": figures[metric] for metric in rule_set.metrics}
     cells |= {f"{name}_ml": volume for name, volume in (row.volumes_ml or {}).items()}
@@ -198,10 +105,3 @@ def _flat(row, rule_set):
 
 def _stage_column(stage):
     return f"seconds_{stage.replace(' ', '_')}"
-
-
-def _harmless(text):
-    """Text as a cell that no spreadsheet computes, and no reader takes for the end of a line."""
-    if not text:
-        return text
-    return ("'" if text.lstrip(" ").startswith(_FORMULA) else "") + text.replace("\r", " ")

@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from brats_tfrecord import files, spec
+from brats_tfrecord import files, spec, targets
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess.recipe import Recipe
-from brats_tfrecord.records import targets
 from brats_tfrecord.serving.postprocess import PostProcessing
 
 FILE_NAME = "model.json"
@@ -24,7 +23,7 @@ class ModelCard:
         recipe: how raw volumes become its input.
         modalities: its input channels, in order.
         label_scheme: name of the scheme of the labels it writes.
-        targets: what its output channels are, one of `records.targets.NAMES`.
+        targets: what its output channels are, one of `targets.NAMES`.
         stride: its input's extents are padded to multiples of this.
         whole_voxels: images of up to this many voxels are predicted in one piece.
         dataset_fingerprint: of the dataset it was trained on.
@@ -78,21 +77,25 @@ class ModelCard:
 
     @property
     def channels(self):
-        """The `records.targets.Targets` of its output channels."""
+        """The `targets.Targets` of its output channels."""
         return targets.make_targets(self.targets, self.scheme.classes)
 
     def use_of(self, case_id):
-        """"train", "select" or "unseen": what the model's making used the case for."""
+        """ "train", "select" or "unseen": what the model's making used the case for."""
         if case_id in self.train_case_ids:
             return "train"
         return "select" if case_id in self.select_case_ids else "unseen"
 
     def to_json(self):
         """The card as a dict of JSON types; `from_json` gives back an equal object."""
-        return {**dataclasses.asdict(self), "schema": SCHEMA, "recipe": self.recipe.to_json(),
-                "post_processing": self.post_processing.to_json(),
-                "classes": list(self.scheme.class_names),
-                "channels": list(self.channels.channel_names)}
+        return {
+            **dataclasses.asdict(self),
+            "schema": SCHEMA,
+            "recipe": self.recipe.to_json(),
+            "post_processing": self.post_processing.to_json(),
+            "classes": list(self.scheme.class_names),
+            "channels": list(self.channels.channel_names),
+        }
 
     @classmethod
     def from_json(cls, value):
@@ -126,24 +129,33 @@ def read(model_dir):
     model_dir = Path(model_dir)
     if not (model_dir / "saved_model.pb").is_file():
         hint = model_dir / "saved_model"
-        way_out = f"try {hint}" if (hint / "saved_model.pb").is_file() else (
-            "expected a folder with saved_model.pb, as train.py writes to MODEL_DIR/saved_model")
+        way_out = (
+            f"try {hint}"
+            if (hint / "saved_model.pb").is_file()
+            else (
+                "expected a folder with saved_model.pb, as train.py writes to MODEL_DIR/saved_model"
+            )
+        )
         raise InputError(f"{model_dir}: no SavedModel there; {way_out}")
     path = model_dir / "assets" / FILE_NAME
     try:
         value = json.loads(path.read_bytes())
         schema = value["schema"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{model_dir}: a SavedModel, but not one of ours ({path.name} is missing "
-                         "or damaged among its assets); export it with train.py") from error
+        raise InputError(
+            f"{model_dir}: a SavedModel, but not one of ours ({path.name} is missing "
+            "or damaged among its assets); export it with train.py"
+        ) from error
     if schema != SCHEMA:
-        raise InputError(f"{model_dir}: has schema {schema}, this version reads {SCHEMA}; "
-                         f"{_way_out(schema)}")
+        raise InputError(
+            f"{model_dir}: has schema {schema}, this version reads {SCHEMA}; {_way_out(schema)}"
+        )
     try:
         return ModelCard.from_json(value)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); copy or export "
-                         "the model again") from error
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); copy or export the model again"
+        ) from error
 
 
 def _way_out(schema):

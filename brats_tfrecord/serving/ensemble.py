@@ -52,6 +52,10 @@ def over_flips(predict, image, channels):
 
     nothing = tf.zeros(tf.concat([tf.shape(image)[:4], [channels]], 0))
     _, total = tf.while_loop(
-        lambda number, _: number < FLIPS, add_flip, (0, tf.ensure_shape(nothing, shape)),
-        shape_invariants=(tf.TensorShape([]), shape), parallel_iterations=1)
+        lambda number, _: number < FLIPS,
+        add_flip,
+        (0, tf.ensure_shape(nothing, shape)),
+        shape_invariants=(tf.TensorShape([]), shape),
+        parallel_iterations=1,
+    )
     return total / FLIPS

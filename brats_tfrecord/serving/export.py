@@ -61,13 +61,18 @@ def _save(networks, card, folder):
         card = dataclasses.replace(card, assets={case.name: files.sha256(case)})
         files.write_json(model_json, card.to_json())
         module = _Served(networks, predict, card, [case, model_json])
-        tf.saved_model.save(module, str(folder), signatures={
-            "serving_default": module.predict, "segment": module.segment})
+        tf.saved_model.save(
+            module,
+            str(folder),
+            signatures={"serving_default": module.predict, "segment": module.segment},
+        )
     loaded = tf.saved_model.load(str(folder))
     off = golden.difference(loaded.signatures["serving_default"], image, expected)
     if not off <= golden.EXPORT_TOLERANCE:
-        raise RuntimeError(f"the model saved differs from its networks by {off:.2g} on the golden "
-                           f"case; expected at most {golden.EXPORT_TOLERANCE:g}")
+        raise RuntimeError(
+            f"the model saved differs from its networks by {off:.2g} on the golden "
+            f"case; expected at most {golden.EXPORT_TOLERANCE:g}"
+        )
 
 
 def _predictor(networks, card):
@@ -88,8 +93,11 @@ class _Traced:
 
     def __init__(self, network):
         self.output_shape = network.output_shape
-        self._call = tf.function(network, autograph=False, input_signature=[
-            tf.TensorSpec(network.input_shape, tf.float32, "image")])
+        self._call = tf.function(
+            network,
+            autograph=False,
+            input_signature=[tf.TensorSpec(network.input_shape, tf.float32, "image")],
+        )
 
     def __call__(self, image):
         return self._call(image)
@@ -105,13 +113,19 @@ class _Served(tf.Module):
         self.weights = [network.weights for network in networks]
         channels = len(card.modalities)
 
-        @tf.function(autograph=False, input_signature=[
-            tf.TensorSpec([None, None, None, None, channels], tf.float32, "image")])
+        @tf.function(
+            autograph=False,
+            input_signature=[
+                tf.TensorSpec([None, None, None, None, channels], tf.float32, "image")
+            ],
+        )
         def predict(image):
             return {"probabilities": predictor(image)}
 
-        @tf.function(autograph=False, input_signature=[
-            tf.TensorSpec([None, None, None, channels], tf.float32, "volume")])
+        @tf.function(
+            autograph=False,
+            input_signature=[tf.TensorSpec([None, None, None, channels], tf.float32, "volume")],
+        )
         def segment(volume):
             labels, probabilities = _segment(predictor, volume, card)
             return {"labels": labels, "probabilities": probabilities}
@@ -131,12 +145,15 @@ def _segment(predictor, volume, card):
     def to_grid(cut, fill):
         return recipe_graph.to_grid(cut, box[0], tf.shape(volume)[:3], fill)
 
-    whole = [to_grid(probabilities[..., k:k + 1], fill)
-             for k, fill in enumerate(targets.background_fill)]
+    whole = [
+        to_grid(probabilities[..., k : k + 1], fill)
+        for k, fill in enumerate(targets.background_fill)
+    ]
     found = tf.cast(targets.classes(probabilities), tf.uint8)
     classes = _without_faint_enhancement(
         to_grid(found[..., None], spec.BACKGROUND)[..., 0],
-        card.post_processing.min_enhancing_voxels)
+        card.post_processing.min_enhancing_voxels,
+    )
     values = tf.constant(card.scheme.values, tf.uint8)
     return tf.gather(values, tf.cast(classes, tf.int32)), tf.concat(whole, axis=-1)
 
@@ -155,8 +172,10 @@ def _require_channels(networks, card):
     for network in networks:
         found = network.input_shape[-1], network.output_shape[-1]
         if found != expected:
-            raise ValueError(f"a network has {found[0]} channels in and {found[1]} out; the card "
-                             f"says {expected[0]} and {expected[1]}")
+            raise ValueError(
+                f"a network has {found[0]} channels in and {found[1]} out; the card "
+                f"says {expected[0]} and {expected[1]}"
+            )
 
 
 def _replace_folder(path, temporary):

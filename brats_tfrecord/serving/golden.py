@@ -72,17 +72,21 @@ def check(predict, model_dir, card):
         with np.load(folder / FILE_NAME, allow_pickle=False) as stored:
             image, expected, digest = (stored[n] for n in ("image", "probabilities", "card"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{folder / FILE_NAME}: is not a golden case ({error}); copy or export "
-                         "the model again") from error
+        raise InputError(
+            f"{folder / FILE_NAME}: is not a golden case ({error}); copy or export the model again"
+        ) from error
     if digest != card.digest:
-        raise InputError(f"{folder / 'model.json'}: was altered, or is another model's; copy or "
-                         "export the model again")
+        raise InputError(
+            f"{folder / 'model.json'}: was altered, or is another model's; copy or "
+            "export the model again"
+        )
     off = _difference(predict, image, expected, model_dir)
     if not off <= TOLERANCE:
         raise InputError(
             f"{model_dir}: answers its golden case otherwise than when it was exported, by up to "
             f"{off:.2g} of a probability; expected at most {TOLERANCE:g}; its weights are another "
-            "model's, or TensorFlow computes wrongly here: copy or export it again")
+            "model's, or TensorFlow computes wrongly here: copy or export it again"
+        )
 
 
 def difference(predict, image, expected):
@@ -107,16 +111,22 @@ def _difference(predict, image, expected, model_dir):
         return difference(predict, image, expected)
     except (TypeError, KeyError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{model_dir}: does not run on its golden case ({reason}); it is "
-                         "damaged, copy or export it again") from error
+        raise InputError(
+            f"{model_dir}: does not run on its golden case ({reason}); it is "
+            "damaged, copy or export it again"
+        ) from error
 
 
 def _require_unaltered(path, digest):
     try:
         found = files.sha256(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what the model was "
-                         "exported with, copy or export it again") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); expected what the model was "
+            "exported with, copy or export it again"
+        ) from error
     if found != digest:
-        raise InputError(f"{path}: is not the file that the model was exported with (its SHA-256 "
-                         "is another); copy or export the model again")
+        raise InputError(
+            f"{path}: is not the file that the model was exported with (its SHA-256 "
+            "is another); copy or export the model again"
+        )

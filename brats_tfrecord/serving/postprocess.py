@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from brats_tfrecord import spec
-from brats_tfrecord.metrics.surface import bounding_box
+from brats_tfrecord.boxes import bounding_box
 
 _NEIGHBOURS = ndimage.generate_binary_structure(3, 3)
 BELOW = {"WT": spec.BACKGROUND, "TC": spec.ED, "ET": spec.NCR}
@@ -37,15 +37,21 @@ class PostProcessing:
     @classmethod
     def from_json(cls, value):
         """From `to_json`'s dict; raises KeyError or TypeError for another's."""
-        return cls(int(value["min_enhancing_voxels"]),
-                   tuple(float(volume) for volume in value["min_component_mm3"]))
+        return cls(
+            int(value["min_enhancing_voxels"]),
+            tuple(float(volume) for volume in value["min_component_mm3"]),
+        )
 
     def text(self):
         """What it does, in a few words."""
         said = [f"fewer than {self.min_enhancing_voxels} voxels of ET become NCR/NET"] * bool(
-            self.min_enhancing_voxels)
-        said += [f"components of {region} below {smallest:g} mm³ are removed"
-                 for region, smallest in zip(spec.REGIONS, self.min_component_mm3) if smallest]
+            self.min_enhancing_voxels
+        )
+        said += [
+            f"components of {region} below {smallest:g} mm³ are removed"
+            for region, smallest in zip(spec.REGIONS, self.min_component_mm3)
+            if smallest
+        ]
         return "; ".join(said) or "none"
 
     @property

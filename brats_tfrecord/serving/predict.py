@@ -11,7 +11,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
 from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess import crop, ledger, masks, resample
+from brats_tfrecord.preprocess import crop, masks, preprocessed, resample
 from brats_tfrecord.preprocess.recipe import REFERENCES
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import golden
@@ -47,8 +47,10 @@ class Segmenter:
             self._segment = model.signatures["segment"]
         except (OSError, KeyError, ValueError, IndexError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise InputError(f"{model_dir}: the SavedModel does not load ({reason}); it is "
-                             "damaged, copy or export it again") from error
+            raise InputError(
+                f"{model_dir}: the SavedModel does not load ({reason}); it is "
+                "damaged, copy or export it again"
+            ) from error
         # Signatures hold their weights only weakly, through the object that owns them.
         self._owner = model
         golden.check(self._predict, model_dir, self.card)
@@ -69,7 +71,7 @@ class Segmenter:
         return self.card.scheme
 
     def segment(self, case, progress=None):
-        """Reads and segments a `cohort.layouts.Case`; see `segment_raw`.
+        """Reads and segments a `cohort.Case`; see `segment_raw`.
 
         Raises:
             TypeError: not a case.
@@ -78,8 +80,13 @@ class Segmenter:
             raise TypeError(f"expected one of the cases of find_cases, got a {type(case).__name__}")
         _tell(progress, "reading")
         started = time.perf_counter()
-        raw = nifti.read_case(case, self._to_read(case), with_mask=False,
-                              any_spacing=self.recipe.any_spacing, threads=_processors())
+        raw = nifti.read_case(
+            case,
+            self._to_read(case),
+            with_mask=False,
+            any_spacing=self.recipe.any_spacing,
+            threads=_processors(),
+        )
         return self.segment_raw(raw, progress, reading=time.perf_counter() - started)
 
     def segment_raw(self, raw, progress=None, reading=None):
@@ -102,12 +109,20 @@ class Segmenter:
         """
         missing = [name for name in self.modalities if name not in raw.modalities]
         if missing:
-            raise CaseError(f"{raw.case_id}: no {', '.join(missing)}; this model needs "
-                            f"{', '.join(self.modalities)}")
+            raise CaseError(
+                f"{raw.case_id}: no {', '.join(missing)}; this model needs "
+                f"{', '.join(self.modalities)}"
+            )
         seconds = {} if reading is None else {"reading": reading}
         shape = self.recipe.grid_shape(raw)
-        volumes = _timed(seconds, progress, "bias correction", lambda: self.recipe.correct(
-            resample.volumes_to(shape, _channels(raw, self.modalities)), _processors()))
+        volumes = _timed(
+            seconds,
+            progress,
+            "bias correction",
+            lambda: self.recipe.correct(
+                resample.volumes_to(shape, _channels(raw, self.modalities)), _processors()
+            ),
+        )
         found = _timed(seconds, progress, "network", lambda: self._of_grid(raw, volumes))
         return self._native(raw, found, seconds, progress)
 
@@ -121,14 +136,21 @@ class Segmenter:
             `Segmentation`, equal to that of its raw case with the cover "window".
         """
         seconds = {}
-        found = _timed(seconds, None, "network", lambda: self._of_window(
-            stored.image[..., [stored.modalities.index(name) for name in self.modalities]],
-            stored.crop_origin, stored.grid_shape))
+        found = _timed(
+            seconds,
+            None,
+            "network",
+            lambda: self._of_window(
+                stored.image[..., [stored.modalities.index(name) for name in self.modalities]],
+                stored.crop_origin,
+                stored.grid_shape,
+            ),
+        )
         return self._native(stored, found, seconds)
 
     def _to_read(self, case):
         """The model's modalities and, for the window of a record, the one that places that."""
-        places = [name for name in REFERENCES if name in case.images][:self.cover == "window"]
+        places = [name for name in REFERENCES if name in case.images][: self.cover == "window"]
         return tuple(dict.fromkeys((*self.modalities, *places)))
 
     def _of_grid(self, raw, corrected):
@@ -136,8 +158,9 @@ class Segmenter:
         if self.cover == "brain":
             return self._of_brain(corrected)
         origin = self._window(raw, corrected)
-        return self._of_window(self.recipe.network_input(corrected, origin), origin,
-                               corrected.shape[:3])
+        return self._of_window(
+            self.recipe.network_input(corrected, origin), origin, corrected.shape[:3]
+        )
 
     def _window(self, raw, corrected):
         """The first voxel of the window that `Recipe.apply` cuts out of all channels of `raw`."""
@@ -164,13 +187,16 @@ class Segmenter:
         covered = np.asarray(result["probabilities"])[0]
         classes = self.recipe.to_grid(self._classes(covered), origin, shape)
         kept = self.card.post_processing.without_faint_enhancement(classes)
-        return _OnGrid(classes, _enhances(classes) and not _enhances(kept), covered, origin,
-                       self._flat(image))
+        return _OnGrid(
+            classes, _enhances(classes) and not _enhances(kept), covered, origin, self._flat(image)
+        )
 
     def _flat(self, volumes):
         """What to say of the channels of [X, Y, Z, C] that tell the network nothing."""
-        return tuple(f"{name} does not vary: the network sees zeros in its place"
-                     for name in ledger.flat_channels(volumes, self.modalities))
+        return tuple(
+            f"{name} does not vary: the network sees zeros in its place"
+            for name in preprocessed.flat_channels(volumes, self.modalities)
+        )
 
     def _native(self, case, found, seconds, progress=None):
         """The `Segmentation` on the case's own grid, from an `_OnGrid`."""
@@ -179,18 +205,35 @@ class Segmenter:
             found = _timed(seconds, progress, "resampling", lambda: self._resampled(found, shape))
         classes, changes = found.classes, ()
         if not post_processing.is_off:
-            classes, changes = _timed(seconds, progress, "post-processing", lambda: corrected(
-                found.classes, found.faint, post_processing, case.geometry.spacing_mm))
-        return Segmentation(case.case_id, self.card, classes, found.covered, tuple(found.origin),
-                            case.geometry, changes, seconds, found.warnings)
+            classes, changes = _timed(
+                seconds,
+                progress,
+                "post-processing",
+                lambda: corrected(
+                    found.classes, found.faint, post_processing, case.geometry.spacing_mm
+                ),
+            )
+        return Segmentation(
+            case.case_id,
+            self.card,
+            classes,
+            found.covered,
+            tuple(found.origin),
+            case.geometry,
+            changes,
+            seconds,
+            found.warnings,
+        )
 
     def _resampled(self, found, shape):
         """An `_OnGrid` of another grid; what was decided of faint enhancement holds there too."""
-        whole = crop.uncrop(found.covered, found.origin, found.classes.shape,
-                            self.card.channels.background_fill)
+        whole = crop.uncrop(
+            found.covered, found.origin, found.classes.shape, self.card.channels.background_fill
+        )
         probabilities = resample.volumes_to(shape, whole)
-        return _OnGrid(self._classes(probabilities), found.faint, probabilities, (0, 0, 0),
-                       found.warnings)
+        return _OnGrid(
+            self._classes(probabilities), found.faint, probabilities, (0, 0, 0), found.warnings
+        )
 
     def _classes(self, probabilities):
         return self.card.channels.classes(probabilities).numpy().astype(np.uint8)

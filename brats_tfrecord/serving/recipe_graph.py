@@ -92,8 +92,11 @@ def _brain(volume, modalities):
 def _ends(inside):
     """`crop.bounding_box` of bool [X, Y, Z]: int32 [3] first and stop, and whether any is true."""
     plane = tf.reduce_any(inside, axis=0)
-    lines = (tf.reduce_any(inside, axis=(1, 2)), tf.reduce_any(plane, axis=1),
-             tf.reduce_any(plane, axis=0))
+    lines = (
+        tf.reduce_any(inside, axis=(1, 2)),
+        tf.reduce_any(plane, axis=1),
+        tf.reduce_any(plane, axis=0),
+    )
     # Where nothing is true both ends of the line are: argmax finds the first of equals.
     first = [tf.argmax(tf.cast(line, tf.uint8), output_type=tf.int32) for line in lines]
     behind = [tf.argmax(tf.cast(line[::-1], tf.uint8), output_type=tf.int32) for line in lines]
@@ -103,8 +106,9 @@ def _ends(inside):
 def _centred(first, stop, shape, window_shape):
     """`crop.centred` of int32 [3] vectors: int32 [3]."""
     spare = shape - window_shape
-    return tf.clip_by_value((first + stop - window_shape) // 2, tf.minimum(spare, 0),
-                            tf.maximum(spare, 0))
+    return tf.clip_by_value(
+        (first + stop - window_shape) // 2, tf.minimum(spare, 0), tf.maximum(spare, 0)
+    )
 
 
 def _whole(voxels, stride):

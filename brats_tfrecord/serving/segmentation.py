@@ -6,7 +6,9 @@ import numpy as np
 from scipy.special import entr
 
 from brats_tfrecord import spec
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.cohort import nifti
+from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.metrics import extent
 from brats_tfrecord.preprocess import crop, masks
 from brats_tfrecord.serving import postprocess
@@ -36,7 +38,7 @@ class Segmentation:
     classes: np.ndarray
     covered: np.ndarray
     origin: tuple[int, int, int]
-    geometry: nifti.Geometry
+    geometry: Geometry
     post_processing: tuple[str, ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
@@ -52,15 +54,17 @@ class Segmentation:
 
         Outside the box the background is certain.
         """
-        return crop.uncrop(self.covered, self.origin, self.classes.shape,
-                           self.card.channels.background_fill)
+        return crop.uncrop(
+            self.covered, self.origin, self.classes.shape, self.card.channels.background_fill
+        )
 
     @property
     def volumes_ml(self):
         """Millilitres of every structure, as `extent.volumes_ml` counts them."""
         classes = self.card.scheme.classes
-        return extent.volumes_ml(np.bincount(self.classes.ravel(), minlength=classes),
-                                 self.geometry.spacing_mm, classes)
+        return extent.volumes_ml(
+            np.bincount(self.classes.ravel(), minlength=classes), self.geometry.spacing_mm, classes
+        )
 
     def entropy(self):
         """The predictive entropy of every voxel (Shannon 1948), float32 [X, Y, Z] in nats.
@@ -110,11 +114,13 @@ def corrected(classes, faint, post_processing, spacing_mm):
     voxel = float(np.prod(spacing_mm)) / 1000
     enhancing = classes == spec.ET
     if faint and enhancing.any():
-        changes.append(f"ET of {np.count_nonzero(enhancing) * voxel:.3g} mL replaced by "
-                       f"{spec.CLASS_NAMES[spec.NCR]}")
+        changes.append(
+            f"ET of {np.count_nonzero(enhancing) * voxel:.3g} mL replaced by "
+            f"{spec.CLASS_NAMES[spec.NCR]}"
+        )
         classes = np.where(enhancing, np.uint8(spec.NCR), classes)
     # Nothing is added to a tumour: its box is all that components are looked for in.
-    box = tuple(slice(*ends) for ends in crop.bounding_box(classes != spec.BACKGROUND))
+    box = bounding_box(classes != spec.BACKGROUND)
     before = classes[box]
     after = post_processing.without_small_components(before, spacing_mm)
     if after is before:
@@ -122,8 +128,10 @@ def corrected(classes, faint, post_processing, spacing_mm):
     became = after[after != before]
     for region, instead in postprocess.BELOW.items():
         if count := np.count_nonzero(became == instead):
-            changes.append(f"small components of {region}, {count * voxel:.3g} mL in all, replaced "
-                           f"by {spec.CLASS_NAMES[instead]}")
+            changes.append(
+                f"small components of {region}, {count * voxel:.3g} mL in all, replaced "
+                f"by {spec.CLASS_NAMES[instead]}"
+            )
     classes = classes.copy()
     classes[box] = after
     return classes, tuple(changes)

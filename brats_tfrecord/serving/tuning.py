@@ -7,9 +7,9 @@ import numpy as np
 from tqdm import tqdm
 
 from brats_tfrecord import spec
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics import overlap
-from brats_tfrecord.metrics.surface import bounding_box
 from brats_tfrecord.records import example, tfrecord
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.predict import Segmenter
@@ -55,8 +55,10 @@ class Choice:
         """The choice in one line."""
         if self.post_processing.is_off:
             return "none helps"
-        gains = ", ".join(f"{region} {self.dice_before[region]:.3f} to {after:.3f}"
-                          for region, after in self.dice_after.items())
+        gains = ", ".join(
+            f"{region} {self.dice_before[region]:.3f} to {after:.3f}"
+            for region, after in self.dice_after.items()
+        )
         return f"{self.post_processing.text()}; Dice {gains}"
 
     def to_json(self):
@@ -80,12 +82,21 @@ def compare(model_dir, dataset, folds):
     """
     segmenter = Segmenter(model_dir)
     compared = []
-    for payload in tqdm(_payloads(dataset, folds), total=len(dataset.case_ids(folds)), unit="case",
-                        desc="post-processing", dynamic_ncols=True, disable=None):
+    for payload in tqdm(
+        _payloads(dataset, folds),
+        total=len(dataset.case_ids(folds)),
+        unit="case",
+        desc="post-processing",
+        dynamic_ncols=True,
+        disable=None,
+    ):
         stored = example.decode(payload, dataset.recipe.image_dtype)
         segmentation = segmenter.segment_stored(stored)
-        compared.append(Compared.of(stored.native_classes(), segmentation.classes,
-                                    segmentation.geometry.spacing_mm))
+        compared.append(
+            Compared.of(
+                stored.native_classes(), segmentation.classes, segmentation.geometry.spacing_mm
+            )
+        )
     return compared
 
 
@@ -94,8 +105,10 @@ def _payloads(dataset, folds):
         try:
             yield from tfrecord.read_records(path)
         except tfrecord.DamagedRecord as error:
-            raise InputError(f"{path}: {error}; name what is damaged with convert_to_tfrecord.py "
-                             f"--verify --output_dir={dataset.root}") from error
+            raise InputError(
+                f"{path}: {error}; name what is damaged with convert_to_tfrecord.py "
+                f"--verify --output_dir={dataset.root}"
+            ) from error
 
 
 def choose(cases):
@@ -130,9 +143,15 @@ def _questions():
     """Of each correction, functions from the choice so far to the fields that one value changes."""
     yield [lambda _, voxels=voxels: {"min_enhancing_voxels": voxels} for voxels in ENHANCING_VOXELS]
     for region in range(len(spec.REGIONS)):
-        yield [lambda so_far, mm3=mm3, region=region: {"min_component_mm3": tuple(
-            float(mm3) if place == region else kept
-            for place, kept in enumerate(so_far.min_component_mm3))} for mm3 in COMPONENT_MM3]
+        yield [
+            lambda so_far, mm3=mm3, region=region: {
+                "min_component_mm3": tuple(
+                    float(mm3) if place == region else kept
+                    for place, kept in enumerate(so_far.min_component_mm3)
+                )
+            }
+            for mm3 in COMPONENT_MM3
+        ]
 
 
 def _mean(dice):
@@ -152,6 +171,8 @@ def _corrected(case, post_processing):
 
 def _dice(truth, prediction):
     matrix = overlap.confusion(truth, prediction, len(spec.CLASS_NAMES))
-    scores = {region: overlap.dice(overlap.region_counts(matrix, classes))
-              for region, classes in spec.REGIONS.items()}
+    scores = {
+        region: overlap.dice(overlap.region_counts(matrix, classes))
+        for region, classes in spec.REGIONS.items()
+    }
     return {region: 1.0 if dice is None else dice for region, dice in scores.items()}

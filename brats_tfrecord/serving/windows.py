@@ -26,9 +26,11 @@ def predict(network, image, stride, whole_voxels):
         float32 [B, X, Y, Z, K].
     """
     voxels = tf.reduce_prod(tf.cast(tf.shape(image)[1:4], tf.int64))
-    return tf.cond(voxels <= whole_voxels,
-                   lambda: predict_whole(network, image, stride),
-                   lambda: predict_windows(network, image, stride))
+    return tf.cond(
+        voxels <= whole_voxels,
+        lambda: predict_whole(network, image, stride),
+        lambda: predict_windows(network, image, stride),
+    )
 
 
 def predict_whole(network, image, stride):
@@ -36,7 +38,7 @@ def predict_whole(network, image, stride):
     extent = tf.shape(image)[1:4]
     missing = (-extent) % stride
     padded = _pad(image, tf.zeros_like(missing), missing)
-    return network(padded)[:, :extent[0], :extent[1], :extent[2]]
+    return network(padded)[:, : extent[0], : extent[1], : extent[2]]
 
 
 def predict_windows(network, image, stride):
@@ -54,8 +56,7 @@ def predict_windows(network, image, stride):
 
     def add_window(k, total, weights):
         start = starts[k]
-        cut = tf.slice(padded, tf.concat([[0], start, [0]], 0),
-                       [-1, edge, edge, edge, -1])
+        cut = tf.slice(padded, tf.concat([[0], start, [0]], 0), [-1, edge, edge, edge, -1])
         cut = tf.ensure_shape(cut, [None, edge, edge, edge, image.shape[-1]])
         behind = extent + missing - start - edge
         total += _pad(network(cut) * weight, start, behind)
@@ -65,8 +66,11 @@ def predict_windows(network, image, stride):
     classes = network.output_shape[-1]
     shapes = ([], [None, None, None, None, classes], [1, None, None, None, 1])
     grid = tf.shape(padded)[1:4]
-    start_values = (0, tf.zeros(tf.concat([tf.shape(padded)[:1], grid, [classes]], 0)),
-                    tf.zeros(tf.concat([[1], grid, [1]], 0)))
+    start_values = (
+        0,
+        tf.zeros(tf.concat([tf.shape(padded)[:1], grid, [classes]], 0)),
+        tf.zeros(tf.concat([[1], grid, [1]], 0)),
+    )
     _, total, weights = tf.while_loop(
         lambda k, *_: k < tf.shape(starts)[0],
         add_window,
@@ -74,7 +78,7 @@ def predict_windows(network, image, stride):
         shape_invariants=tuple(tf.TensorShape(shape) for shape in shapes),
         parallel_iterations=1,  # a window's activations are what fills the memory
     )
-    return (total / weights)[:, :extent[0], :extent[1], :extent[2]]
+    return (total / weights)[:, : extent[0], : extent[1], : extent[2]]
 
 
 def _starts(extent, edge):

@@ -1,7 +1,7 @@
 """The state of a run on disk: where it goes on, and its best model.
 
-    checkpoints/last-00012-000340.*    after 340 steps of the epoch that follows the 12th
-    checkpoints/best-00009.*           the model of the best epoch
+checkpoints/last-00012-000340.*    after 340 steps of the epoch that follows the 12th
+checkpoints/best-00009.*           the model of the best epoch
 """
 
 import contextlib
@@ -92,13 +92,17 @@ class Checkpoints:
         try:
             checkpoint.read(path).assert_consumed()
         except (tf.errors.OpError, OSError, IndexError, ValueError, AssertionError) as error:
-            raise InputError(f"{path}: this checkpoint is damaged or incomplete; restore the "
-                             "folder from a copy, or choose a new --model_dir") from error
+            raise InputError(
+                f"{path}: this checkpoint is damaged or incomplete; restore the "
+                "folder from a copy, or choose a new --model_dir"
+            ) from error
 
     def _there(self):
         """(epoch, step) of the states that stand."""
-        names = (re.fullmatch(r"last-(\d+)-(\d+)\.index", path.name)
-                 for path in self._folder.glob("last-*.index"))
+        names = (
+            re.fullmatch(r"last-(\d+)-(\d+)\.index", path.name)
+            for path in self._folder.glob("last-*.index")
+        )
         return [tuple(map(int, name.groups())) for name in names if name]
 
     def _remove_all_but(self, kind, kept):

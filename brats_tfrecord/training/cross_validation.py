@@ -22,8 +22,12 @@ def fold_row(fold, cases, best):
     Returns:
         dict of `COLUMNS`; Dice is that of `best`, the mean over the fold's cases.
     """
-    return {"fold": fold, "cases": cases, "best_epoch": best["epoch"],
-            **{name: best[f"val_{name}"] for name in FIGURES}}
+    return {
+        "fold": fold,
+        "cases": cases,
+        "best_epoch": best["epoch"],
+        **{name: best[f"val_{name}"] for name in FIGURES},
+    }
 
 
 def over_folds(rows):
@@ -36,8 +40,10 @@ def over_folds(rows):
         (dict, dict) from each of `FIGURES` to its mean, and to its standard deviation.
     """
     columns = {name: [row[name] for row in rows] for name in FIGURES}
-    return ({name: statistics.mean(values) for name, values in columns.items()},
-            {name: statistics.stdev(values) for name, values in columns.items()})
+    return (
+        {name: statistics.mean(values) for name, values in columns.items()},
+        {name: statistics.stdev(values) for name, values in columns.items()},
+    )
 
 
 def to_csv(rows):
@@ -56,9 +62,13 @@ def to_text(rows):
     titles = [f"Dice {name.removeprefix('dice_')}" for name in FIGURES]
     lines = [f"{'fold':<7}{'cases':>6}{'best epoch':>12}" + "".join(f"{t:>17}" for t in titles)]
     for row in rows:
-        lines.append(f"{row['fold']:<7}{row['cases']:>6}{row['best_epoch']:>12}"
-                     + "".join(f"{row[name]:>17.3f}" for name in FIGURES))
+        lines.append(
+            f"{row['fold']:<7}{row['cases']:>6}{row['best_epoch']:>12}"
+            + "".join(f"{row[name]:>17.3f}" for name in FIGURES)
+        )
     means, deviations = over_folds(rows)
-    lines.append(f"{'mean ± sd':<25}" + "".join(
-        f"{f'{means[name]:.3f} ± {deviations[name]:.3f}':>17}" for name in FIGURES))
+    lines.append(
+        f"{'mean ± sd':<25}"
+        + "".join(f"{f'{means[name]:.3f} ± {deviations[name]:.3f}':>17}" for name in FIGURES)
+    )
     return "\n".join(lines)

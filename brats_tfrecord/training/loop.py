@@ -9,13 +9,16 @@ from brats_tfrecord import files
 from brats_tfrecord.errors import Stopped, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.records import manifest_check
-from brats_tfrecord.training import devices, folds, progress, resources, run_folder
+from brats_tfrecord.stopping import StopRequest
+from brats_tfrecord.training import run_folder
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
-from brats_tfrecord.training.history import DICE_COLUMNS
-from brats_tfrecord.training.journal import Journal, Silence
-from brats_tfrecord.training.peers import Peers
+from brats_tfrecord.training.data import folds
+from brats_tfrecord.training.distribution import devices, resources
+from brats_tfrecord.training.distribution.peers import Peers
+from brats_tfrecord.training.logbook import progress_lines
+from brats_tfrecord.training.logbook.history import DICE_COLUMNS
+from brats_tfrecord.training.logbook.journal import Journal, NullJournal
 from brats_tfrecord.training.result import make_result
-from brats_tfrecord.training.stopping import StopRequest
 from brats_tfrecord.training.trainer import Trainer
 
 
@@ -38,7 +41,7 @@ def train(options):
     with StopRequest(options.time_limit_minutes).listening() as stop:
         dataset, train_folds, strategy = prepare(options, stop)
         peers = Peers(strategy)
-        with peers.losing_one_stops(), run_folder.held(options, peers):
+        with peers.stopping_without_peer(), run_folder.held(options, peers):
             run_folder.claim_together(options, dataset, peers)
             run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers)
             run.go_on()
@@ -64,7 +67,8 @@ def prepare(options, stop=None):
     manifest_check.require_sound(options.data_dir)
     train_folds = folds.train_folds(options, dataset)
     strategy = devices.make_strategy(
-        options.gpus, options.virtual_devices, options.strategy, options.peer_wait_minutes, stop)
+        options.gpus, options.virtual_devices, options.strategy, options.peer_wait_minutes, stop
+    )
     devices.per_replica_batch(options.batch_size, strategy)
     return dataset, train_folds, strategy
 
@@ -79,23 +83,33 @@ class _Run:
         self.trainer, self.options = trainer, trainer.options
         self._stop, self._peers = stop, peers
         self.checkpoints = Checkpoints(
-            self.options.model_dir, trainer.network.trainer, trainer.updates)
+            self.options.model_dir, trainer.network.trainer, trainer.updates
+        )
         with peers.together():
             self.position = self.checkpoints.restore_last()
-            self.journal = Journal(trainer, self.position.epoch) if peers.chief else Silence()
+            self.journal = Journal(trainer, self.position.epoch) if peers.chief else NullJournal()
         # The chief writes nothing before all have read.
-        peers.require_same({"the checkpoint": (self.position.epoch, self.position.step),
-                            "what --precision=auto means": trainer.precision})
+        peers.require_same(
+            {
+                "the checkpoint": (self.position.epoch, self.position.step),
+                "what --precision=auto means": trainer.precision,
+            }
+        )
         self._saved, self._has_state = time.monotonic(), self.position != Position()
 
     def go_on(self):
         """Runs the epochs that are left, if any."""
         if self.position.epoch >= self.options.epochs:
-            self.journal.say(f"{self.options.model_dir}: its {self.position.epoch} epochs are "
-                             "finished; nothing left to train")
+            self.journal.say(
+                f"{self.options.model_dir}: its {self.position.epoch} epochs are "
+                "finished; nothing left to train"
+            )
             return
-        with self.journal.session(), resources.named(self.options), \
-                self._peers.losing_one_stops():
+        with (
+            self.journal.session(),
+            resources.named(self.options),
+            self._peers.stopping_without_peer(),
+        ):
             self._train()
 
     def result(self):
@@ -106,7 +120,7 @@ class _Run:
     def _train(self):
         options, first = self.options, self.position.epoch
         batches = iter(self.trainer.train_batches(first, self.position.step))
-        self.journal.say(progress.opening_line(self.trainer, self.position))
+        self.journal.say(progress_lines.opening_line(self.trainer, self.position))
         began = time.monotonic()
         for epoch in range(first + 1, options.epochs + 1):
             row = self._epoch(epoch, batches)
@@ -119,7 +133,7 @@ class _Run:
                 self.journal.validated(epoch)
             self._finish_epoch(row, due)
             left = (time.monotonic() - began) / (epoch - first) * (options.epochs - epoch)
-            self.journal.say(progress.epoch_line(row, options.epochs, left))
+            self.journal.say(progress_lines.epoch_line(row, options.epochs, left))
 
     def _weights(self):
         """Those of the best epoch, or else the last; averaged, if the run averages."""
@@ -129,14 +143,19 @@ class _Run:
         else:
             context = self.trainer.updates.averaged()
         with context:
-            return [np.asarray(array, np.float32)
-                    for array in self.trainer.network.model.get_weights()]
+            return [
+                np.asarray(array, np.float32) for array in self.trainer.network.model.get_weights()
+            ]
 
     def _epoch(self, epoch, batches):
         """Makes the steps that are left of an epoch; returns its part of the history row."""
         position, steps = self.position, self.trainer.epoch_steps
-        with self.journal.bar(total=steps, initial=position.step, unit="step",
-                              desc=f"epoch {epoch}/{self.options.epochs}") as bar:
+        with self.journal.bar(
+            total=steps,
+            initial=position.step,
+            unit="step",
+            desc=f"epoch {epoch}/{self.options.epochs}",
+        ) as bar:
             while position.step < steps:
                 self._step(batches)
                 bar.set_postfix(loss=f"{position.loss / position.step:.4f}", refresh=False)
@@ -171,16 +190,21 @@ class _Run:
     def _validate(self, epoch):
         """Scores the validation fold on whole crops; returns its part of the history row."""
         batches = []
-        for batch in self.journal.bar(self.trainer.eval_batches, unit="batch",
-                                      desc=f"validation {epoch}/{self.options.epochs}"):
+        for batch in self.journal.bar(
+            self.trainer.eval_batches,
+            unit="batch",
+            desc=f"validation {epoch}/{self.options.epochs}",
+        ):
             scores, cases, classes = self.trainer.eval_step(batch)
             batches.append(scores)
             self.journal.predicted(cases, classes)
             self._heed_clock(saved=True)
         scores = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
         counted = scores.pop("weight") > 0
-        means = {f"val_{name}": float(values[counted].mean(dtype=np.float64))
-                 for name, values in scores.items()}
+        means = {
+            f"val_{name}": float(values[counted].mean(dtype=np.float64))
+            for name, values in scores.items()
+        }
         means["val_dice_mean"] = float(np.mean([means[name] for name in DICE_COLUMNS]))
         if not np.isfinite(list(means.values())).all():
             raise self._diverged("the validation loss became NaN or infinite")
@@ -207,9 +231,12 @@ class _Run:
         if (late or told) and not saved:
             self._save()
         if told:
-            raise Stopped(f"{reason or 'a peer was told to stop'}; the state after step "
-                          f"{self.position.step} of epoch {self.position.epoch + 1} is saved; run "
-                          "the same command again to go on", self._stop.exit_code)
+            raise Stopped(
+                f"{reason or 'a peer was told to stop'}; the state after step "
+                f"{self.position.step} of epoch {self.position.epoch + 1} is saved; run "
+                "the same command again to go on",
+                self._stop.exit_code,
+            )
 
     def _save(self):
         """Saves the state; the last step's loss was taken before its update, so look at that."""
@@ -229,4 +256,5 @@ class _Run:
             where = ", in a new --model_dir"
         return TrainingDiverged(
             f"{what} at step {position.step + 1} of epoch {position.epoch + 1}{cases}; {kept}; try "
-            f"a lower --learning_rate than {self.options.learning_rate}, or --clip_norm=1{where}")
+            f"a lower --learning_rate than {self.options.learning_rate}, or --clip_norm=1{where}"
+        )

@@ -6,8 +6,13 @@ import math
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 
-_COUNTS = {"batch_size": 4096, "epochs": 10**6, "validate_every": 10**6, "accumulate": 10**6,
-           "patches_per_case": 10_000}
+_COUNTS = {
+    "batch_size": 4096,
+    "epochs": 10**6,
+    "validate_every": 10**6,
+    "accumulate": 10**6,
+    "patches_per_case": 10_000,
+}
 
 
 def check(options):
@@ -15,8 +20,13 @@ def check(options):
     for name, most in _COUNTS.items():
         good = 1 <= getattr(options, name) <= most
         _check(good, options, name, f"a number from 1 to {most:,}")
-    for name in ("patch_size", "virtual_devices", "checkpoint_minutes", "time_limit_minutes",
-                 "peer_wait_minutes"):
+    for name in (
+        "patch_size",
+        "virtual_devices",
+        "checkpoint_minutes",
+        "time_limit_minutes",
+        "peer_wait_minutes",
+    ):
         good = 0 <= getattr(options, name) < math.inf
         _check(good, options, name, "a finite number, 0 or more")
     _check(0 <= options.seed < 2**31, options, "seed", "0 to 2147483647")
@@ -34,18 +44,28 @@ def check(options):
     _check_optimizer(options)
     _check_folds(options)
     if options.virtual_devices and options.strategy == "multiworker":
-        raise InputError(f"--virtual_devices={options.virtual_devices}: splits one process, but "
-                         "--strategy=multiworker is of several; start more of them instead")
+        raise InputError(
+            f"--virtual_devices={options.virtual_devices}: splits one process, but "
+            "--strategy=multiworker is of several; start more of them instead"
+        )
     if options.virtual_devices and options.gpus not in ("all", "none"):
-        raise InputError(f"--gpus={options.gpus}: --virtual_devices splits the CPU and uses no "
-                         "GPU; give one of the two")
+        raise InputError(
+            f"--gpus={options.gpus}: --virtual_devices splits the CPU and uses no "
+            "GPU; give one of the two"
+        )
     if options.validation_fold == "all" and options.profile:
         raise InputError("--validation_fold=all: --profile times one run; name one fold or none")
     if options.validation_fold == "all" and options.strategy == "multiworker":
-        raise InputError("--validation_fold=all: TensorFlow makes one multiworker strategy a "
-                         "process; run --strategy=multiworker with one fold at a time")
-    _check((options.cache == "disk") == bool(options.cache_dir), options, "cache_dir",
-           "a folder with --cache=disk, and none otherwise")
+        raise InputError(
+            "--validation_fold=all: TensorFlow makes one multiworker strategy a "
+            "process; run --strategy=multiworker with one fold at a time"
+        )
+    _check(
+        (options.cache == "disk") == bool(options.cache_dir),
+        options,
+        "cache_dir",
+        "a folder with --cache=disk, and none otherwise",
+    )
     good = options.gpus in ("all", "none") or integers(options.gpus) is not None
     _check(good, options, "gpus", "all, none or numbers such as 0,1")
 
@@ -84,33 +104,50 @@ def _check_network(options):
     rates = [] if options.dropout == "auto" else floats(options.dropout)
     blocks = 2 * len(counts) - 1
     good = rates is not None and len(rates) in (0, 1, blocks) and all(0 <= r < 1 for r in rates)
-    _check(good, options, "dropout", f"auto, one rate in [0, 1) or {blocks}, one for each block of "
-           f"--filters={','.join(map(str, counts))}")
+    _check(
+        good,
+        options,
+        "dropout",
+        f"auto, one rate in [0, 1) or {blocks}, one for each block of "
+        f"--filters={','.join(map(str, counts))}",
+    )
     if options.class_weights != "none" and options.loss in ("dice", "tversky"):
-        raise InputError(f"--class_weights={options.class_weights}: --loss={options.loss} has "
-                         "nothing to weigh; give a loss with cross-entropy, or focal")
+        raise InputError(
+            f"--class_weights={options.class_weights}: --loss={options.loss} has "
+            "nothing to weigh; give a loss with cross-entropy, or focal"
+        )
 
 
 def _check_xla(options):
     if options.xla and options.loss.startswith("batch_"):
-        raise InputError(f"--xla: cannot compile --loss={options.loss}, whose sums cross replicas; "
-                         f"give --loss={options.loss.removeprefix('batch_')}")
+        raise InputError(
+            f"--xla: cannot compile --loss={options.loss}, whose sums cross replicas; "
+            f"give --loss={options.loss.removeprefix('batch_')}"
+        )
 
 
 def _check_optimizer(options):
     _check(0 <= options.clip_norm < math.inf, options, "clip_norm", "0, or a number above")
-    _check(0 <= options.warmup_epochs < options.epochs, options, "warmup_epochs",
-           f"0 or more, and less than --epochs={options.epochs}")
+    _check(
+        0 <= options.warmup_epochs < options.epochs,
+        options,
+        "warmup_epochs",
+        f"0 or more, and less than --epochs={options.epochs}",
+    )
     decays = [0.0] if options.weight_decay == "auto" else floats(options.weight_decay)
     good = decays is not None and len(decays) == 1 and 0 <= decays[0] < math.inf
     _check(good, options, "weight_decay", "auto, 0 or a number above")
     if options.optimizer == "adam" and decays[0]:
-        raise InputError(f"--weight_decay={options.weight_decay}: --optimizer=adam takes none; "
-                         "give --optimizer=adamw, which is adam with weight decay")
+        raise InputError(
+            f"--weight_decay={options.weight_decay}: --optimizer=adam takes none; "
+            "give --optimizer=adamw, which is adam with weight decay"
+        )
     if options.averaging == "swa" and options.epochs < 8:
-        raise InputError(f"--averaging=swa: takes one state an epoch over the last quarter of "
-                         f"--epochs={options.epochs}, fewer than two; give 8 epochs or more, or "
-                         "--averaging=ema")
+        raise InputError(
+            f"--averaging=swa: takes one state an epoch over the last quarter of "
+            f"--epochs={options.epochs}, fewer than two; give 8 epochs or more, or "
+            "--averaging=ema"
+        )
 
 
 def _check_folds(options):
@@ -122,7 +159,8 @@ def _check_folds(options):
     if options.validation_fold == options.test_fold != "none":
         raise InputError(
             f"--test_fold={options.test_fold}: is the validation fold too; a test fold must "
-            "take no part in selection, name another or none")
+            "take no part in selection, name another or none"
+        )
 
 
 def _check(good, options, name, expected):

@@ -37,11 +37,15 @@ def profile(options):
     loader = _times("loader alone", lambda: next(batches))
     waiting = max(0.0, 1 - synthetic / real)
     lines = [f"{'':32}{'s a step':>10}{'volumes/s':>12}"]
-    for name, seconds in (("step with real input", real),
-                          ("step with one batch, repeated", synthetic), ("loader alone", loader)):
+    for name, seconds in (
+        ("step with real input", real),
+        ("step with one batch, repeated", synthetic),
+        ("loader alone", loader),
+    ):
         lines.append(f"{name:32}{seconds:10.4f}{options.batch_size / seconds:12.2f}")
-    lines.append(f"Waiting for input: {waiting:.1%} of the step. "
-                 + _verdict(waiting, synthetic, loader))
+    lines.append(
+        f"Waiting for input: {waiting:.1%} of the step. " + _verdict(waiting, synthetic, loader)
+    )
     return "\n".join(lines)
 
 
@@ -49,10 +53,14 @@ def _verdict(waiting, synthetic, loader):
     if waiting < 0.05:
         return "The devices are what limits this run."
     if loader < synthetic:
-        return ("The loader is quick enough by itself, but takes processor time from the step: "
-                "more cores, or a lighter --augment.")
-    return ("The loader is what limits this run: give it more cores, --cache=memory, or a lighter "
-            "--augment.")
+        return (
+            "The loader is quick enough by itself, but takes processor time from the step: "
+            "more cores, or a lighter --augment."
+        )
+    return (
+        "The loader is what limits this run: give it more cores, --cache=memory, or a lighter "
+        "--augment."
+    )
 
 
 def _step(trainer, batch):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from brats_tfrecord.records.manifest import Manifest
-from brats_tfrecord.training.network_options import NetworkOptions
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training.network.network_options import NetworkOptions
+from brats_tfrecord.training.train_options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class TrainResult:
         network: `network_options.NetworkOptions` that build the network they fit.
         stride: what the extents of the network's input must be multiples of.
         modalities: names of its input channels.
-        targets: name of what its outputs are, see `records.targets`.
+        targets: name of what its outputs are, see `targets`.
         history: one dict an epoch, see `history.COLUMNS`.
         best_epoch: whose weights these are, counted from 1.
         train_case_ids, select_case_ids: cases that trained it, and that chose the epoch.

@@ -43,8 +43,10 @@ def _locked(root):
                 _give_back(root)
                 raise
     except files.Locked as holder:
-        raise InputError(f"--model_dir={root}: another training is at work there ({holder}); wait "
-                         "for it, or choose another folder") from holder
+        raise InputError(
+            f"--model_dir={root}: another training is at work there ({holder}); wait "
+            "for it, or choose another folder"
+        ) from holder
 
 
 def _give_back(root):
@@ -82,8 +84,11 @@ def claim_together(options, manifest, peers):
     Raises:
         InputError: in every process: as `claim`, or since flags or datasets differ.
     """
-    flags = {f"--{name}": value for name, value in dataclasses.asdict(options).items()
-             if name not in _OF_ONE_MACHINE}
+    flags = {
+        f"--{name}": value
+        for name, value in dataclasses.asdict(options).items()
+        if name not in _OF_ONE_MACHINE
+    }
     peers.require_same({**flags, "the dataset": manifest.fingerprint})
     with peers.together():
         if peers.chief:
@@ -94,16 +99,24 @@ def _require_own(root):
     """Refuses a folder that holds something, and no run."""
     if root.exists() and not root.is_dir():
         raise InputError(f"--model_dir={root}: is a file; expected a folder")
-    if root.is_dir() and not (root / RUN_FILE).is_file() and any(
-            path.name != _LOCK for path in root.iterdir()):
-        raise InputError(f"--model_dir={root}: holds no run ({RUN_FILE} is missing), but is not "
-                         "empty; choose a new folder")
+    if (
+        root.is_dir()
+        and not (root / RUN_FILE).is_file()
+        and any(path.name != _LOCK for path in root.iterdir())
+    ):
+        raise InputError(
+            f"--model_dir={root}: holds no run ({RUN_FILE} is missing), but is not "
+            "empty; choose a new folder"
+        )
 
 
 def _holds_work(root):
     """Whether a run, or one of the folds of a cross-validation, left more than its claim."""
-    return any((folder / name).exists() for folder in (root, *root.glob("fold*"))
-               for name in _WORTH_KEEPING)
+    return any(
+        (folder / name).exists()
+        for folder in (root, *root.glob("fold*"))
+        for name in _WORTH_KEEPING
+    )
 
 
 def _read(path):
@@ -121,8 +134,12 @@ def _compare(model_dir, before, now):
         if before["options"].get(name) != now["options"].get(name)
     ]
     if before["dataset"] != now["dataset"]:
-        differences.append("--data_dir holds another dataset (fingerprint was "
-                           f"{before['dataset'][:12]}, now {now['dataset'][:12]})")
+        differences.append(
+            "--data_dir holds another dataset (fingerprint was "
+            f"{before['dataset'][:12]}, now {now['dataset'][:12]})"
+        )
     if differences:
-        raise InputError(f"--model_dir={model_dir}: belongs to another run: "
-                         f"{'; '.join(differences)}; go back to its flags, or choose a new folder")
+        raise InputError(
+            f"--model_dir={model_dir}: belongs to another run: "
+            f"{'; '.join(differences)}; go back to its flags, or choose a new folder"
+        )

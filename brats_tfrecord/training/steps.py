@@ -5,10 +5,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from brats_tfrecord import spec
-from brats_tfrecord.training import dropout
+from brats_tfrecord.training.network import layers
 
 
-class Learned(NamedTuple):
+class StepResult(NamedTuple):
     """What one training step found, before its update.
 
     Attributes:
@@ -27,7 +27,7 @@ def make_train_step(strategy, network, targets, loss_of, updates, batch_size, xl
     Args:
         strategy: under whose scope `network` and `updates` were made.
         network: `networks.Network`.
-        targets: `records.targets.Targets` of its outputs.
+        targets: `targets.Targets` of its outputs.
         loss_of: function (truth [B, X, Y, Z, K], list of logits, finest first) -> float32 [B].
         updates: `updates.Updates` of the trainer's trainable variables.
         batch_size: examples a batch over all replicas; per-example losses are summed and divided
@@ -35,11 +35,12 @@ def make_train_step(strategy, network, targets, loss_of, updates, batch_size, xl
         xla: whether XLA compiles forward and backward pass.
 
     Returns:
-        function (distributed batch of `make_train_dataset`) -> `Learned`.
+        function (distributed batch of `make_train_dataset`) -> `StepResult`.
     """
+
     def forward_and_backward(batch):
         truth = targets.truth(batch["mask"])
-        with tf.GradientTape() as tape, dropout.numbers(batch["number"]):
+        with tf.GradientTape() as tape, layers.dropout_numbers(batch["number"]):
             logits = _logits(network, batch["image"], training=True)
             value = tf.reduce_sum(loss_of(truth, logits)) / batch_size
             scaled = updates.scaled(value)
@@ -47,15 +48,19 @@ def make_train_step(strategy, network, targets, loss_of, updates, batch_size, xl
         right = accuracy(targets.classes(truth), targets.classes_of_logits(logits[0]))
         return value, tf.reduce_sum(right) / batch_size, gradients
 
-    replica_step = tf.function(forward_and_backward, jit_compile=True) if xla \
-        else forward_and_backward
+    replica_step = (
+        tf.function(forward_and_backward, jit_compile=True) if xla else forward_and_backward
+    )
 
     @tf.function
     def train_step(batch):
         value, right, gradients = strategy.run(replica_step, args=(batch,))
         sound = updates.take(gradients)
-        return Learned(strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None),
-                       strategy.reduce(tf.distribute.ReduceOp.SUM, right, axis=None), sound)
+        return StepResult(
+            strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None),
+            strategy.reduce(tf.distribute.ReduceOp.SUM, right, axis=None),
+            sound,
+        )
 
     return train_step
 
@@ -71,6 +76,7 @@ def make_eval_step(strategy, network, targets, loss_of):
         replicas: dict of float32 arrays [B], `weight`, `loss`, `accuracy`, `dice_WT`, `dice_TC`
         and `dice_ET`; int32 [B] as in the batch; int32 [B, X, Y, Z], what is predicted.
     """
+
     def replica_step(batch):
         truth = targets.truth(batch["mask"])
         logits = _logits(network, batch["image"], training=False)
@@ -79,15 +85,18 @@ def make_eval_step(strategy, network, targets, loss_of):
             "weight": batch["weight"],
             "loss": loss_of(truth, logits),
             "accuracy": accuracy(right, prediction),
-            **{f"dice_{region}": region_dice(right, prediction, classes)
-               for region, classes in spec.REGIONS.items()},
+            **{
+                f"dice_{region}": region_dice(right, prediction, classes)
+                for region, classes in spec.REGIONS.items()
+            },
         }
         return scores, batch["case"], prediction
 
     @tf.function
     def run(batch):
-        return tf.nest.map_structure(lambda value: strategy.gather(value, axis=0),
-                                     strategy.run(replica_step, args=(batch,)))
+        return tf.nest.map_structure(
+            lambda value: strategy.gather(value, axis=0), strategy.run(replica_step, args=(batch,))
+        )
 
     return lambda batch: tf.nest.map_structure(lambda value: value.numpy(), run(batch))
 
@@ -108,6 +117,7 @@ def region_dice(truth, prediction, classes):
     Returns:
         float32 [B].
     """
+
     def inside(ids):
         return tf.reduce_any([ids == class_id for class_id in classes], axis=0)
 
@@ -130,5 +140,7 @@ def _logits(network, image, training):
         paddings = [[0, 0], *([0, more] for more in rest), [0, 0]]
         image = tf.raw_ops.PadV2(input=image, paddings=paddings, constant_values=0.0)
     found = network.trainer(image, training=training)
-    return [logits[(slice(None), *(slice(-(-extent // 2**level)) for extent in shape))]
-            for level, logits in enumerate(found)]
+    return [
+        logits[(slice(None), *(slice(-(-extent // 2**level)) for extent in shape))]
+        for level, logits in enumerate(found)
+    ]

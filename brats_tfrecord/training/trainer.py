@@ -2,11 +2,15 @@
 
 import functools
 
+from brats_tfrecord import targets as record_targets
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.records import targets as record_targets
-from brats_tfrecord.training import augment, devices, input_pipeline, losses, networks, steps
-from brats_tfrecord.training.network_options import NetworkOptions
-from brats_tfrecord.training.updates import make_updates
+from brats_tfrecord.training import steps
+from brats_tfrecord.training.data import augment, input_pipeline
+from brats_tfrecord.training.distribution import devices
+from brats_tfrecord.training.network import networks
+from brats_tfrecord.training.network.network_options import NetworkOptions
+from brats_tfrecord.training.optimization import losses
+from brats_tfrecord.training.optimization.updates import make_updates
 
 
 class Trainer:
@@ -18,7 +22,7 @@ class Trainer:
         train_folds: folds to train on.
         strategy: `tf.distribute.Strategy`.
         precision: dtype policy of the layers.
-        targets: `records.targets.Targets` of the network's outputs.
+        targets: `targets.Targets` of the network's outputs.
         network_options: `network_options.NetworkOptions`, which build the network again.
         network: `networks.Network`.
         updates: `updates.Updates`.
@@ -36,7 +40,8 @@ class Trainer:
         self.train_folds, self.strategy = train_folds, strategy
         devices.per_replica_batch(options.batch_size, strategy)
         self.epoch_steps = input_pipeline.steps_per_epoch(
-            dataset, train_folds, options.batch_size, options.patches_per_case)
+            dataset, train_folds, options.batch_size, options.patches_per_case
+        )
         self.patch_shape = input_pipeline.patch_shape(dataset.crop_shape, options.patch_size)
         self.precision = devices.resolve_precision(options.precision, strategy)
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
@@ -52,10 +57,15 @@ class Trainer:
         self._require_stride_below_patch()
         with strategy.scope():
             self.network = networks.build_network(
-                self.network_options, precision=self.precision, seed=options.seed)
+                self.network_options, precision=self.precision, seed=options.seed
+            )
             self.updates = make_updates(
-                options, self.epoch_steps, strategy, self.network.trainer.trainable_variables,
-                loss_scaling=self.precision == "mixed_float16")
+                options,
+                self.epoch_steps,
+                strategy,
+                self.network.trainer.trainable_variables,
+                loss_scaling=self.precision == "mixed_float16",
+            )
 
     def _require_stride_below_patch(self):
         stride = self.network_options.stride
@@ -64,7 +74,8 @@ class Trainer:
                 f"--filters={','.join(map(str, self.options.filter_counts))}: this network halves "
                 f"its input to 1/{stride}, but patches are "
                 f"{'x'.join(map(str, self.patch_shape))}; give fewer levels or a larger "
-                f"--patch_size, at least {stride}")
+                f"--patch_size, at least {stride}"
+            )
 
     @property
     def emulates_precision(self):
@@ -73,10 +84,16 @@ class Trainer:
 
     @functools.cached_property
     def train_step(self):
-        """Function (batch) -> `steps.Learned`."""
+        """Function (batch) -> `steps.StepResult`."""
         return steps.make_train_step(
-            self.strategy, self.network, self.targets, self._loss(self.options.loss), self.updates,
-            self.options.batch_size, self.options.xla)
+            self.strategy,
+            self.network,
+            self.targets,
+            self._loss(self.options.loss),
+            self.updates,
+            self.options.batch_size,
+            self.options.xla,
+        )
 
     @functools.cached_property
     def eval_step(self):
@@ -88,37 +105,41 @@ class Trainer:
     def train_batches(self, first_epoch=0, first_step=0):
         """Distributed batches of the whole run from that step on, both counted from 0."""
         options = self.options
-        return self._distribute(lambda share: input_pipeline.make_train_dataset(
-            self.dataset,
-            self.train_folds,
-            modalities=options.modality_names,
-            patch_size=options.patch_size,
-            foreground_fraction=options.foreground_fraction,
-            patches_per_case=options.patches_per_case,
-            augmentation=augment.LEVELS[options.augment],
-            batch_size=options.batch_size,
-            seed=options.seed,
-            first_epoch=first_epoch,
-            first_step=first_step,
-            epochs=options.epochs,
-            share=share,
-            cache=options.cache,
-            cache_dir=options.cache_dir,
-        ))
+        return self._distribute(
+            lambda share: input_pipeline.make_train_dataset(
+                self.dataset,
+                self.train_folds,
+                modalities=options.modality_names,
+                patch_size=options.patch_size,
+                foreground_fraction=options.foreground_fraction,
+                patches_per_case=options.patches_per_case,
+                augmentation=augment.LEVELS[options.augment],
+                batch_size=options.batch_size,
+                seed=options.seed,
+                first_epoch=first_epoch,
+                first_step=first_step,
+                epochs=options.epochs,
+                share=share,
+                cache=options.cache,
+                cache_dir=options.cache_dir,
+            )
+        )
 
     @functools.cached_property
     def eval_batches(self):
         """Distributed batches of the validation folds, a case for every replica."""
         options = self.options
-        return self._distribute(lambda share: input_pipeline.make_eval_dataset(
-            self.dataset,
-            options.validation_folds,
-            modalities=options.modality_names,
-            batch_size=self.strategy.num_replicas_in_sync,
-            share=share,
-            cache=options.cache,
-            cache_dir=options.cache_dir,
-        ))
+        return self._distribute(
+            lambda share: input_pipeline.make_eval_dataset(
+                self.dataset,
+                options.validation_folds,
+                modalities=options.modality_names,
+                batch_size=self.strategy.num_replicas_in_sync,
+                share=share,
+                cache=options.cache,
+                cache_dir=options.cache_dir,
+            )
+        )
 
     def case_ids_of(self, batch):
         """Ids of the cases in a distributed training batch, as far as this process holds it."""
@@ -127,14 +148,20 @@ class Trainer:
         return list(dict.fromkeys(ids[case] for part in parts for case in part.numpy()))
 
     def _loss(self, name):
-        weights = losses.class_weights(self.dataset, self.train_folds, self.targets) \
-            if self.options.class_weights == "balanced" else None
+        weights = (
+            losses.class_weights(self.dataset, self.train_folds, self.targets)
+            if self.options.class_weights == "balanced"
+            else None
+        )
         return losses.deep_supervision(losses.make_loss(name, self.targets, weights))
 
     def _distribute(self, make_dataset):
         def of(context):
             replicas = context.num_replicas_in_sync // context.num_input_pipelines
-            return make_dataset(input_pipeline.Share(
-                context.input_pipeline_id, context.num_input_pipelines, replicas))
+            return make_dataset(
+                input_pipeline.Share(
+                    context.input_pipeline_id, context.num_input_pipelines, replicas
+                )
+            )
 
         return self.strategy.distribute_datasets_from_function(of)

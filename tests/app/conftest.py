@@ -1,8 +1,8 @@
-"""The app's modules import each other by name, as `streamlit run` lets them."""
+"""The app is a package beside the library: tests import it from the checkout."""
 
 import sys
 from pathlib import Path
 
-APP = Path(__file__).parents[2] / "app"
-if str(APP) not in sys.path:
-    sys.path.insert(0, str(APP))
+ROOT = str(Path(__file__).parents[2])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)

@@ -6,16 +6,13 @@ import shutil
 import threading
 import time
 
-import batch
-import cohort_page
-import intake
-import jobs
 import nibabel
 import numpy as np
 import pytest
 import stand_in
 from tiny_cohorts import wait_for
 
+from app import batch, cohort_page, intake, jobs
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.segmentation import Segmentation
@@ -36,8 +33,16 @@ class Finding:
         progress("network")
         classes, _ = stand_in.head(SHAPE)
         sure = np.eye(4, dtype=np.float32)[classes]
-        return Segmentation(raw.case_id, stand_in.model_card(Recipe()), classes, sure, (0, 0, 0),
-                            raw.geometry, (), {"network": 0.25})
+        return Segmentation(
+            raw.case_id,
+            stand_in.model_card(Recipe()),
+            classes,
+            sure,
+            (0, 0, 0),
+            raw.geometry,
+            (),
+            {"network": 0.25},
+        )
 
 
 @pytest.fixture
@@ -138,6 +143,7 @@ def test_table_as_csv(cases):
     finished(found)
     rows = list(csv.DictReader(io.StringIO(cohort_page.csv_of(found.rows))))
     assert [row["case_id"] for row in rows] == ["BraTS20_Training_001", "BraTS20_Training_003"]
-    assert float(rows[0]["WT_ml"]) == pytest.approx(found.rows[rows[0]["case_id"]].volumes_ml["WT"],
-                                                    abs=1e-3)
+    assert float(rows[0]["WT_ml"]) == pytest.approx(
+        found.rows[rows[0]["case_id"]].volumes_ml["WT"], abs=1e-3
+    )
     assert rows[0]["WT_dice"] == ""

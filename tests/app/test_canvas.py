@@ -3,13 +3,13 @@
 import re
 
 import browser
-import canvas
 import nibabel
 import numpy as np
 import pytest
 from browser import centre_of, share_of
 from PIL import Image
 
+from app import canvas
 from brats_tfrecord import spec
 
 SHAPE = (40, 48, 32)  # LPS: towards the patient's left, back and head
@@ -17,7 +17,7 @@ AFFINE = np.array([[-2, 0, 0, 40], [0, -2, 0, 50], [0, 0, 3, -45], [0, 0, 0, 1]]
 LESION = (22, 24, 16)  # a voxel of ET, in truth and prediction
 LESION_MM = (-4.0, 2.0, 3.0)  # AFFINE @ LESION
 
-PAGE = f'''
+PAGE = f"""
 import sys
 from pathlib import Path
 import streamlit as st
@@ -35,7 +35,7 @@ value = canvas(layers, classes=4, initial=View(image="flair", overlay="predictio
                key="canvas", go_to_mm={LESION_MM} if st.session_state.gone else None,
                go_to_count=st.session_state.gone, report_crosshair=st.toggle("Report"))
 st.text(f"runs={{runs}} value={{value}}")
-'''
+"""
 
 
 COUNT = """for (const name of ["framebufferTextureLayer", "drawElements", "drawArrays"]) {
@@ -60,9 +60,13 @@ def head():
     truth[20:26, 21:30, 12:20] = spec.ET
     truth[22:25, 26:29, 12:20] = spec.NCR
     prediction = np.roll(truth, 2, axis=0)  # two voxels towards the left
-    return {"flair": flair, "t1ce": np.where(inside, 300 - flair // 2, 0).astype(np.int16),
-            "truth": truth, "prediction": prediction,
-            "probability": np.where(prediction > 0, 200, 0).astype(np.uint8)}  # of 250: 0.8
+    return {
+        "flair": flair,
+        "t1ce": np.where(inside, 300 - flair // 2, 0).astype(np.int16),
+        "truth": truth,
+        "prediction": prediction,
+        "probability": np.where(prediction > 0, 200, 0).astype(np.uint8),
+    }  # of 250: 0.8
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +79,14 @@ def server(tmp_path_factory):
             image.header.set_slope_inter(1 / 250, 0)
         nibabel.save(image, folder / f"{name}.nii.gz")
     (folder / "page.py").write_text(PAGE)
-    with browser.streamlit("page.py", folder, "--server.address=127.0.0.1",
-                           "--server.headless=true", "--browser.gatherUsageStats=false",
-                           "--server.fileWatcherType=none") as (address, log, _):
+    with browser.streamlit(
+        "page.py",
+        folder,
+        "--server.address=127.0.0.1",
+        "--server.headless=true",
+        "--browser.gatherUsageStats=false",
+        "--server.fileWatcherType=none",
+    ) as (address, log, _):
         yield address, log
 
 
@@ -137,15 +146,21 @@ def reader(opened):
 def test_opens_with_three_planes_the_rendering_and_the_place_of_the_crosshair(opened):
     picture = opened.picture()
     height, width, _ = picture.shape
-    tiles = [picture[top:top + height // 2 - 2, left:left + width // 2 - 2]
-             for top in (0, height // 2 + 2) for left in (0, width // 2 + 2)]
+    tiles = [
+        picture[top : top + height // 2 - 2, left : left + width // 2 - 2]
+        for top in (0, height // 2 + 2)
+        for left in (0, width // 2 + 2)
+    ]
     for tile in tiles:
         assert (tile.max(axis=-1) > 60).mean() > 0.05, "something is drawn in every tile"
     assert len({tile.tobytes() for tile in tiles}) == 4
     x, y, z = opened.voxel()
     mm = AFFINE @ (x, y, z, 1)
-    assert np.allclose([float(part) for part in re.search(r"RAS (.*?) mm", opened.status())[1]
-                        .split(",")], mm[:3], atol=1.5)
+    assert np.allclose(
+        [float(part) for part in re.search(r"RAS (.*?) mm", opened.status())[1].split(",")],
+        mm[:3],
+        atol=1.5,
+    )
     assert f"FLAIR {head()['flair'][x, y, z]} ·" in opened.status()
 
 
@@ -248,9 +263,15 @@ def test_difference_shows_what_agrees_is_missed_or_extra(reader):
     for colour in (agree, missed, extra, other):
         assert share_of(picture, colour, 12) > 0.002
     # The prediction lies two voxels to the patient's left: extra right of missed on the screen.
-    where = [centre_of(np.abs(picture.astype(int) - [int(colour[k:k + 2], 16)
-                                                     for k in (1, 3, 5)]).max(axis=-1) < 12)
-             for colour in (missed, extra)]
+    where = [
+        centre_of(
+            np.abs(picture.astype(int) - [int(colour[k : k + 2], 16) for k in (1, 3, 5)]).max(
+                axis=-1
+            )
+            < 12
+        )
+        for colour in (missed, extra)
+    ]
     assert where[0][0] < where[1][0]
     for class_id in (spec.NCR, spec.ET):
         reader.toggle(class_id)
@@ -368,7 +389,8 @@ def test_canvas_comes_back_after_the_graphics_card_was_reset(reader):
     reader.press("ArrowUp")
     before, place = reader.picture(), reader.voxel()
     reader.frame.locator("canvas").evaluate(
-        "canvas => canvas.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()")
+        "canvas => canvas.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()"
+    )
     reader.page.wait_for_timeout(1500)
     reader.settled()
     assert reader.voxel() == place

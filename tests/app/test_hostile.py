@@ -4,11 +4,11 @@ import gzip
 import re
 from pathlib import Path
 
-import intake
 import numpy as np
 import pytest
 from tiny_uploads import KINDS, NEEDED, brain, hostile, labels, nifti, upload
 
+from app import intake
 from brats_tfrecord.errors import InputError
 
 COUNT = 200
@@ -52,7 +52,7 @@ def test_mutated_uploads_are_read_or_refused():
             data[place] = draw.integers(256)
         data = gzip.compress(data, 1) if draw.random() < 0.5 else bytes(data)
         if draw.random() < 0.2:
-            data = data[:draw.integers(len(data))]
+            data = data[: draw.integers(len(data))]
         try:
             intake.load_uploads(upload(**{kind: data}), dict(zip(KINDS, range(5))), NEEDED)
             ends[None] += 1

@@ -5,8 +5,6 @@ import re
 import tempfile
 import tracemalloc
 
-import admission
-import intake
 import numpy as np
 import pytest
 from tiny_uploads import (
@@ -26,6 +24,7 @@ from tiny_uploads import (
     zeros_gz,
 )
 
+from app import admission, intake
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import CaseError, InputError
 
@@ -85,8 +84,10 @@ def test_upload_becomes_a_case_in_lps_order():
 
 def test_four_d_file_of_msd_holds_all_modalities():
     channels = [brain(seed) for seed in range(4)]
-    files = [("BRATS_001.nii.gz", gzip.compress(nifti(labels() // 2))),
-             ("BRATS_001 (1).nii.gz", nifti(np.stack(channels, -1)))]
+    files = [
+        ("BRATS_001.nii.gz", gzip.compress(nifti(labels() // 2))),
+        ("BRATS_001 (1).nii.gz", nifti(np.stack(channels, -1))),
+    ]
     case = load(files)
     assert case.raw.case_id == "BRATS_001" and case.raw.label_scheme == "msd"
     # MSD: FLAIR, T1w, T1gd, T2w; ours: T1, T1ce, T2, FLAIR.
@@ -95,24 +96,33 @@ def test_four_d_file_of_msd_holds_all_modalities():
     assert (case.truth[3, 0, 0], case.truth[0, 4, 5]) == (2, 1)
 
 
-@pytest.mark.parametrize("shape, message", [
-    ((*SHAPE, 3), r"has 3 volumes on its fourth axis; expected the four of MSD Task01"),
-    (SHAPE, r"is 6x7x8, 3-D; expected all four modalities in one 4-D file"),
-])
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((*SHAPE, 3), r"has 3 volumes on its fourth axis; expected the four of MSD Task01"),
+        (SHAPE, r"is 6x7x8, 3-D; expected all four modalities in one 4-D file"),
+    ],
+)
 def test_four_d_file_of_other_shape_is_refused(shape, message):
     data = nifti(np.resize(brain(), shape))
     with pytest.raises(CaseError, match=r"^BRATS_001\.nii: " + message):
         intake.load_uploads([("BRATS_001.nii", data)], {"4d": 0}, NEEDED)
 
 
-@pytest.mark.parametrize("assignment, message", [
-    ({"flair": 3, "t1ce": 1}, "^no t2 image .*recognised: t1ce, flair.*_t2.nii.gz, or choose"),
-    ({"flair": 3, "t1ce": 1, "t2": 1}, "Case_1_t1ce.nii.gz: is chosen as t1ce and as t2"),
-    ({"flair": 3, "t1ce": 1, "t2": 9}, "^t2: is to be file 9 of 5"),
-    ({"flair": 3, "t1ce": 1, "pd": 2}, "^pd: no kind of file; expected one of t1, t1ce"),
-    ({"4d": 0, "t2": 2}, "Case_1_t1.nii.gz: is chosen as the 4-D file of all modalities, and Case"),
-    ({"seg": 4}, "^no flair and no t1ce and no t2 image"),
-])
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        ({"flair": 3, "t1ce": 1}, "^no t2 image .*recognised: t1ce, flair.*_t2.nii.gz, or choose"),
+        ({"flair": 3, "t1ce": 1, "t2": 1}, "Case_1_t1ce.nii.gz: is chosen as t1ce and as t2"),
+        ({"flair": 3, "t1ce": 1, "t2": 9}, "^t2: is to be file 9 of 5"),
+        ({"flair": 3, "t1ce": 1, "pd": 2}, "^pd: no kind of file; expected one of t1, t1ce"),
+        (
+            {"4d": 0, "t2": 2},
+            "Case_1_t1.nii.gz: is chosen as the 4-D file of all modalities, and Case",
+        ),
+        ({"seg": 4}, "^no flair and no t1ce and no t2 image"),
+    ],
+)
 def test_assignment_is_checked_before_any_file_is_opened(assignment, message):
     files = [(name, b"never looked at") for name, _ in upload()]
     with pytest.raises(InputError, match=message):
@@ -123,8 +133,11 @@ def test_a_person_may_choose_what_names_do_not_tell():
     files = [(f"series{index}.nii", data) for index, (_, data) in enumerate(upload())]
     assert intake.recognise([name for name, _ in files]).kinds == {}
     chosen = dict(zip(KINDS, range(5)))
-    with pytest.raises(InputError, match=r"^series4\.nii: its name does not tell what its labels "
-                                         r"mean; choose .*brats2020 \(1, 2, 4\), brats2023 \(1, 2"):
+    with pytest.raises(
+        InputError,
+        match=r"^series4\.nii: its name does not tell what its labels "
+        r"mean; choose .*brats2020 \(1, 2, 4\), brats2023 \(1, 2",
+    ):
         intake.load_uploads(files, chosen, NEEDED)
     case = intake.load_uploads(files, chosen, NEEDED, label_scheme="brats2024")
     assert case.truth[0, 4, 5] == 4, "a resection cavity there"
@@ -157,13 +170,20 @@ def test_two_files_of_one_name_are_told_apart_by_their_kind():
         intake.load_uploads(files, dict(zip(MODALITIES, range(4))), NEEDED)
 
 
-@pytest.mark.parametrize("t2, message", [
-    (np.random.default_rng(0).integers(1, 999, SHAPE).astype(np.int16),
-     r"Case_1_t2\.nii\.gz: 0\.\d% of the voxels are background; expected a skull-stripped"),
-    (np.pad(np.int16([[[70]]]), ((2, 3), (2, 4), (4, 3))),
-     r"0\.30% of the voxels are brain; expected some 15%"),
-    (brain(3), r"flair\.nii\.gz: is voxel for voxel the image of t2"),
-])
+@pytest.mark.parametrize(
+    "t2, message",
+    [
+        (
+            np.random.default_rng(0).integers(1, 999, SHAPE).astype(np.int16),
+            r"Case_1_t2\.nii\.gz: 0\.\d% of the voxels are background; expected a skull-stripped",
+        ),
+        (
+            np.pad(np.int16([[[70]]]), ((2, 3), (2, 4), (4, 3))),
+            r"0\.30% of the voxels are brain; expected some 15%",
+        ),
+        (brain(3), r"flair\.nii\.gz: is voxel for voxel the image of t2"),
+    ],
+)
 def test_doubtful_images_are_read_with_a_warning(t2, message):
     [warning] = load(upload(t2=nifti(t2))).warnings
     assert re.search(message, warning)
@@ -179,10 +199,15 @@ def test_doubtful_cases_are_read_with_a_warning():
 
 
 def test_thick_slices_are_for_models_that_resample():
-    thick = {name: nifti(brain(seed), AFFINE @ np.diag([1.0, 1, 3, 1]))
-             for seed, name in enumerate(MODALITIES)}
-    with pytest.raises(CaseError, match=r"_t1\.nii\.gz: voxels measure 1 x 1 x 3 mm; .*as the "
-                                        "model was trained; resample the images"):
+    thick = {
+        name: nifti(brain(seed), AFFINE @ np.diag([1.0, 1, 3, 1]))
+        for seed, name in enumerate(MODALITIES)
+    }
+    with pytest.raises(
+        CaseError,
+        match=r"_t1\.nii\.gz: voxels measure 1 x 1 x 3 mm; .*as the "
+        "model was trained; resample the images",
+    ):
         load(upload(**thick, seg=None))
     loaded = load(upload(**thick, seg=None), any_spacing=True)
     assert loaded.raw.geometry.spacing_mm == (1, 1, 3) and loaded.raw.volumes.shape[:3] == SHAPE
@@ -190,32 +215,43 @@ def test_thick_slices_are_for_models_that_resample():
 
 def test_memory_is_refused_before_it_is_taken():
     # 4 * 4 B of images, 3 B of mask, 40 B to map it and its own byte: 60 B a voxel.
-    bombs = {kind: zeros_gz(1, nifti(array, dim=dims(300, 400, 500)))
-             for kind, array in {**dict.fromkeys(MODALITIES, brain()), "seg": labels()}.items()}
+    bombs = {
+        kind: zeros_gz(1, nifti(array, dim=dims(300, 400, 500)))
+        for kind, array in {**dict.fromkeys(MODALITIES, brain()), "seg": labels()}.items()
+    }
     tracemalloc.start()
     try:
-        with pytest.raises(CaseError, match=r"^Case_1_seg\.nii\.gz: its header declares 300x400x500"
-                           r" voxels, .*would take 3\.6 GB of memory; expected at most 3\.2 GB"):
+        with pytest.raises(
+            CaseError,
+            match=r"^Case_1_seg\.nii\.gz: its header declares 300x400x500"
+            r" voxels, .*would take 3\.6 GB of memory; expected at most 3\.2 GB",
+        ):
             load(upload(**bombs))
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("image, mask, packed", [
-    (np.int16, np.uint8, False), (np.float32, np.float64, True), (np.float64, np.float32, False)])
+@pytest.mark.parametrize(
+    "image, mask, packed",
+    [(np.int16, np.uint8, False), (np.float32, np.float64, True), (np.float64, np.float32, False)],
+)
 def test_reading_takes_no_more_memory_than_was_reckoned(monkeypatch, image, mask, packed):
     shape = (90, 100, 110)
-    files = {name: nifti(np.resize(brain(seed, image), shape), scl_slope=0.5, scl_inter=1)
-             for seed, name in enumerate(MODALITIES)}
+    files = {
+        name: nifti(np.resize(brain(seed, image), shape), scl_slope=0.5, scl_inter=1)
+        for seed, name in enumerate(MODALITIES)
+    }
     files["seg"] = nifti(np.ones(shape, mask), scl_slope=2)
     if packed:
         files = {name: gzip.compress(data, 1) for name, data in files.items()}
     files = upload(**files)
     reckoned = []
-    monkeypatch.setattr(admission, "check_memory",
-                        lambda opened, headers, limit: reckoned.append(
-                            admission.peak_bytes(headers)[0]))
+    monkeypatch.setattr(
+        admission,
+        "check_memory",
+        lambda opened, headers, limit: reckoned.append(admission.peak_bytes(headers)[0]),
+    )
     tracemalloc.start()
     try:
         load(files)

@@ -4,22 +4,21 @@ import gzip
 import threading
 from dataclasses import replace
 
-import intake
-import jobs
-import layers
 import nibabel
 import numpy as np
 import pytest
 import stand_in
 
+from app import canvas_layers, intake, jobs
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
+from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.segmentation import Segmentation
 
 SHAPE = (6, 7, 8)
-GEOMETRY = nifti.Geometry(SHAPE, np.diag([2.0, 1, 1, 1]) @ np.diag([-1.0, 1, 1, 1]))
+GEOMETRY = Geometry(SHAPE, np.diag([2.0, 1, 1, 1]) @ np.diag([-1.0, 1, 1, 1]))
 
 
 def classes_with_all_labels():
@@ -50,8 +49,16 @@ class Answering:
         assert self.go.wait(10)
         classes = classes_with_all_labels()
         sure = np.eye(4, dtype=np.float32)[classes] * 0.9 + np.float32(0.025)
-        return Segmentation(raw.case_id, stand_in.model_card(Recipe()), classes, sure, (0, 0, 0),
-                            raw.geometry, ("small",), {"network": 0.25})
+        return Segmentation(
+            raw.case_id,
+            stand_in.model_card(Recipe()),
+            classes,
+            sure,
+            (0, 0, 0),
+            raw.geometry,
+            ("small",),
+            {"network": 0.25},
+        )
 
 
 class Failing:
@@ -76,9 +83,13 @@ def test_result_holds_native_file_figures_and_seconds():
     assert [*result.seconds] == ["reading", "network", "metrics", "pictures"]
     assert result.seconds["reading"] == 0.5
     assert {region: result.metrics[region]["dice"] for region in spec.REGIONS} == {
-        "WT": 1, "TC": 1, "ET": 1}
-    assert result.volumes_ml == pytest.approx({"WT": 0.006, "TC": 0.004, "ET": 0.002,
-                                               "NCR/NET": 0.002, "ED": 0.002})
+        "WT": 1,
+        "TC": 1,
+        "ET": 1,
+    }
+    assert result.volumes_ml == pytest.approx(
+        {"WT": 0.006, "TC": 0.004, "ET": 0.002, "NCR/NET": 0.002, "ED": 0.002}
+    )
     assert result.extents == () and result.changes == ("small",)  # 6 mm³ are too few to list
     image = nibabel.Nifti1Image.from_bytes(gzip.decompress(result.nifti))
     assert image.shape == SHAPE and (image.affine == GEOMETRY.affine).all()
@@ -89,10 +100,18 @@ def test_result_holds_native_file_figures_and_seconds():
 def test_layers_hold_classes_uncertainty_and_probabilities_on_the_grid_of_the_case():
     result = segmented()
     assert [layer.name for layer in result.layers] == [
-        "prediction", "uncertainty", "probability_WT", "probability_TC", "probability_ET"]
-    assert np.array_equal(layers.array_of(result.layers[0], GEOMETRY), classes_with_all_labels())
-    entropy, whole, core, enhancing = (layers.array_of(layer, GEOMETRY)
-                                       for layer in result.layers[1:])
+        "prediction",
+        "uncertainty",
+        "probability_WT",
+        "probability_TC",
+        "probability_ET",
+    ]
+    assert np.array_equal(
+        canvas_layers.array_of(result.layers[0], GEOMETRY), classes_with_all_labels()
+    )
+    entropy, whole, core, enhancing = (
+        canvas_layers.array_of(layer, GEOMETRY) for layer in result.layers[1:]
+    )
     expected = -(0.925 * np.log(0.925) + 3 * 0.025 * np.log(0.025))
     assert np.allclose(entropy[..., 1:], expected, atol=0.0026)
     assert not entropy[..., 0].any(), "of air uncertainty says nothing"

@@ -16,13 +16,18 @@ SESSIONS, CASES = 4, 20
 @pytest.mark.soak
 @pytest.mark.browser
 @pytest.mark.timeout(3000)
-def test_two_hundred_bad_uploads_are_each_answered_on_the_page(
-        tiny_model, chromium, tmp_path):
-    kinds = [(files, message) for files, message in hostile()
-             if "does not tell what its labels" not in message]
+def test_two_hundred_bad_uploads_are_each_answered_on_the_page(tiny_model, chromium, tmp_path):
+    kinds = [
+        (files, message)
+        for files, message in hostile()
+        if "does not tell what its labels" not in message
+    ]
     assert len(kinds) >= 12
     with browser.streamlit(browser.VIEWER, tmp_path, arguments=[f"--model={tiny_model}"]) as (
-            address, log, process):
+        address,
+        log,
+        process,
+    ):
         reader = browser.Visitor(chromium, address)
         said = {}
         for turn in range(COUNT):
@@ -44,13 +49,16 @@ def test_two_hundred_bad_uploads_are_each_answered_on_the_page(
 @pytest.mark.browser
 @pytest.mark.timeout(3000)
 def test_memory_comes_back_after_twenty_cases_in_four_sessions(
-        run_tool, tiny_model, chromium, tmp_path):
+    run_tool, tiny_model, chromium, tmp_path
+):
     cohort = tmp_path / "cohort"
-    run_tool("make_phantom.py", f"--output_dir={cohort}", f"--cases={CASES + 1}", "--seed=11",
-             "--jobs=2")
+    run_tool(
+        "make_phantom.py", f"--output_dir={cohort}", f"--cases={CASES + 1}", "--seed=11", "--jobs=2"
+    )
     before, *cases = [f"BraTS20_Training_{number:03d}" for number in range(1, CASES + 2)]
-    with browser.streamlit(browser.VIEWER, tmp_path, arguments=[
-            f"--model={tiny_model}", f"--cases_dir={cohort}"]) as (address, log, process):
+    with browser.streamlit(
+        browser.VIEWER, tmp_path, arguments=[f"--model={tiny_model}", f"--cases_dir={cohort}"]
+    ) as (address, log, process):
         server = psutil.Process(process.pid)
         started = resident_mb(server)
         readers = [browser.Visitor(chromium, address).open() for _ in range(SESSIONS)]
@@ -60,10 +68,10 @@ def test_memory_comes_back_after_twenty_cases_in_four_sessions(
         readers[0].segment()
         first, most = resident_mb(server), 0
         for start in range(0, CASES, SESSIONS):
-            for reader, case_id in zip(readers, cases[start:start + SESSIONS]):
+            for reader, case_id in zip(readers, cases[start : start + SESSIONS]):
                 reader.case(case_id)
                 reader.press_segment()
-            for reader, case_id in zip(readers, cases[start:start + SESSIONS]):
+            for reader, case_id in zip(readers, cases[start : start + SESSIONS]):
                 reader.segmented()
                 assert reader.page.get_by_role("combobox").first.input_value() == case_id
             most = max(most, resident_mb(server))
@@ -74,8 +82,10 @@ def test_memory_comes_back_after_twenty_cases_in_four_sessions(
         while last > first + ROOM_MB and time.monotonic() < deadline:
             time.sleep(5)
             last = resident_mb(server)
-        print(f"server: {started} MB with no case, {first} MB after the first, at most {most} MB "
-              f"in {SESSIONS} sessions, {last} MB after {CASES} more and the sessions' end")
+        print(
+            f"server: {started} MB with no case, {first} MB after the first, at most {most} MB "
+            f"in {SESSIONS} sessions, {last} MB after {CASES} more and the sessions' end"
+        )
         assert last <= first + ROOM_MB
         assert "Traceback" not in log.read_text()
 

@@ -6,16 +6,12 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
-import intake
-import jobs
-import layers
 import numpy as np
 import pytest
-import readings
-import scene as scenes
 import stand_in
-import summary
 
+from app import canvas_layers, downloads, intake, jobs, readings, summary
+from app import scene as scenes
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.metrics import extent
 from brats_tfrecord.preprocess.recipe import Recipe
@@ -32,12 +28,17 @@ def segmented(case_id=stand_in.CASE, with_truth=True):
     found = np.roll(truth, 2, axis=0)
     raw = replace(raw, case_id=case_id)
     case = intake.LoadedCase(raw, truth if with_truth else None, "digest", 0.5, ("<b>odd</b>",))
-    layer = layers.label_layer(layers.PREDICTION, "Prediction", found, raw.geometry)
+    layer = canvas_layers.label_layer(canvas_layers.PREDICTION, "Prediction", found, raw.geometry)
     figures = metrics.case_metrics(truth, found, (1, 1, 1)) if with_truth else None
     return scenes.prepare(case), jobs.Result(
-        b"", (layer,), extent.volumes_ml(np.bincount(found.ravel()), (1, 1, 1)),
-        tuple(extent.extents(found, (1, 1, 1))), figures, ("ET of 0.3 mL replaced",),
-        {"network": 1.0})
+        b"",
+        (layer,),
+        extent.volumes_ml(np.bincount(found.ravel()), (1, 1, 1)),
+        tuple(extent.extents(found, (1, 1, 1))),
+        figures,
+        ("ET of 0.3 mL replaced",),
+        {"network": 1.0},
+    )
 
 
 def test_table_names_every_structure_with_volumes_and_agreement():
@@ -48,8 +49,12 @@ def test_table_names_every_structure_with_volumes_and_agreement():
     assert names == ["WT", "TC", "ET", "NCR/NET", "ED"]
     for name, row in zip(names, rows):
         figures = result.metrics[name]
-        assert row[1:] == (f"{result.volumes_ml[name]:.1f}", f"{scene.truth_ml[name]:.1f}",
-                           f"{figures['dice']:.3f}", f"{figures['hd95']:.2f}")
+        assert row[1:] == (
+            f"{result.volumes_ml[name]:.1f}",
+            f"{scene.truth_ml[name]:.1f}",
+            f"{figures['dice']:.3f}",
+            f"{figures['hd95']:.2f}",
+        )
     assert spec.CLASS_COLOURS[spec.ED] in rows[4][0] and "style" not in rows[0][0]
     head, rows = readings.volume_rows(*segmented(with_truth=False))
     assert head == ("", "Pred. mL") and len(rows[0]) == 2
@@ -59,7 +64,7 @@ def test_table_names_every_structure_with_volumes_and_agreement():
 
 def test_csv_has_every_figure_and_no_cell_that_a_table_program_would_run():
     scene, result = segmented("=cmd|'/c calc'!A1")
-    rows = list(csv.DictReader(io.StringIO(readings.csv_of(scene, result))))
+    rows = list(csv.DictReader(io.StringIO(downloads.csv_of(scene, result))))
     assert [row["structure"] for row in rows] == list(result.volumes_ml)
     assert {row["case_id"] for row in rows} == {"_cmd_c_calc_A1"}
     for row in rows:
@@ -67,11 +72,19 @@ def test_csv_has_every_figure_and_no_cell_that_a_table_program_would_run():
         assert float(row["dice"]) == result.metrics[row["structure"]]["dice"]
 
 
-@pytest.mark.parametrize("name, kept", [
-    ("../../etc/passwd", "_.._etc_passwd"), (".hidden", "hidden"), ("--flag", "flag"),
-    ("Ä ö", "_"), ("///", "_"), ("", "case")])
+@pytest.mark.parametrize(
+    "name, kept",
+    [
+        ("../../etc/passwd", "_.._etc_passwd"),
+        (".hidden", "hidden"),
+        ("--flag", "flag"),
+        ("Ä ö", "_"),
+        ("///", "_"),
+        ("", "case"),
+    ],
+)
 def test_names_of_users_become_harmless(name, kept):
-    assert readings.harmless(name) == kept
+    assert downloads.harmless(name) == kept
 
 
 def test_summary_is_one_page_that_makes_no_request_and_escapes_names():

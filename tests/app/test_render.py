@@ -5,9 +5,9 @@ import io
 
 import numpy as np
 import pytest
-import render
 from PIL import Image
 
+from app import render
 from brats_tfrecord import spec
 
 SHAPE = (6, 8, 5)
@@ -17,8 +17,17 @@ MIDDLE = (3, 4, 2)
 
 def draw(plane, classes, *, position=MIDDLE, shown=(1, 2, 3), opacity=1.0, grey=0.0):
     volume = np.full(SHAPE, grey, np.float32)
-    return render.render_plane(volume, plane, position, window=(0, 255), field=FIELD,
-                               classes=classes, shown=shown, opacity=opacity, size=80)
+    return render.render_plane(
+        volume,
+        plane,
+        position,
+        window=(0, 255),
+        field=FIELD,
+        classes=classes,
+        shown=shown,
+        opacity=opacity,
+        size=80,
+    )
 
 
 def one_voxel(voxel, class_id=spec.ET):
@@ -33,17 +42,20 @@ def where(picture, class_id):
     return (rows.min(), rows.max() + 1), (columns.min(), columns.max() + 1)
 
 
-@pytest.mark.parametrize("plane, voxel, rows, columns", [
-    # The patient's left (large x) is on the right of the picture, the front (small y) on top.
-    ("axial", (5, 0, 2), (0, 10), (60, 70)),
-    ("axial", (0, 6, 2), (60, 70), (10, 20)),
-    # The head (large z) is on top.
-    ("coronal", (5, 4, 4), (10, 20), (60, 70)),
-    ("coronal", (0, 4, 0), (50, 60), (10, 20)),
-    # The face (small y) looks left.
-    ("sagittal", (3, 0, 4), (10, 20), (0, 10)),
-    ("sagittal", (3, 7, 0), (50, 60), (70, 80)),
-])
+@pytest.mark.parametrize(
+    "plane, voxel, rows, columns",
+    [
+        # The patient's left (large x) is on the right of the picture, the front (small y) on top.
+        ("axial", (5, 0, 2), (0, 10), (60, 70)),
+        ("axial", (0, 6, 2), (60, 70), (10, 20)),
+        # The head (large z) is on top.
+        ("coronal", (5, 4, 4), (10, 20), (60, 70)),
+        ("coronal", (0, 4, 0), (50, 60), (10, 20)),
+        # The face (small y) looks left.
+        ("sagittal", (3, 0, 4), (10, 20), (0, 10)),
+        ("sagittal", (3, 7, 0), (50, 60), (70, 80)),
+    ],
+)
 def test_planes_lie_in_radiological_convention(plane, voxel, rows, columns):
     assert where(draw(plane, one_voxel(voxel)), spec.ET) == (rows, columns)
 
@@ -99,8 +111,10 @@ def test_pixels_are_square_in_millimetres():
     volumes[5:14, 3:12, 7:22, 1] = 1  # 36 x 27 x 30 mm
     field = render.field_of_view(volumes, (4.0, 3.0, 2.0))
     assert [(stop - start) for start, stop in field] == [12, 16, 24]
-    assert all(start <= low and high <= stop
-               for (start, stop), (low, high) in zip(field, ((5, 14), (3, 12), (7, 22))))
+    assert all(
+        start <= low and high <= stop
+        for (start, stop), (low, high) in zip(field, ((5, 14), (3, 12), (7, 22)))
+    )
 
 
 def test_field_of_an_empty_case_shows_it_whole():

@@ -2,19 +2,20 @@
 
 from dataclasses import replace
 
-import canvas
-import intake
 import numpy as np
 import pytest
-import scene as scenes
 
+from app import canvas, intake
+from app import scene as scenes
 from brats_tfrecord.cohort import nifti
+from brats_tfrecord.cohort.geometry import Geometry
 
 SHAPE = (5, 6, 7)  # LPS
 MODALITIES = ("t1", "t1ce", "flair")
 # The file counts towards the head, the patient's right and the back.
-GEOMETRY = nifti.Geometry((7, 5, 6), np.array(
-    [[0, 1.0, 0, -9], [0, 0, -2, 4], [3, 0, 0, 5], [0, 0, 0, 1]]))
+GEOMETRY = Geometry(
+    (7, 5, 6), np.array([[0, 1.0, 0, -9], [0, 0, -2, 4], [3, 0, 0, 5], [0, 0, 0, 1]])
+)
 
 
 def case(with_truth=True):
@@ -52,7 +53,7 @@ def test_volume_and_truth_are_told_apart_by_name():
 def test_a_packed_case_takes_a_fraction_of_its_volumes():
     volumes = np.zeros((64, 64, 64, 3), np.float32)
     volumes[16:48, 16:48, 16:48] = np.arange(32)[:, None]
-    identity = nifti.Geometry((64, 64, 64), np.diag([-1.0, -1, 1, 1]))
+    identity = Geometry((64, 64, 64), np.diag([-1.0, -1, 1, 1]))
     raw = replace(case().raw, volumes=volumes, geometry=identity)
     scene = scenes.prepare(intake.LoadedCase(raw, None, "digest", 0.5))
     assert sum(len(layer.nifti) for layer in scene.layers) < volumes.nbytes / 20

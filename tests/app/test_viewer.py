@@ -1,6 +1,7 @@
 """The page's logic through Streamlit's own AppTest, and the whole story in a real browser."""
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -20,9 +21,10 @@ from streamlit.testing.v1 import AppTest
 from tiny_uploads import brain, nifti, upload, zeros_gz, zipped
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import layouts, phantom
+from brats_tfrecord.cohort import layouts
 from brats_tfrecord.cohort.nifti import read_case
 from brats_tfrecord.metrics import extent
+from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.serving import predict
 
@@ -111,8 +113,10 @@ def test_a_click_made_while_the_first_page_is_drawn_is_not_taken_back(page):
 def test_first_page_lists_the_cohort_and_segments_all_of_it(page):
     assert any("not a medical device" in caption.value for caption in page.caption)
     [table] = page.dataframe
-    assert list(table.value["Case"]) == [*(f"BraTS20_Training_{k:03d}" for k in range(1, 5)),
-                                         "BraTS20_Validation_001"]
+    assert list(table.value["Case"]) == [
+        *(f"BraTS20_Training_{k:03d}" for k in range(1, 5)),
+        "BraTS20_Validation_001",
+    ]
     assert list(table.value["Truth"]) == ["yes"] * 4 + [""]
     page.button(key="batch_start").click().run()
     deadline = time.monotonic() + 120
@@ -146,16 +150,23 @@ def test_case_is_shown_before_it_is_segmented(page, small_cohort):
 def test_segmentation_runs_once_and_gives_numbers(page):
     segmented(choose(page))
     job = page.session_state["job"]
-    assert layer_names(page)[5:] == ["prediction", "uncertainty", "probability_WT",
-                                     "probability_TC", "probability_ET"]
+    assert layer_names(page)[5:] == [
+        "prediction",
+        "uncertainty",
+        "probability_WT",
+        "probability_TC",
+        "probability_ET",
+    ]
     assert canvas_of(page)["initial"]["overlay"] == "prediction"
     page.run()
     assert page.session_state["job"] is job, "drawing the page anew runs nothing again"
     for region in spec.REGIONS:
         dice = job.result.metrics[region]["dice"]
         assert re.search(rf"\b{region} [\d.]+ [\d.]+ {dice:.3f}", text(page))
-    assert any("network" in caption.value and "bias correction" in caption.value
-               for caption in page.caption)
+    assert any(
+        "network" in caption.value and "bias correction" in caption.value
+        for caption in page.caption
+    )
     choose(page, "BraTS20_Training_002")
     assert page.button(key="segment").label == "Segment"
     choose(page)
@@ -183,23 +194,25 @@ def test_plain_pictures_where_the_browser_cannot_draw(page):
     choose(page)
     assert len(set(pictures(page))) == 3 and not page.get("component_instance")
     seen = [pictures(page)]
-    for change in (lambda: page.session_state.__setitem__("flat_overlay", "None"),
-                   lambda: page.session_state.__setitem__("flat_overlay", "Truth"),
-                   lambda: page.slider(key="flat_opacity").set_value(20),
-                   lambda: page.checkbox(key="class_2").set_value(False),
-                   lambda: page.slider(key="slice_axial").set_value(10)):
+    for change in (
+        lambda: page.session_state.__setitem__("flat_overlay", "None"),
+        lambda: page.session_state.__setitem__("flat_overlay", "Truth"),
+        lambda: page.slider(key="flat_opacity").set_value(20),
+        lambda: page.checkbox(key="class_2").set_value(False),
+        lambda: page.slider(key="slice_axial").set_value(10),
+    ):
         change()
         page.run()
         seen.append(pictures(page))
-    assert all(before != after for before, after in zip(seen, seen[1:]))
+    assert all(before != after for before, after in itertools.pairwise(seen))
     segmented(page)
     assert page.session_state["flat_overlay"] == "Prediction"
     assert not errors(page) and not page.exception
 
 
 def test_phantom_is_one_click_away(start, tiny_model, monkeypatch):
-    monkeypatch.setattr(phantom, "make_case", partial(phantom.make_case, shape=(96, 92, 72)))
-    monkeypatch.setattr(phantom, "geometry", partial(phantom.geometry, (96, 92, 72)))
+    monkeypatch.setattr(generate, "make_case", partial(generate.make_case, shape=(96, 92, 72)))
+    monkeypatch.setattr(generate, "geometry", partial(generate.geometry, (96, 92, 72)))
     page = start(f"--model={tiny_model}")
     page.button_group(key="source").set_value("Phantom").run()
     assert not errors(page) and not page.exception
@@ -227,8 +240,9 @@ def test_upload_of_other_names_is_assigned_by_hand(start, tiny_model, small_coho
     page = start(f"--model={tiny_model}")
     uploads = uploads_of(small_cohort, "t2", "flair", "t1ce", "seg")
     names = ("scan_a.nii.gz", "scan_b.nii.gz", "scan_c.nii.gz", "mask.nii.gz")
-    page.file_uploader[0].set_value([(name, data, kind) for name, (_, data, kind)
-                                     in zip(names, uploads)]).run()
+    page.file_uploader[0].set_value(
+        [(name, data, kind) for name, (_, data, kind) in zip(names, uploads)]
+    ).run()
     assert "no flair and no t1ce and no t2 image" in errors(page)[0]
     boxes = [box for box in page.selectbox if box.key.startswith("kind_")]
     assert [box.label.replace("\\", "") for box in boxes] == list(names)
@@ -242,13 +256,15 @@ def test_upload_of_other_names_is_assigned_by_hand(start, tiny_model, small_coho
     assert not errors(page) and layer_names(page) == ["flair", "t1ce", "t2", "truth"]
 
 
-@pytest.mark.parametrize("flags, message", [
-    ([], "required: --model"),
-    (["--model=nowhere"], "nowhere: no SavedModel there"),
-    (["--model=nowhere", "--nodel=x"], "unrecognized arguments: --nodel=x"),
-])
-def test_bad_command_lines_are_one_line_on_the_page_and_the_terminal(start, flags, message,
-                                                                     capsys):
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "required: --model"),
+        (["--model=nowhere"], "nowhere: no SavedModel there"),
+        (["--model=nowhere", "--nodel=x"], "unrecognized arguments: --nodel=x"),
+    ],
+)
+def test_bad_command_lines_are_one_line_on_the_page_and_the_terminal(start, flags, message, capsys):
     [error] = errors(start(*flags))
     assert message in error and message in capsys.readouterr().err
     assert "viewer.py -- " not in error, "two hyphens as text would become a dash"
@@ -290,8 +306,11 @@ def test_nothing_is_shown_on_an_open_network(start, tiny_model):
 @pytest.fixture(scope="module")
 def server(tiny_model, small_cohort, tmp_path_factory):
     """A real server, started from another folder: (address, path of its log, process)."""
-    with browser.streamlit(browser.VIEWER, tmp_path_factory.mktemp("elsewhere"), arguments=(
-            f"--model={tiny_model}", f"--cases_dir={small_cohort}")) as started:
+    with browser.streamlit(
+        browser.VIEWER,
+        tmp_path_factory.mktemp("elsewhere"),
+        arguments=(f"--model={tiny_model}", f"--cases_dir={small_cohort}"),
+    ) as started:
         yield started
 
 
@@ -309,12 +328,19 @@ def test_whole_story_in_a_browser(server, chromium, small_cohort, tiny_model, tm
     reader.segment()
     assert "Prediction" in reader.status()
     seen.append(reader.picture())
-    for what, value in (("overlay", "uncertainty"), ("compare", "difference"),
-                        ("compare", "side"), ("compare", "off"), ("overlay", "truth")):
+    for what, value in (
+        ("overlay", "uncertainty"),
+        ("compare", "difference"),
+        ("compare", "side"),
+        ("compare", "off"),
+        ("overlay", "truth"),
+    ):
         reader.choose(what, value)
         seen.append(reader.picture())
-    assert all((before.shape != after.shape) or (before != after).any()
-               for before, after in zip(seen, seen[1:]))
+    assert all(
+        (before.shape != after.shape) or (before != after).any()
+        for before, after in itertools.pairwise(seen)
+    )
     reader.press("ArrowUp", "ArrowUp")
     assert reader.voxel() != centre
     table = reader.page.get_by_test_id("stDataFrame").last
@@ -346,8 +372,10 @@ def test_without_webgl_the_page_shows_plain_pictures_by_itself(server, chromium)
     before = images.first.get_attribute("src")
     reader.page.get_by_role("slider", name=re.compile("Axial")).focus()
     reader.page.keyboard.press("ArrowRight")
-    reader.page.wait_for_function("([image, before]) => image.src !== before && image.complete",
-                                  arg=[images.first.element_handle(), before])
+    reader.page.wait_for_function(
+        "([image, before]) => image.src !== before && image.complete",
+        arg=[images.first.element_handle(), before],
+    )
     _quiet(reader, log)
 
 
@@ -357,8 +385,10 @@ REFUSALS = {
     "two dimensions": (lambda: upload(t2=nifti(brain()[0])), "has shape 7x8; expected a 3-D"),
     "four dimensions": (lambda: upload(t2=nifti(np.stack([brain()] * 4, -1))), "4-D; expected"),
     "no brain": (lambda: upload(t2=nifti(brain() * 0)), "every voxel is 0"),
-    "not finite": (lambda: upload(t2=nifti(np.where(brain() > 0, np.nan, 0).astype("f4"))),
-                   "NaN or infinite"),
+    "not finite": (
+        lambda: upload(t2=nifti(np.where(brain() > 0, np.nan, 0).astype("f4"))),
+        "NaN or infinite",
+    ),
     "an archive": (lambda: upload(t2=zipped()), "NIfTI"),
 }
 
@@ -414,6 +444,6 @@ def _addresses(pid):
             if fields[3] == "0A" and fields[9] in inodes:
                 address, port = fields[1].split(":")
                 words = bytes.fromhex(address)
-                packed = b"".join(words[k:k + 4][::-1] for k in range(0, len(words), 4))
+                packed = b"".join(words[k : k + 4][::-1] for k in range(0, len(words), 4))
                 found.add((socket.inet_ntop(family, packed), int(port, 16)))
     return found

@@ -16,8 +16,9 @@ GZIP = gzip.compress(FILE)
 EMPTY = gzip.compress(b"", mtime=0)
 
 
-@pytest.mark.parametrize("data", [FILE, GZIP, bytearray(FILE), memoryview(GZIP),
-                                  np.frombuffer(FILE, np.int16)])
+@pytest.mark.parametrize(
+    "data", [FILE, GZIP, bytearray(FILE), memoryview(GZIP), np.frombuffer(FILE, np.int16)]
+)
 def test_a_file_in_memory_reads_as_one_on_the_disk(tmp_path, data):
     path = tmp_path / "A_t1.nii"
     path.write_bytes(data)
@@ -33,7 +34,7 @@ def test_an_empty_file_in_memory_is_refused_by_its_name():
 
 def members(size):
     """The file as gzip members of `size` bytes each."""
-    return b"".join(gzip.compress(FILE[at:at + size]) for at in range(0, len(FILE), size))
+    return b"".join(gzip.compress(FILE[at : at + size]) for at in range(0, len(FILE), size))
 
 
 @pytest.mark.parametrize("data", [members(1), members(100), GZIP + 1000 * EMPTY])
@@ -47,14 +48,21 @@ def test_members_that_only_cost_time_are_not_unpacked():
         nifti.read_volume(MemoryFile("A", data))
 
 
-@pytest.mark.parametrize("data, kind", [
-    (bytes(128) + b"DICM" + bytes(500), "a DICOM slice"), (b"\x89PNG\r\n" + bytes(500), "a PNG"),
-    (b"\xff\xd8\xff\xe0" + bytes(500), "a JPEG"), (b"PK\3\4" + bytes(500), "a zip archive"),
-    (EMPTY, "nothing is packed in it"), (b"id,age\r\n1,50\r\n", "text"),
-    (nibabel.AnalyzeHeader().binaryblock, "an Analyze 7.5 header without its .img"),
-    (nibabel.AnalyzeHeader(endianness=">").binaryblock, "an Analyze 7.5 header"),
-    (b"\0\0\0\1\0\0\0\6" + bytes(500), "FreeSurfer's MGH"), (bytes(500), "it has no NIfTI header"),
-])
+@pytest.mark.parametrize(
+    "data, kind",
+    [
+        (bytes(128) + b"DICM" + bytes(500), "a DICOM slice"),
+        (b"\x89PNG\r\n" + bytes(500), "a PNG"),
+        (b"\xff\xd8\xff\xe0" + bytes(500), "a JPEG"),
+        (b"PK\3\4" + bytes(500), "a zip archive"),
+        (EMPTY, "nothing is packed in it"),
+        (b"id,age\r\n1,50\r\n", "text"),
+        (nibabel.AnalyzeHeader().binaryblock, "an Analyze 7.5 header without its .img"),
+        (nibabel.AnalyzeHeader(endianness=">").binaryblock, "an Analyze 7.5 header"),
+        (b"\0\0\0\1\0\0\0\6" + bytes(500), "FreeSurfer's MGH"),
+        (bytes(500), "it has no NIfTI header"),
+    ],
+)
 def test_other_kinds_of_file_are_called_by_their_name(data, kind):
     with pytest.raises(CaseError, match=rf"^A: .*\({kind}"):
         nifti.read_volume(MemoryFile("A", data))

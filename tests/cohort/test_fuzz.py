@@ -10,6 +10,7 @@ By hand: `python tests/cohort/test_fuzz.py FOLDER FIRST LAST` leaves the last ca
 """
 
 import gzip
+import itertools
 import json
 import resource
 import subprocess
@@ -23,7 +24,8 @@ import numpy as np
 import pytest
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.cohort import nifti
+from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import CaseError
 
 SEED = 2020
@@ -43,10 +45,13 @@ HEADER = nibabel.nifti1.header_dtype
 def arrays():
     """Kind -> array in LPS order: an ellipsoid of noise, labels 0, 1, 2, 4 in the mask."""
     rng = np.random.default_rng(SEED)
-    distance = sum(((grid - (n - 1) / 2) / (n / 2.4)) ** 2
-                   for grid, n in zip(np.ogrid[:24, :20, :16], SHAPE))
-    made = {kind: np.where(distance < 1, rng.integers(1, 900, SHAPE), 0).astype(np.int16)
-            for kind in spec.MODALITIES}
+    distance = sum(
+        ((grid - (n - 1) / 2) / (n / 2.4)) ** 2 for grid, n in zip(np.ogrid[:24, :20, :16], SHAPE)
+    )
+    made = {
+        kind: np.where(distance < 1, rng.integers(1, 900, SHAPE), 0).astype(np.int16)
+        for kind in spec.MODALITIES
+    }
     made["seg"] = np.digitize(-distance, [-0.3, -0.2, -0.1]).astype(np.uint8)
     made["seg"][made["seg"] == 3] = 4
     return made
@@ -61,6 +66,7 @@ def whole_file(array, affine=AFFINE, form=nibabel.Nifti1Image):
 
 
 # What a header can say. Each edits the header, a structured array, in place.
+
 
 def any_fields(rng, header):
     for name in rng.choice(HEADER.names, rng.integers(1, 4)):
@@ -93,9 +99,26 @@ def huge(rng, header):
 
 
 def data_type(rng, header):
-    code, bits = rng.choice([(2, 8), (4, 16), (8, 32), (16, 32), (32, 64), (64, 64), (128, 24),
-                             (256, 8), (512, 16), (768, 32), (1280, 64), (1536, 128), (2304, 32),
-                             (1, 1), (0, 0), (77, 16)])
+    code, bits = rng.choice(
+        [
+            (2, 8),
+            (4, 16),
+            (8, 32),
+            (16, 32),
+            (32, 64),
+            (64, 64),
+            (128, 24),
+            (256, 8),
+            (512, 16),
+            (768, 32),
+            (1280, 64),
+            (1536, 128),
+            (2304, 32),
+            (1, 1),
+            (0, 0),
+            (77, 16),
+        ]
+    )
     header["datatype"] = code
     header["bitpix"] = bits if rng.random() < 0.7 else rng.choice(INTEGERS)
 
@@ -127,11 +150,22 @@ def identity(rng, header):
         header["magic"] = rng.choice([b"ni1", b"n+2", b"", b"nii", b"N+1"])
 
 
-HEADER_EDITS = (any_fields, any_fields, dimensions, huge, data_type, offset, slope, spacing, forms,
-                identity)
+HEADER_EDITS = (
+    any_fields,
+    any_fields,
+    dimensions,
+    huge,
+    data_type,
+    offset,
+    slope,
+    spacing,
+    forms,
+    identity,
+)
 
 
 # Other things a file can be, all of them legal: made from the array, in LPS order.
+
 
 def big_endian(rng, array):
     image = nibabel.Nifti1Image(array, AFFINE)
@@ -183,8 +217,9 @@ LEGAL = (big_endian, nifti_2, other_type, not_finite, trailing_axis, other_order
 
 # What happens to files on their way. Each takes the bytes as they lie on the disk.
 
+
 def truncated(rng, data):
-    return data[:rng.integers(0, len(data))]
+    return data[: rng.integers(0, len(data))]
 
 
 def flipped(rng, data):
@@ -206,7 +241,7 @@ def wrong_checksum(rng, data):
 def members(rng, data):
     data = gzip.decompress(data)
     cuts = [0, *sorted(rng.integers(0, len(data), 2)), len(data)]
-    return b"".join(gzip.compress(data[a:b]) for a, b in zip(cuts, cuts[1:]))
+    return b"".join(gzip.compress(data[a:b]) for a, b in itertools.pairwise(cuts))
 
 
 def misnamed(rng, data):
@@ -214,16 +249,20 @@ def misnamed(rng, data):
 
 
 def other_file(rng, data):
-    return [b"", rng.bytes(5000), b"\x89PNG\r\n\x1a\n" + bytes(500), gzip.compress(b"x" * 4000),
-            data[:10]][rng.integers(5)]
+    return [
+        b"",
+        rng.bytes(5000),
+        b"\x89PNG\r\n\x1a\n" + bytes(500),
+        gzip.compress(b"x" * 4000),
+        data[:10],
+    ][rng.integers(5)]
 
 
-DAMAGE = (truncated, truncated, flipped, junk_after, wrong_checksum, members, misnamed,
-          other_file)
+DAMAGE = (truncated, truncated, flipped, junk_after, wrong_checksum, members, misnamed, other_file)
 
 
 def mutate(index, folder):
-    """Writes the files of mutation `index`; returns (name of the mutation, `layouts.Case`).
+    """Writes the files of mutation `index`; returns (name of the mutation, `Case`).
 
     The mutants are called `mutant_…`, the files that stay as they are `fine_…`.
     """
@@ -251,7 +290,7 @@ def mutate(index, folder):
         paths[kind] = folder / name
         paths[kind].write_bytes(data)
     mask = paths.pop("seg")
-    return mutation.__name__, layouts.Case("mutant", "mutant", paths, mask, "brats2020", None)
+    return mutation.__name__, Case("mutant", "mutant", paths, mask, "brats2020", None)
 
 
 def outcome(case, damaged):
@@ -266,19 +305,21 @@ def outcome(case, damaged):
         return "refused", str(error)
     except MemoryError as error:
         return "out of memory", repr(error)
-    except Exception as error:  # noqa: B902 - to find them is what this test is for
+    except Exception as error:
         return "traceback", one_line(error)
     return compare(raw, case, arrays() if damaged else None)
 
 
 def one_line(error):
-    places = [f"{Path(frame.filename).name}:{frame.lineno}"
-              for frame in traceback.extract_tb(error.__traceback__)]
+    places = [
+        f"{Path(frame.filename).name}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
     return f"{type(error).__name__}: {error} ({' '.join(places)})"
 
 
 def compare(raw, case, truth):
-    """"right" if every array and its place in the world is what the files say."""
+    """ "right" if every array and its place in the world is what the files say."""
     for kind in KINDS:
         mine = raw.mask if kind == "seg" else raw.volumes[..., raw.modalities.index(kind)]
         if truth:
@@ -286,8 +327,9 @@ def compare(raw, case, truth):
         else:
             theirs, affine = reading_of_nibabel(case.mask if kind == "seg" else case.images[kind])
         largest = np.abs(theirs).max()
-        if mine.shape != theirs.shape or not np.allclose(mine, theirs, 1e-5, 1e-6 * largest + 1e-3 *
-                                                         (kind == "seg")):
+        if mine.shape != theirs.shape or not np.allclose(
+            mine, theirs, 1e-5, 1e-6 * largest + 1e-3 * (kind == "seg")
+        ):
             return "wrong", f"{kind}: not what the file holds"
         if not np.allclose(raw.geometry.lps_affine, affine, 1e-6, 2e-3):
             return "wrong", f"{kind}: lies elsewhere"
@@ -306,8 +348,9 @@ def reading_of_nibabel(path):
     image = form.from_bytes(bytes(data))
     voxels = np.asarray(image.dataobj).reshape(image.shape[:3])
     assert voxels.dtype.kind in "iuf", f"voxels of type {voxels.dtype} are no intensities"
-    image = nibabel.as_closest_canonical(nibabel.Nifti1Image(voxels.astype(np.float64),
-                                                             image.affine))
+    image = nibabel.as_closest_canonical(
+        nibabel.Nifti1Image(voxels.astype(np.float64), image.affine)
+    )
     to_lps = np.diag([-1.0, -1, 1, 1])
     to_lps[:2, 3] = np.array(image.shape[:2]) - 1
     return np.asarray(image.dataobj)[::-1, ::-1], image.affine @ to_lps
@@ -332,16 +375,21 @@ def child(folder, first, last):
         name, case = mutate(index, folder)
         try:
             result, why = outcome(case, name in {mutation.__name__ for mutation in DAMAGE})
-        except Exception as error:  # noqa: B902 - the oracle cannot read what was read
+        except Exception as error:
             result, why = "wrong", f"unlike nibabel: {one_line(error)}"
-        print(json.dumps([index, name, result, why, (resource_of("VmHWM") - before) // 10**6]),
-              flush=True)
+        print(
+            json.dumps([index, name, result, why, (resource_of("VmHWM") - before) // 10**6]),
+            flush=True,
+        )
 
 
 def resource_of(field):
     """Bytes of one line of /proc/self/status."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines()
-                if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -351,8 +399,11 @@ def run(folder, count):
     while len(found) < count:
         command = [sys.executable, __file__, str(folder), str(len(found)), str(count)]
         with open(said, "w") as out, open(errors, "w") as err:
-            ended = "crash" if finished(subprocess.Popen(command, stdout=out, stderr=err),
-                                        said) else "hang"
+            ended = (
+                "crash"
+                if finished(subprocess.Popen(command, stdout=out, stderr=err), said)
+                else "hang"
+            )
         found += map(json.loads, said.read_text().splitlines())
         if len(found) < count:
             found.append([len(found), "?", ended, errors.read_text()[-300:], 0])
@@ -382,8 +433,11 @@ def check(found):
     ends = Counter(result for _, _, result, _, _ in found)
     print(f"{'all':16}" + "".join(f"{ends[result]:>14}" for result in FINE + FAULTS))
     print(f"peak memory of a child above its imports: {max(row[-1] for row in found)} MB")
-    faults = [f"{index} {name}: {result}: {why}" for index, name, result, why, _ in found
-              if result in FAULTS]
+    faults = [
+        f"{index} {name}: {result}: {why}"
+        for index, name, result, why, _ in found
+        if result in FAULTS
+    ]
     assert not faults, f"seed {SEED}\n" + "\n".join(faults)
     assert set(ends) == set(FINE)
 

@@ -54,7 +54,8 @@ def test_names_since_2023(tmp_path):
         "t1": folder / "BraTS-GLI-00008-001-t1n.nii.gz",
         "t1ce": folder / "BraTS-GLI-00008-001-t1c.nii.gz",
         "t2": folder / "BraTS-GLI-00008-001-t2w.nii.gz",
-        "flair": folder / "BraTS-GLI-00008-001-t2f.nii.gz"}
+        "flair": folder / "BraTS-GLI-00008-001-t2f.nii.gz",
+    }
     assert second.mask == folder / "BraTS-GLI-00008-001-seg.nii.gz"
 
 
@@ -85,27 +86,37 @@ def test_grades_by_table_where_no_folder_tells(tmp_path):
     (tmp_path / "name_mapping.csv").write_text(
         "Grade,BraTS_2018_subject_ID,TCGA_TCIA_subject_ID,BraTS_2020_subject_ID\n"
         "LGG,Brats18_A_1,NA,BraTS20_Training_001\n"
-        "LGG,Brats18_C_1,NA,BraTS20_Training_003\n")
+        "LGG,Brats18_C_1,NA,BraTS20_Training_003\n"
+    )
     (tmp_path / "name_mapping_validation_data.csv").write_text(
-        "BraTS_2019_subject_ID,BraTS_2020_subject_ID\nB,BraTS20_Training_002\n")
+        "BraTS_2019_subject_ID,BraTS_2020_subject_ID\nB,BraTS20_Training_002\n"
+    )
     grades = {case.case_id: case.grade for case in find_cases(tmp_path)}
-    assert grades == {"BraTS20_Training_001": "LGG", "BraTS20_Training_002": None,
-                      "Brats18_C_1": "HGG"}
+    assert grades == {
+        "BraTS20_Training_001": "LGG",
+        "BraTS20_Training_002": None,
+        "Brats18_C_1": "HGG",
+    }
 
 
 def test_one_cases_own_folder_is_a_cohort(tmp_path):
     assert len(find_cases(make_case(tmp_path, "A_001"))) == 1
 
 
-@pytest.mark.parametrize("make, case_id, kinds, wanted", [
-    (make_case, "A_001", "t1 t2 flair seg", "A_001_t1ce.nii"),
-    (make_2023, "BraTS-GLI-00008-000", "t1n t2w t2f seg", "BraTS-GLI-00008-000-t1c.nii"),
-])
+@pytest.mark.parametrize(
+    "make, case_id, kinds, wanted",
+    [
+        (make_case, "A_001", "t1 t2 flair seg", "A_001_t1ce.nii"),
+        (make_2023, "BraTS-GLI-00008-000", "t1n t2w t2f seg", "BraTS-GLI-00008-000-t1c.nii"),
+    ],
+)
 def test_missing_modality_is_told_when_it_is_wanted(tmp_path, make, case_id, kinds, wanted):
     make(tmp_path, case_id, kinds)
     [case] = find_cases(tmp_path)
-    with pytest.raises(CaseError, match=(
-            f"{case_id}: no t1ce image in {tmp_path}.*; found t1, t2, flair.*{wanted}")):
+    with pytest.raises(
+        CaseError,
+        match=(f"{case_id}: no t1ce image in {tmp_path}.*; found t1, t2, flair.*{wanted}"),
+    ):
         case.image("t1ce")
 
 
@@ -138,8 +149,11 @@ def test_one_modality_in_two_files(tmp_path):
 def test_two_layouts_are_refused_and_either_can_be_chosen(tmp_path):
     make_case(tmp_path, "A_001")
     make_2023(tmp_path, "BraTS-GLI-00008-000")
-    with pytest.raises(InputError, match=r"mixes layouts, brats2018-2021 \(such as A_001\) and "
-                       r"brats2023-2024 \(such as BraTS-GLI-00008-000\).*--layout="):
+    with pytest.raises(
+        InputError,
+        match=r"mixes layouts, brats2018-2021 \(such as A_001\) and "
+        r"brats2023-2024 \(such as BraTS-GLI-00008-000\).*--layout=",
+    ):
         find_cases(tmp_path)
     for layout, case_id in (("brats2018-2021", "A_001"), ("brats2023-2024", "BraTS-GLI-00008-000")):
         assert [case.case_id for case in find_cases(tmp_path, layout)] == [case_id]
@@ -148,18 +162,24 @@ def test_two_layouts_are_refused_and_either_can_be_chosen(tmp_path):
 def test_two_label_schemes_are_refused_and_one_can_be_forced(tmp_path):
     make_2023(tmp_path, "BraTS-GLI-00008-000")
     make_2023(tmp_path, "BraTS-GLI-00008-100")
-    with pytest.raises(InputError, match="mixes label schemes, brats2023.*brats2024.*"
-                       r"--label_scheme=brats2023\|brats2024"):
+    with pytest.raises(
+        InputError,
+        match="mixes label schemes, brats2023.*brats2024.*"
+        r"--label_scheme=brats2023\|brats2024",
+    ):
         find_cases(tmp_path)
     cohort = find_cohort(tmp_path, label_scheme="brats2024")
     assert {case.label_scheme for case in cohort.cases} == {"brats2024"} == {cohort.label_scheme}
     assert cohort.reason == "--label_scheme=brats2024, whatever the names say"
 
 
-@pytest.mark.parametrize("flags, message", [
-    ({"layout": "nifti"}, "--layout=nifti: expected one of auto, brats2018-2021"),
-    ({"label_scheme": "2020"}, "--label_scheme=2020: expected one of auto, brats2020"),
-])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"layout": "nifti"}, "--layout=nifti: expected one of auto, brats2018-2021"),
+        ({"label_scheme": "2020"}, "--label_scheme=2020: expected one of auto, brats2020"),
+    ],
+)
 def test_unknown_choices(tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
         find_cohort(tmp_path, **flags)
@@ -173,11 +193,14 @@ def test_the_mask_of_patient_355(tmp_path):
     assert "original name" in cohort.cases[0].notes[0]
 
 
-@pytest.mark.parametrize("kinds, more", [
-    ("t1 t1ce t2 flair seg", [STRAY]),  # the case has a mask
-    ("t1 t1ce t2 flair", [STRAY, "W40_1998.09.19_Segm.nii"]),  # which of the two?
-    ("t1 t1ce t2 flair", ["A_002_t1.nii", STRAY]),  # whose is it?
-])
+@pytest.mark.parametrize(
+    "kinds, more",
+    [
+        ("t1 t1ce t2 flair seg", [STRAY]),  # the case has a mask
+        ("t1 t1ce t2 flair", [STRAY, "W40_1998.09.19_Segm.nii"]),  # which of the two?
+        ("t1 t1ce t2 flair", ["A_002_t1.nii", STRAY]),  # whose is it?
+    ],
+)
 def test_a_stray_mask_is_not_guessed(tmp_path, kinds, more):
     folder = make_case(tmp_path, "A_001", kinds)
     for name in more:
@@ -200,14 +223,18 @@ def test_what_is_left_out_is_named(tmp_path):
     scans = ", ".join(str(folder / f"scan{index}.nii.gz") for index in range(3))
     assert cohort.notes == (
         f"NIfTI files of no known name (5): {scans} …: left out",
-        f"masks without any image (1): {tmp_path}/A_002/A_002_seg.nii.gz: left out")
+        f"masks without any image (1): {tmp_path}/A_002/A_002_seg.nii.gz: left out",
+    )
 
 
-@pytest.mark.parametrize("name, shown", [
-    (b"B_001\n_t1.nii", r"B_001\n_t1.nii"),
-    (b"B_\xff_t1.nii", r"B_\udcff_t1.nii"),
-    (b"\x1b[2J", r"\x1b[2J"),
-])
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        (b"B_001\n_t1.nii", r"B_001\n_t1.nii"),
+        (b"B_\xff_t1.nii", r"B_\udcff_t1.nii"),
+        (b"\x1b[2J", r"\x1b[2J"),
+    ],
+)
 def test_names_that_cannot_be_shown_are_told_escaped(tmp_path, name, shown):
     make_case(tmp_path, "A_001")
     (tmp_path / os.fsdecode(name)).mkdir()

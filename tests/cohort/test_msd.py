@@ -15,8 +15,13 @@ AFFINE = np.array([[1.0, 0, 0, -3], [0, 1, 0, 7], [0, 0, 1, 2], [0, 0, 0, 1]])  
 SHAPE = (4, 5, 6)
 DESCRIPTION = {
     "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-    "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor",
-               "3": "enhancing tumour"}}
+    "labels": {
+        "0": "background",
+        "1": "edema",
+        "2": "non-enhancing tumor",
+        "3": "enhancing tumour",
+    },
+}
 
 
 def save(path, array):
@@ -44,7 +49,10 @@ def test_channels_and_labels_get_their_canonical_names(tmp_path):
     cohort = layouts.find_cohort(tmp_path)
     assert (cohort.layout, cohort.label_scheme, cohort.notes) == ("msd", "msd", ())
     assert [(case.case_id, case.mask is not None) for case in cohort.cases] == [
-        ("BRATS_001", True), ("BRATS_002", True), ("BRATS_485", False)]
+        ("BRATS_001", True),
+        ("BRATS_002", True),
+        ("BRATS_485", False),
+    ]
     raw = nifti.read_case(cohort.cases[0], ("t1", "flair", "t2", "t1ce"))
     # Voxel (0, 0, 0) of a RAS file is the last one along x and y in LPS order.
     assert raw.volumes[3, 4, 0].tolist() == [100, 0, 300, 200]
@@ -67,14 +75,21 @@ def test_an_image_without_its_mask_and_a_mask_without_its_image_are_told(tmp_pat
     assert "masks without any image" in cohort.notes[0] and "BRATS_003" in cohort.notes[0]
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}},
-     "its modalities are 0 T1w, 1 FLAIR.*expected those of Task01"),
-    ({"modality": {"0": "MRI"}}, "its modalities are 0 MRI"),
-    ({"labels": {"0": "background", "1": "necrosis", "2": "edema", "3": "enhancing tumour"}},
-     "its labels are 0 background, 1 necrosis"),
-    ({"labels": None}, "cannot be read as an MSD dataset.json"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}},
+            "its modalities are 0 T1w, 1 FLAIR.*expected those of Task01",
+        ),
+        ({"modality": {"0": "MRI"}}, "its modalities are 0 MRI"),
+        (
+            {"labels": {"0": "background", "1": "necrosis", "2": "edema", "3": "enhancing tumour"}},
+            "its labels are 0 background, 1 necrosis",
+        ),
+        ({"labels": None}, "cannot be read as an MSD dataset.json"),
+    ],
+)
 def test_dataset_json_must_agree(tmp_path, change, message):
     make_task(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps({**DESCRIPTION, **change}))

@@ -8,19 +8,22 @@ from brats_tfrecord.errors import InputError
 NOWHERE = "/data/scans"
 
 
-@pytest.mark.parametrize("name, parsed", [
-    ("BraTS20_Training_001_t1.nii", ("brats2018-2021", "BraTS20_Training_001", "t1")),
-    ("BraTS20_Training_001_t1ce.nii.gz", ("brats2018-2021", "BraTS20_Training_001", "t1ce")),
-    ("BraTS2021_00000_SEG.NII.GZ", ("brats2018-2021", "BraTS2021_00000", "seg")),
-    ("BraTS-GLI-00000-000-t1n.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "t1")),
-    ("BraTS-GLI-00000-000-t1c.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "t1ce")),
-    ("BraTS-GLI-00000-000-t2w.nii", ("brats2023-2024", "BraTS-GLI-00000-000", "t2")),
-    ("BraTS-GLI-00000-000-t2f.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "flair")),
-    ("BraTS-GLI-00000-000-seg.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "seg")),
-    ("W39_1998.09.19_Segm.nii", None),
-    ("BraTS-GLI-00000-000-t1.nii.gz", None),
-    ("A_t1.nii.gz.part", None),
-])
+@pytest.mark.parametrize(
+    "name, parsed",
+    [
+        ("BraTS20_Training_001_t1.nii", ("brats2018-2021", "BraTS20_Training_001", "t1")),
+        ("BraTS20_Training_001_t1ce.nii.gz", ("brats2018-2021", "BraTS20_Training_001", "t1ce")),
+        ("BraTS2021_00000_SEG.NII.GZ", ("brats2018-2021", "BraTS2021_00000", "seg")),
+        ("BraTS-GLI-00000-000-t1n.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "t1")),
+        ("BraTS-GLI-00000-000-t1c.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "t1ce")),
+        ("BraTS-GLI-00000-000-t2w.nii", ("brats2023-2024", "BraTS-GLI-00000-000", "t2")),
+        ("BraTS-GLI-00000-000-t2f.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "flair")),
+        ("BraTS-GLI-00000-000-seg.nii.gz", ("brats2023-2024", "BraTS-GLI-00000-000", "seg")),
+        ("W39_1998.09.19_Segm.nii", None),
+        ("BraTS-GLI-00000-000-t1.nii.gz", None),
+        ("A_t1.nii.gz.part", None),
+    ],
+)
 def test_file_names_of_the_releases(name, parsed):
     assert naming.parse_file(name) == parsed
 
@@ -28,20 +31,36 @@ def test_file_names_of_the_releases(name, parsed):
 def test_a_patient_is_the_id_without_its_timepoint():
     ids = ["BraTS-GLI-00008-000", "BraTS-GLI-00008-103", "BraTS-GoAT-00001", "BraTS20_Training_001"]
     assert [naming.patient_of(case_id) for case_id in ids] == [
-        "BraTS-GLI-00008", "BraTS-GLI-00008", "BraTS-GoAT-00001", "BraTS20_Training_001"]
+        "BraTS-GLI-00008",
+        "BraTS-GLI-00008",
+        "BraTS-GoAT-00001",
+        "BraTS20_Training_001",
+    ]
 
 
-@pytest.mark.parametrize("case_id, folder, scheme, reason", [
-    ("BraTS-GLI-00008-001", NOWHERE, "brats2023", "below 100"),
-    ("BraTS-GLI-02063-106", NOWHERE, "brats2024", "4 is the resection cavity"),
-    ("BraTS-SSA-00002-000", NOWHERE, "brats2023", "BraTS-Africa"),
-    ("BraTS-MET-00001-000", "/d/MICCAI-BraTS2024-MET-Challenge-Training_1", "brats2023", "2024"),
-    ("BraTS-PED-00001-000", "/d/ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData", "brats2023",
-     "ASNR-MICCAI-BraTS2023-PED"),
-    ("ours-7", "/d/BraTS-2023/train", "brats2023", "BraTS-2023"),
-    # The nearest folder that names a year counts, not a project's name above it.
-    ("BraTS-GLI-00008-000", "/brats24_project/BraTS2023", "brats2023", "below 100"),
-])
+@pytest.mark.parametrize(
+    "case_id, folder, scheme, reason",
+    [
+        ("BraTS-GLI-00008-001", NOWHERE, "brats2023", "below 100"),
+        ("BraTS-GLI-02063-106", NOWHERE, "brats2024", "4 is the resection cavity"),
+        ("BraTS-SSA-00002-000", NOWHERE, "brats2023", "BraTS-Africa"),
+        (
+            "BraTS-MET-00001-000",
+            "/d/MICCAI-BraTS2024-MET-Challenge-Training_1",
+            "brats2023",
+            "2024",
+        ),
+        (
+            "BraTS-PED-00001-000",
+            "/d/ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData",
+            "brats2023",
+            "ASNR-MICCAI-BraTS2023-PED",
+        ),
+        ("ours-7", "/d/BraTS-2023/train", "brats2023", "BraTS-2023"),
+        # The nearest folder that names a year counts, not a project's name above it.
+        ("BraTS-GLI-00008-000", "/brats24_project/BraTS2023", "brats2023", "below 100"),
+    ],
+)
 def test_the_release_tells_the_label_scheme(case_id, folder, scheme, reason):
     decided, why = naming.scheme_of("brats2023-2024", case_id, folder)
     assert decided == scheme and reason in why
@@ -52,16 +71,34 @@ def test_two_layouts_have_one_scheme_each():
     assert naming.scheme_of("msd", "BRATS_001", NOWHERE)[0] == "msd"
 
 
-@pytest.mark.parametrize("layout, case_id, folder, message", [
-    ("brats2023-2024", "BraTS-GLI-00008-000", "/d/BraTS2024", "BraTS2024 names another release"),
-    ("brats2023-2024", "BraTS-GLI-02063-106", "/d/BraTS2023", "BraTS2023 names another release"),
-    ("brats2023-2024", "BraTS-MET-00001-000", NOWHERE, "neither its id nor a folder name"),
-    ("brats2023-2024", "ours-7", "/d/BraTS2024", "neither its id nor a folder name"),
-    ("brats2023-2024", "BraTS-PED-00001-000", "/d/BraTS2024-PED", "2024 hold classes and an order"),
-    ("brats2023-2024", "BraTS-PED-00001-000", NOWHERE, "2024 hold classes"),
-    ("brats2018-2021", "BraTS-GLI-00008-000", NOWHERE, "its id is of a later release"),
-    ("brats2018-2021", "A_001", "/d/BraTS2023", "folder BraTS2023 is of a later release"),
-])
+@pytest.mark.parametrize(
+    "layout, case_id, folder, message",
+    [
+        (
+            "brats2023-2024",
+            "BraTS-GLI-00008-000",
+            "/d/BraTS2024",
+            "BraTS2024 names another release",
+        ),
+        (
+            "brats2023-2024",
+            "BraTS-GLI-02063-106",
+            "/d/BraTS2023",
+            "BraTS2023 names another release",
+        ),
+        ("brats2023-2024", "BraTS-MET-00001-000", NOWHERE, "neither its id nor a folder name"),
+        ("brats2023-2024", "ours-7", "/d/BraTS2024", "neither its id nor a folder name"),
+        (
+            "brats2023-2024",
+            "BraTS-PED-00001-000",
+            "/d/BraTS2024-PED",
+            "2024 hold classes and an order",
+        ),
+        ("brats2023-2024", "BraTS-PED-00001-000", NOWHERE, "2024 hold classes"),
+        ("brats2018-2021", "BraTS-GLI-00008-000", NOWHERE, "its id is of a later release"),
+        ("brats2018-2021", "A_001", "/d/BraTS2023", "folder BraTS2023 is of a later release"),
+    ],
+)
 def test_what_names_do_not_tell_the_user_must(layout, case_id, folder, message):
     with pytest.raises(InputError, match=message) as caught:
         naming.scheme_of(layout, case_id, folder)

@@ -6,6 +6,7 @@ import pytest
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.errors import CaseError
 
 LPS = np.array([[-1.0, 0, 0, 5], [0, -1.0, 0, 239], [0, 0, 1.0, -7], [0, 0, 0, 1]])
@@ -30,8 +31,11 @@ def ramp(shape=SHAPE, dtype=np.int16):
 def save_case(root, affines=None, shapes=None, seg=None):
     """A case of four ramps, unlike in one file where asked."""
     for kind in spec.MODALITIES:
-        save(root / "A_001" / f"A_001_{kind}.nii.gz", ramp((shapes or {}).get(kind, SHAPE)),
-             (affines or {}).get(kind, LPS))
+        save(
+            root / "A_001" / f"A_001_{kind}.nii.gz",
+            ramp((shapes or {}).get(kind, SHAPE)),
+            (affines or {}).get(kind, LPS),
+        )
     if seg is not None:
         save(root / "A_001" / "A_001_seg.nii.gz", seg, (affines or {}).get("seg", LPS))
     [case] = layouts.find_cases(root)
@@ -60,7 +64,7 @@ def test_reading_gives_lps_and_writing_gives_the_file_back(tmp_path, affine):
 
 
 def test_written_bytes_hold_no_time(tmp_path):
-    geometry = nifti.Geometry(SHAPE, LPS)
+    geometry = Geometry(SHAPE, LPS)
     for name in ("a.nii.gz", "b.nii.gz"):
         nifti.write_volume(tmp_path / name, ramp(), geometry)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
@@ -107,8 +111,9 @@ def test_spacing_must_be_a_millimetre(tmp_path):
 
 @pytest.mark.parametrize("size", [0.96, 1.04])
 def test_a_millimetre_is_one_to_five_percent(tmp_path, size):
-    nifti.read_case(save_case(tmp_path, dict.fromkeys(
-        spec.MODALITIES, LPS @ np.diag([1, 1, size, 1]))))
+    nifti.read_case(
+        save_case(tmp_path, dict.fromkeys(spec.MODALITIES, LPS @ np.diag([1, 1, size, 1])))
+    )
 
 
 def broken(tmp_path, name):
@@ -117,7 +122,7 @@ def broken(tmp_path, name):
     if name == "empty":
         path.write_bytes(b"")
     elif name == "truncated":
-        path.write_bytes(whole[:len(whole) // 2])
+        path.write_bytes(whole[: len(whole) // 2])
     elif name == "damaged":
         data = bytearray(whole)
         data[-2000:-1900] = bytes(100)
@@ -137,17 +142,20 @@ def broken(tmp_path, name):
     return path
 
 
-@pytest.mark.parametrize("name, message", [
-    ("missing", "no such file"),
-    ("empty", "the file is empty"),
-    ("truncated", "truncated or damaged"),
-    ("damaged", "truncated or damaged"),
-    ("not gzip", "not a readable NIfTI"),
-    ("not nifti", "not a readable NIfTI"),
-    ("4-D", "has shape 4x5x6x2; expected a 3-D volume"),
-    ("NaN", "1 voxels are NaN or infinite"),
-    ("huge", "declares 30000x30000x30000 voxels"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("missing", "no such file"),
+        ("empty", "the file is empty"),
+        ("truncated", "truncated or damaged"),
+        ("damaged", "truncated or damaged"),
+        ("not gzip", "not a readable NIfTI"),
+        ("not nifti", "not a readable NIfTI"),
+        ("4-D", "has shape 4x5x6x2; expected a 3-D volume"),
+        ("NaN", "1 voxels are NaN or infinite"),
+        ("huge", "declares 30000x30000x30000 voxels"),
+    ],
+)
 def test_bad_files_are_one_line_that_names_them(tmp_path, name, message):
     with pytest.raises(CaseError, match=f"x.nii.gz: .*{message}") as caught:
         nifti.read_volume(broken(tmp_path, name))

@@ -44,10 +44,10 @@ def save(path, array, affine=LPS, kind=nibabel.Nifti1Image, codes=(1, 1), **fiel
     image.header.set_qform(affine, code=codes[0])
     image.header.set_sform(affine, code=codes[1])
     data = bytearray(image.to_bytes())
-    header = image.header_class(bytes(data[:image.header.sizeof_hdr]), check=False)
+    header = image.header_class(bytes(data[: image.header.sizeof_hdr]), check=False)
     for name, value in {"qform_code": codes[0], "sform_code": codes[1], **fields}.items():
         header[name] = value
-    data[:len(header.binaryblock)] = header.binaryblock
+    data[: len(header.binaryblock)] = header.binaryblock
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
@@ -66,6 +66,7 @@ def turned(array):
 
 
 # Voxels
+
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", ">f8", "<u4", "i1", "u1", ">i8"])
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
@@ -91,12 +92,15 @@ def test_slope_and_intercept(tmp_path):
         nifti.read_volume(save(tmp_path / "x.nii", ramp(), scl_slope=np.inf))
 
 
-@pytest.mark.parametrize("value, message", [
-    (np.nan, "1 voxels are NaN or infinite"),
-    (np.inf, "1 voxels are NaN or infinite"),
-    (-np.inf, "1 voxels are NaN or infinite"),
-    (-1e300, "holds values up to 1e[+]300, beyond 32-bit floats"),
-])
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (np.nan, "1 voxels are NaN or infinite"),
+        (np.inf, "1 voxels are NaN or infinite"),
+        (-np.inf, "1 voxels are NaN or infinite"),
+        (-1e300, "holds values up to 1e[+]300, beyond 32-bit floats"),
+    ],
+)
 def test_values_that_are_no_intensities(tmp_path, value, message):
     array = ramp(np.float64)
     array[1, 2, 3] = value
@@ -112,11 +116,14 @@ def test_negatives_are_kept_and_noted(tmp_path):
     assert raw.notes == ("negative intensities: kept, they take no part in the bias correction",)
 
 
-@pytest.mark.parametrize("dtype, what", [
-    (np.complex64, "complex numbers"),
-    (np.dtype([(c, "u1") for c in "RGB"]), "RGB colours"),
-    (np.dtype([(c, "u1") for c in "RGBA"]), "RGBA colours"),
-])
+@pytest.mark.parametrize(
+    "dtype, what",
+    [
+        (np.complex64, "complex numbers"),
+        (np.dtype([(c, "u1") for c in "RGB"]), "RGB colours"),
+        (np.dtype([(c, "u1") for c in "RGBA"]), "RGBA colours"),
+    ],
+)
 def test_voxels_that_are_no_numbers(tmp_path, dtype, what):
     with pytest.raises(CaseError, match=f"its voxels are {what}; expected"):
         nifti.read_volume(save(tmp_path / "x.nii.gz", np.zeros(SHAPE, dtype)))
@@ -130,11 +137,14 @@ def test_trailing_axes_of_length_one_are_dropped(tmp_path):
     assert raw.notes == ("trailing axes of length one: dropped",)
 
 
-@pytest.mark.parametrize("shape, said", [
-    ((4, 5, 6, 2), "4x5x6x2; expected a 3-D volume .of 4-D files only MSD's are read"),
-    ((4, 5, 1, 2), "4x5x1x2; expected a 3-D volume .of 4-D files only MSD's are read"),
-    ((4, 5), "4x5; expected a 3-D volume$"),
-])
+@pytest.mark.parametrize(
+    "shape, said",
+    [
+        ((4, 5, 6, 2), "4x5x6x2; expected a 3-D volume .of 4-D files only MSD's are read"),
+        ((4, 5, 1, 2), "4x5x1x2; expected a 3-D volume .of 4-D files only MSD's are read"),
+        ((4, 5), "4x5; expected a 3-D volume$"),
+    ],
+)
 def test_other_dimensions_are_refused(tmp_path, shape, said):
     with pytest.raises(CaseError, match=f"has shape {said}"):
         nifti.read_volume(save(tmp_path / "x.nii.gz", np.zeros(shape, np.int16)))
@@ -149,12 +159,15 @@ def test_only_msd_reads_four_axes(tmp_path):
 
 # Geometry
 
+
 def test_a_mask_in_another_orientation_on_the_same_grid_is_turned(tmp_path):
     array, affine = turned(labels())
     raw = nifti.read_case(make_case(tmp_path, seg={"array": array, "affine": affine}))
     np.testing.assert_array_equal(raw.mask, labels())
-    assert raw.notes == ("mask in another orientation than the first image, on the same grid: "
-                         "reoriented by its affine",)
+    assert raw.notes == (
+        "mask in another orientation than the first image, on the same grid: "
+        "reoriented by its affine",
+    )
 
 
 def test_a_mask_elsewhere_is_refused(tmp_path):
@@ -172,19 +185,27 @@ def test_axes_swapped_by_the_affine_are_told(tmp_path):
         nifti.read_case(make_case(tmp_path, seg={"array": labels(), "affine": cube}))
 
 
-@pytest.mark.parametrize("bare", [
-    {"affine": np.eye(4)},  # RAS by the letter
-    {"codes": (0, 0)},
-], ids=["identity", "no codes"])
+@pytest.mark.parametrize(
+    "bare",
+    [
+        {"affine": np.eye(4)},  # RAS by the letter
+        {"codes": (0, 0)},
+    ],
+    ids=["identity", "no codes"],
+)
 def test_a_mask_with_a_bare_affine_is_the_users_choice(tmp_path, bare):
     case = make_case(tmp_path, seg={"array": labels(), **bare})
-    with pytest.raises(CaseError, match="A_seg.nii.gz: its affine (is a bare identity|has no orie"
-                       "ntation code) .*--bare_mask_affine=ignore"):
+    with pytest.raises(
+        CaseError,
+        match="A_seg.nii.gz: its affine (is a bare identity|has no orie"
+        "ntation code) .*--bare_mask_affine=ignore",
+    ):
         nifti.read_case(case)
     raw = nifti.read_case(case, bare_mask_affine="ignore")
     np.testing.assert_array_equal(raw.mask, labels())
-    assert raw.notes == ("bare affine of a mask: ignored, the mask is taken in its images' own "
-                         "array order",)
+    assert raw.notes == (
+        "bare affine of a mask: ignored, the mask is taken in its images' own array order",
+    )
     with pytest.raises(InputError, match="--bare_mask_affine=maybe: expected one of refuse, ign"):
         nifti.read_case(case, bare_mask_affine="maybe")
 
@@ -211,22 +232,25 @@ def test_pixdim_of_zero_matters_only_without_sform(tmp_path):
         nifti.read_volume(path)
 
 
-@pytest.mark.parametrize("fields, message", [
-    ({"srow_x": [0, 0, 0, 5]}, "its affine is not invertible"),
-    ({"srow_z": [0, 0, np.nan, 5]}, "its affine is not invertible"),
-    ({"srow_y": [0, 1e30, 0, 5]}, "its affine is not invertible"),
-    ({"sform_code": 0, "quatern_b": 3}, "its qform is no rotation"),
-    ({"vox_offset": np.inf}, "puts the voxels at byte inf"),
-    ({"vox_offset": 100}, "puts the voxels at byte 100"),
-    ({"datatype": 9999}, "its voxels are of type 9999"),
-    ({"dim": [9, 4, 5, 6, 1, 1, 1, 1]}, "declares 9 axes"),
-    ({"dim": [3, 4, -5, 6, 1, 1, 1, 1]}, "declares 4x-5x6 voxels"),
-    ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "declares 32767x32767x32767 voxels"),
-    ({"dim": [3, 600, 600, 600, 1, 1, 1, 1]}, "holds fewer than the 432,000,000 bytes"),
-    ({"dim": [3, 4, 5, 7, 1, 1, 1, 1]}, "holds (fewer than|240 of)"),
-    ({"magic": b"ni1"}, "is the header of a .hdr and .img pair"),
-    ({"magic": b"xyz"}, "it has no NIfTI header"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"srow_x": [0, 0, 0, 5]}, "its affine is not invertible"),
+        ({"srow_z": [0, 0, np.nan, 5]}, "its affine is not invertible"),
+        ({"srow_y": [0, 1e30, 0, 5]}, "its affine is not invertible"),
+        ({"sform_code": 0, "quatern_b": 3}, "its qform is no rotation"),
+        ({"vox_offset": np.inf}, "puts the voxels at byte inf"),
+        ({"vox_offset": 100}, "puts the voxels at byte 100"),
+        ({"datatype": 9999}, "its voxels are of type 9999"),
+        ({"dim": [9, 4, 5, 6, 1, 1, 1, 1]}, "declares 9 axes"),
+        ({"dim": [3, 4, -5, 6, 1, 1, 1, 1]}, "declares 4x-5x6 voxels"),
+        ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "declares 32767x32767x32767 voxels"),
+        ({"dim": [3, 600, 600, 600, 1, 1, 1, 1]}, "holds fewer than the 432,000,000 bytes"),
+        ({"dim": [3, 4, 5, 7, 1, 1, 1, 1]}, "holds (fewer than|240 of)"),
+        ({"magic": b"ni1"}, "is the header of a .hdr and .img pair"),
+        ({"magic": b"xyz"}, "it has no NIfTI header"),
+    ],
+)
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_headers_that_lie(tmp_path, fields, message, suffix):
     with pytest.raises(CaseError, match=message) as caught:
@@ -235,6 +259,7 @@ def test_headers_that_lie(tmp_path, fields, message, suffix):
 
 
 # Files
+
 
 def test_gzip_is_told_by_the_content(tmp_path):
     case = make_case(tmp_path)
@@ -251,8 +276,9 @@ def test_gzip_is_told_by_the_content(tmp_path):
 def test_gzip_of_several_members_with_padding(tmp_path):
     whole = save(tmp_path / "x.nii", ramp()).read_bytes()
     path = tmp_path / "x.nii.gz"
-    path.write_bytes(gzip.compress(whole[:401]) + gzip.compress(b"") + gzip.compress(whole[401:])
-                     + bytes(512))
+    path.write_bytes(
+        gzip.compress(whole[:401]) + gzip.compress(b"") + gzip.compress(whole[401:]) + bytes(512)
+    )
     np.testing.assert_array_equal(nifti.read_volume(path)[0], ramp())
     path.write_bytes(path.read_bytes() + b"garbage")
     with pytest.raises(CaseError, match="truncated or damaged"):
@@ -270,8 +296,10 @@ def test_a_wrong_checksum_is_damage_even_where_every_voxel_could_be_read(tmp_pat
 
 def test_a_bomb_behind_the_voxels_is_not_unpacked(tmp_path):
     path = tmp_path / "x.nii.gz"
-    path.write_bytes(gzip.compress(save(tmp_path / "x.nii", ramp()).read_bytes())
-                     + gzip.compress(bytes(1 << 27), 1))
+    path.write_bytes(
+        gzip.compress(save(tmp_path / "x.nii", ramp()).read_bytes())
+        + gzip.compress(bytes(1 << 27), 1)
+    )
     with pytest.raises(CaseError, match="holds far more than the voxels"):
         nifti.read_volume(path)
 
@@ -285,11 +313,15 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make, what):
 
 # Masks
 
-@pytest.mark.parametrize("dtype, off, notes", [
-    (np.float64, 0, ()),
-    (np.float32, -3e-7, ("mask values near whole numbers: rounded",)),
-    (">i4", 0, ()),
-])
+
+@pytest.mark.parametrize(
+    "dtype, off, notes",
+    [
+        (np.float64, 0, ()),
+        (np.float32, -3e-7, ("mask values near whole numbers: rounded",)),
+        (">i4", 0, ()),
+    ],
+)
 def test_masks_of_any_number_type_become_labels(tmp_path, dtype, off, notes):
     array = (labels() + off).astype(dtype) if off else labels(dtype)
     raw = nifti.read_case(make_case(tmp_path, seg={"array": array}))
@@ -298,16 +330,20 @@ def test_masks_of_any_number_type_become_labels(tmp_path, dtype, off, notes):
 
 
 def test_a_scaled_mask_near_whole_numbers_is_rounded(tmp_path):
-    raw = nifti.read_case(make_case(tmp_path, seg={"array": labels() * 3,
-                                                   "scl_slope": np.float32(1 / 3)}))
+    raw = nifti.read_case(
+        make_case(tmp_path, seg={"array": labels() * 3, "scl_slope": np.float32(1 / 3)})
+    )
     np.testing.assert_array_equal(raw.mask, labels())
 
 
-@pytest.mark.parametrize("value, message", [
-    (0.5, "holds values that are not whole numbers"),
-    (np.nan, "1 voxels are NaN"),
-    (70000, "holds values from 0 to 70000; expected label values"),
-])
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (0.5, "holds values that are not whole numbers"),
+        (np.nan, "1 voxels are NaN"),
+        (70000, "holds values from 0 to 70000; expected label values"),
+    ],
+)
 def test_masks_that_are_none(tmp_path, value, message):
     array = labels(np.float32)
     array[2, 2, 2] = value

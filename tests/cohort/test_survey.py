@@ -12,17 +12,22 @@ SHAPE = (4, 5, 6)
 LPS = np.diag([-1.0, -1, 1, 1])
 
 
-@pytest.mark.parametrize("ids, texts", [
-    (["A_007"], ["A_007, no gaps"]),
-    (["A_001", "A_002", "A_003"], ["A_001 to A_003 (3), no gaps"]),
-    (["A_003", "A_001", "A_008"], ["A_001 to A_008 (3), gaps at 2, 4-7"]),
-    (["A_9", "A_10"], ["A_9 to A_10 (2), no gaps"]),
-    (["A_001", "B_005", "B_007"], ["A_001, no gaps", "B_005 to B_007 (2), gaps at 6"]),
-    (["one", "two"], ["one to two (2), no gaps"]),
-    # The trailing number is the timepoint; the patient's number counts.
-    (["BraTS-GLI-00002-000", "BraTS-GLI-00002-001", "BraTS-GLI-00005-000"],
-     ["BraTS-GLI-00002-000 to BraTS-GLI-00005-000 (3), gaps at 3-4"]),
-])
+@pytest.mark.parametrize(
+    "ids, texts",
+    [
+        (["A_007"], ["A_007, no gaps"]),
+        (["A_001", "A_002", "A_003"], ["A_001 to A_003 (3), no gaps"]),
+        (["A_003", "A_001", "A_008"], ["A_001 to A_008 (3), gaps at 2, 4-7"]),
+        (["A_9", "A_10"], ["A_9 to A_10 (2), no gaps"]),
+        (["A_001", "B_005", "B_007"], ["A_001, no gaps", "B_005 to B_007 (2), gaps at 6"]),
+        (["one", "two"], ["one to two (2), no gaps"]),
+        # The trailing number is the timepoint; the patient's number counts.
+        (
+            ["BraTS-GLI-00002-000", "BraTS-GLI-00002-001", "BraTS-GLI-00005-000"],
+            ["BraTS-GLI-00002-000 to BraTS-GLI-00005-000 (3), gaps at 3-4"],
+        ),
+    ],
+)
 def test_id_ranges_name_the_gaps_of_each_kind_of_id(ids, texts):
     assert id_ranges(ids) == texts
 
@@ -58,10 +63,10 @@ def make_case(root, case_id, *, lowest=0, mask=(0, 1, 2, 4), flair=9):
     for kind in ("t1", "t1ce", "t2", "flair"):
         array = image + lowest if kind == "t1" else image + 1
         if kind == "flair":
-            array[0, 0, :len(mask)] = flair
+            array[0, 0, : len(mask)] = flair
         nibabel.save(nibabel.Nifti1Image(array, LPS), folder / f"{case_id}_{kind}.nii.gz")
     labels = np.zeros(SHAPE, np.uint8)
-    labels[0, 0, :len(mask)] = mask
+    labels[0, 0, : len(mask)] = mask
     nibabel.save(nibabel.Nifti1Image(labels, LPS), folder / f"{case_id}_seg.nii.gz")
 
 
@@ -74,11 +79,18 @@ def test_a_case_examined(tmp_path):
     make_case(tmp_path, "A_001", lowest=-2, flair=0)
     _, [found] = examined(tmp_path)
     assert (found.shape, found.spacing_mm, found.orientation) == (SHAPE, (1, 1, 1), "LPS")
-    assert found.intensities == (("t1", -2, 117), ("t1ce", 1, 120), ("t2", 1, 120),
-                                 ("flair", 0, 120))
+    assert found.intensities == (
+        ("t1", -2, 117),
+        ("t1ce", 1, 120),
+        ("t2", 1, 120),
+        ("flair", 0, 120),
+    )
     assert found.labels == ((0, 117), (1, 1), (2, 1), (4, 1)) and found.refusal is None
     assert [note.split(":")[0] for note in found.notes] == [
-        "negative intensities", "grid other than 240x240x155", "tumour voxels where FLAIR is 0"]
+        "negative intensities",
+        "grid other than 240x240x155",
+        "tumour voxels where FLAIR is 0",
+    ]
     assert pickle.loads(pickle.dumps(found)) == found and len(pickle.dumps(found)) < 2000
 
 
@@ -128,7 +140,8 @@ def test_the_table_of_a_cohort(tmp_path):
         "  2 cases (A_001, A_002): negative intensities: kept, they take no part in the bias "
         "correction",
         "  will be refused: A_004: the mask holds label 3; scheme brats2020 knows 0, 1, 2, 4; name "
-        "the scheme of its release with --label_scheme"]
+        "the scheme of its release with --label_scheme",
+    ]
 
 
 def test_a_flawless_cohort_says_so(tmp_path, monkeypatch):

@@ -19,7 +19,8 @@ def test_a_row_of_voxels_is_as_long_as_their_number():
     assert found.diameter_mm == pytest.approx(10)  # 5 voxels of 2 mm
     assert found.axial_mm == pytest.approx((10, 1)) and found.axial_slice == 5
     assert found.volumes_ml == pytest.approx(
-        {"WT": 0.03, "TC": 0, "ET": 0, "NCR/NET": 0, "ED": 0.03})
+        {"WT": 0.03, "TC": 0, "ET": 0, "NCR/NET": 0, "ED": 0.03}
+    )
 
 
 def test_one_voxel_and_no_voxel():
@@ -40,7 +41,8 @@ def test_a_cross_has_two_diameters_and_a_tilted_one_is_found_in_space():
     assert found.axial_mm == pytest.approx((13, 7)) and found.axial_slice == 3
     assert found.diameter_mm == pytest.approx(13)
     assert found.volumes_ml == pytest.approx(
-        {"WT": 0.028, "TC": 0.016, "ET": 0.01, "NCR/NET": 0.006, "ED": 0.012})
+        {"WT": 0.028, "TC": 0.016, "ET": 0.01, "NCR/NET": 0.006, "ED": 0.012}
+    )
     steps = np.zeros(SHAPE, np.uint8)
     steps[range(4, 10), 9, range(4, 10)] = spec.ET
     [stairs] = extents(steps, (1, 1, 1), smallest_mm3=0)
@@ -49,7 +51,8 @@ def test_a_cross_has_two_diameters_and_a_tilted_one_is_found_in_space():
 
 def test_a_resection_cavity_has_a_volume_of_its_own():
     assert volumes_ml([900, 1, 2, 3, 4], (1, 2, 5), classes=5) == pytest.approx(
-        {"WT": 0.06, "TC": 0.04, "ET": 0.03, "NCR/NET": 0.01, "ED": 0.02, "RC": 0.04})
+        {"WT": 0.06, "TC": 0.04, "ET": 0.03, "NCR/NET": 0.01, "ED": 0.02, "RC": 0.04}
+    )
 
 
 def test_parts_come_largest_first_and_a_cavity_is_no_tumour():
@@ -80,7 +83,8 @@ def test_no_pair_of_voxels_lies_farther_apart(seed, spacing_mm):
     classes = (draw.random((6, 5, 4)) < 0.4).astype(np.uint8) * spec.ET
     found = extents(classes, spacing_mm, smallest_mm3=0)
     assert sum(part.volumes_ml["ET"] for part in found) == pytest.approx(
-        np.count_nonzero(classes) * np.prod(spacing_mm) / 1000)
+        np.count_nonzero(classes) * np.prod(spacing_mm) / 1000
+    )
     for part in found:
         assert classes[part.centre] == spec.ET
         longest, across = part.axial_mm

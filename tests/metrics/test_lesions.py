@@ -18,7 +18,7 @@ def boxes(*corners):
     """A mask of boxes of 4 x 4 x 4 voxels, 64 mm³ at 1 mm, one at each corner."""
     mask = np.zeros(SHAPE, bool)
     for x, y, z in corners:
-        mask[x:x + 4, y:y + 4, z:z + 4] = True
+        mask[x : x + 4, y : y + 4, z : z + 4] = True
     return mask
 
 
@@ -30,7 +30,9 @@ def test_one_found_one_missed_one_false():
     assert figures == {
         "lesion_dice": pytest.approx((0.75 + 0 + 0) / 3),
         "lesion_hd95": pytest.approx((1 + 374 + 374) / 3),
-        "lesions": 2, "missed_lesions": 1, "false_lesions": 1,
+        "lesions": 2,
+        "missed_lesions": 1,
+        "false_lesions": 1,
     }
 
 
@@ -111,8 +113,10 @@ def test_what_is_known_of_the_whole_is_used_only_where_it_is_the_lesion():
         assert lesions.figures(*two, MM, whole_hd95=9.0)["lesion_hd95"] == pytest.approx(375 / 2)
 
 
-blobs = st.lists(st.tuples(st.tuples(*(st.integers(0, n - 1) for n in (18, 12, 13))),
-                           st.integers(1, 5)), max_size=6)
+blobs = st.lists(
+    st.tuples(st.tuples(*(st.integers(0, n - 1) for n in (18, 12, 13))), st.integers(1, 5)),
+    max_size=6,
+)
 
 
 @settings(max_examples=60, derandomize=True)
@@ -146,12 +150,20 @@ def by_definition(truth, prediction, spacing_mm):
         lengths.append(pooled_hd95(lesion, matched, spacing_mm) if labels else 374)
     false = count - len(touched)
     total = len(dices) + false
-    return {"lesion_dice": sum(dices) / total if total else 1,
-            "lesion_hd95": (sum(lengths) + 374 * false) / total if total else 0,
-            "lesions": len(dices), "missed_lesions": missed, "false_lesions": false}
+    return {
+        "lesion_dice": sum(dices) / total if total else 1,
+        "lesion_hd95": (sum(lengths) + 374 * false) / total if total else 0,
+        "lesions": len(dices),
+        "missed_lesions": missed,
+        "false_lesions": false,
+    }
 
 
 def pooled_hd95(lesion, matched, spacing_mm):
-    pairs = cdist(*((np.argwhere(mask & ~ndimage.binary_erosion(mask)) * spacing_mm)
-                    for mask in (lesion, matched)))
+    pairs = cdist(
+        *(
+            (np.argwhere(mask & ~ndimage.binary_erosion(mask)) * spacing_mm)
+            for mask in (lesion, matched)
+        )
+    )
     return np.percentile(np.concatenate([pairs.min(0), pairs.min(1)]), 95)

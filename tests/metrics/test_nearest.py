@@ -29,8 +29,9 @@ def stragglers():
 def noise():
     """Sparse marks of three structures; one has no target."""
     rng = np.random.default_rng(0)
-    sources, targets = (rng.integers(0, 8, (2, 14, 11, 12), np.uint8)
-                        * (rng.random((2, 14, 11, 12)) < 0.05).astype(np.uint8))
+    sources, targets = rng.integers(0, 8, (2, 14, 11, 12), np.uint8) * (
+        rng.random((2, 14, 11, 12)) < 0.05
+    ).astype(np.uint8)
     return sources, targets & np.uint8(0b101)
 
 
@@ -41,8 +42,14 @@ def two_corners():
     return sources, targets
 
 
-GEOMETRIES = {"near": both_planes(2), "transform": both_planes(14), "tree": both_planes(60),
-              "wide": stragglers(), "noise": noise(), "corners": two_corners()}
+GEOMETRIES = {
+    "near": both_planes(2),
+    "transform": both_planes(14),
+    "tree": both_planes(60),
+    "wide": stragglers(),
+    "noise": noise(),
+    "corners": two_corners(),
+}
 
 
 @pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
@@ -53,19 +60,28 @@ def test_equals_all_pairs(geometry, spacing_mm):
     common = [bit for bit in (1, 2, 4) if (sources & bit).any() and (targets & bit).any()]
     assert list(found) == common
     for bit, distances in found.items():
-        pairs = cdist(np.argwhere(sources & bit) * np.array(spacing_mm),
-                      np.argwhere(targets & bit) * np.array(spacing_mm))
+        pairs = cdist(
+            np.argwhere(sources & bit) * np.array(spacing_mm),
+            np.argwhere(targets & bit) * np.array(spacing_mm),
+        )
         np.testing.assert_allclose(distances, pairs.min(axis=1), rtol=1e-12)
 
 
-@pytest.mark.parametrize("geometry, way", [("transform", "distance_transform_edt"),
-                                           ("tree", "cKDTree"), ("near", None), ("wide", None)])
+@pytest.mark.parametrize(
+    "geometry, way",
+    [("transform", "distance_transform_edt"), ("tree", "cKDTree"), ("near", None), ("wide", None)],
+)
 def test_each_way_is_taken_where_it_is_the_cheapest(geometry, way, monkeypatch):
     taken = []
     for place, name in ((nearest.ndimage, "distance_transform_edt"), (nearest, "cKDTree")):
         original = getattr(place, name)
-        monkeypatch.setattr(place, name, lambda *args, name=name, original=original, **options:
-                            taken.append(name) or original(*args, **options))
+        monkeypatch.setattr(
+            place,
+            name,
+            lambda *args, name=name, original=original, **options: (
+                taken.append(name) or original(*args, **options)
+            ),
+        )
     sources, targets = GEOMETRIES[geometry]
     if geometry == "wide":
         sources = sources.copy()

@@ -18,9 +18,9 @@ SHAPE = (22, 19, 17)
 
 OTHERS = {
     "surface-distance HD95": "surfaces run between voxels, weighed by area; the larger of both "
-                             "directions' 95th percentiles, without interpolation",
+    "directions' 95th percentiles, without interpolation",
     "surface-distance mean": "surfaces run between voxels, weighed by area; the mean of both "
-                             "directions' means (ASSD)",
+    "directions' means (ASSD)",
     "MONAI HD95": "the larger of both directions' 95th percentiles; ours pools them",
     "panoptica ASSD": "the mean of both directions' means; ours pools them",
     "panoptica HD95, uneven": "panoptica 1.3 leaves the spacing out of its distances",
@@ -56,60 +56,83 @@ def compare(pairs):
     differences = {name: [] for name in OTHERS}
     for number in range(pairs):
         truth, prediction, spacing_mm = random_pair(rng, number)
-        figures = metrics.case_metrics(truth * np.uint8(spec.ET), prediction * np.uint8(spec.ET),
-                                       spacing_mm, "nnunet")["ET"]
+        figures = metrics.case_metrics(
+            truth * np.uint8(spec.ET), prediction * np.uint8(spec.ET), spacing_mm, "nnunet"
+        )["ET"]
         both = [torch.from_numpy(mask[None, None]) for mask in (prediction, truth)]
         agree(figures["dice"], [surface_distance.compute_dice_coefficient(truth, prediction)])
         if truth.any():  # MONAI has NaN, or as it is told 1 or 0, without; MedPy 0 for no mask
-            agree(figures["dice"], [float(monai.compute_dice(*both)),
-                                    binary.dc(prediction, truth)])
-        agree(figures["sensitivity"], [binary.sensitivity(prediction, truth) if truth.any()
-                                       else np.nan])
+            agree(figures["dice"], [float(monai.compute_dice(*both)), binary.dc(prediction, truth)])
+        agree(
+            figures["sensitivity"],
+            [binary.sensitivity(prediction, truth) if truth.any() else np.nan],
+        )
         agree(figures["specificity"], [binary.specificity(prediction, truth)])
         if not (truth.any() and prediction.any()):
             assert figures["hd95"] is figures["hd100"] is figures["assd"] is None
             continue
         even = spacing_mm == (1.0, 1.0, 1.0)
-        agree(figures["hd95"], [binary.hd95(prediction, truth, spacing_mm)]
-              + [panoptica.HD95(truth, prediction)] * even)
-        agree(figures["hd100"], [
-            binary.hd(prediction, truth, spacing_mm),
-            float(monai.compute_hausdorff_distance(*both, spacing=spacing_mm))]
-            + [panoptica.HD(truth, prediction)] * even)
-        agree(figures["assd"], [
-            binary.assd(prediction, truth, spacing_mm),
-            float(monai.compute_average_surface_distance(*both, symmetric=True,
-                                                         spacing=spacing_mm))])
+        agree(
+            figures["hd95"],
+            [binary.hd95(prediction, truth, spacing_mm)]
+            + [panoptica.HD95(truth, prediction)] * even,
+        )
+        agree(
+            figures["hd100"],
+            [
+                binary.hd(prediction, truth, spacing_mm),
+                float(monai.compute_hausdorff_distance(*both, spacing=spacing_mm)),
+            ]
+            + [panoptica.HD(truth, prediction)] * even,
+        )
+        agree(
+            figures["assd"],
+            [
+                binary.assd(prediction, truth, spacing_mm),
+                float(
+                    monai.compute_average_surface_distance(
+                        *both, symmetric=True, spacing=spacing_mm
+                    )
+                ),
+            ],
+        )
 
         # MONAI's surface is ours: each direction is, and so is what it makes of them.
         ours = surface.surface_distances(truth, prediction, spacing_mm)
         _, theirs, _ = monai_surfaces.get_edge_surface_distance(
-            both[0][0, 0], both[1][0, 0], spacing=spacing_mm, symmetric=True)
+            both[0][0, 0], both[1][0, 0], spacing=spacing_mm, symmetric=True
+        )
         for own, other in zip((ours.prediction_to_truth, ours.truth_to_prediction), theirs):
             np.testing.assert_allclose(own, other.numpy(), rtol=1e-6, atol=1e-6)
-        directed = [np.percentile(side, 95) for side in (ours.truth_to_prediction,
-                                                         ours.prediction_to_truth)]
-        monai_hd95 = float(monai.compute_hausdorff_distance(
-            *both, percentile=95, spacing=spacing_mm))
+        directed = [
+            np.percentile(side, 95) for side in (ours.truth_to_prediction, ours.prediction_to_truth)
+        ]
+        monai_hd95 = float(
+            monai.compute_hausdorff_distance(*both, percentile=95, spacing=spacing_mm)
+        )
         # torch.quantile finds its place in float32.
         assert monai_hd95 == pytest.approx(max(directed), rel=1e-4)
         if even:
             panoptica_mean = panoptica.ASSD(truth, prediction)
-            agree((ours.truth_to_prediction.mean() + ours.prediction_to_truth.mean()) / 2,
-                  [panoptica_mean])
+            agree(
+                (ours.truth_to_prediction.mean() + ours.prediction_to_truth.mean()) / 2,
+                [panoptica_mean],
+            )
             differences["panoptica ASSD"].append(panoptica_mean - figures["assd"])
 
         between = surface_distance.compute_surface_distances(truth, prediction, spacing_mm)
         deep_mean = np.mean(surface_distance.compute_average_surface_distance(between))
         deep_hd95 = surface_distance.compute_robust_hausdorff(between, 95)
         for name, value, own in (
-                ("surface-distance HD95", deep_hd95, figures["hd95"]),
-                ("surface-distance mean", deep_mean, figures["assd"]),
-                ("MONAI HD95", monai_hd95, figures["hd95"])):
+            ("surface-distance HD95", deep_hd95, figures["hd95"]),
+            ("surface-distance mean", deep_mean, figures["assd"]),
+            ("MONAI HD95", monai_hd95, figures["hd95"]),
+        ):
             differences[name].append(value - own)
         if not even:
             differences["panoptica HD95, uneven"].append(
-                panoptica.HD95(truth, prediction, voxelspacing=spacing_mm) - figures["hd95"])
+                panoptica.HD95(truth, prediction, voxelspacing=spacing_mm) - figures["hd95"]
+            )
     return differences
 
 
@@ -128,8 +151,10 @@ def test_equal_where_the_definition_is_shared(pairs):
     differences = compare(pairs)
     print(f"\n{'other':24} {'pairs':>5} {'mean mm':>8} {'largest':>8}  why")
     for name, found in differences.items():
-        print(f"{name:24} {len(found):5} {np.mean(found):+8.3f} {np.abs(found).max():8.3f}  "
-              f"{OTHERS[name]}")
+        print(
+            f"{name:24} {len(found):5} {np.mean(found):+8.3f} {np.abs(found).max():8.3f}  "
+            f"{OTHERS[name]}"
+        )
     # On average, definitions differ by less than the diagonal of the largest voxel.
     for name in ("surface-distance HD95", "surface-distance mean", "panoptica ASSD"):
         assert abs(np.mean(differences[name])) < 2.4 * np.sqrt(3)

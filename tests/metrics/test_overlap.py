@@ -41,8 +41,9 @@ def test_ratios_by_hand():
 
 def test_ratios_without_a_denominator_are_none():
     nothing = overlap.Counts(0, 0, 0, true_negative=5)
-    everything = overlap.Counts(true_positive=5, false_positive=0, false_negative=0,
-                                true_negative=0)
+    everything = overlap.Counts(
+        true_positive=5, false_positive=0, false_negative=0, true_negative=0
+    )
     assert overlap.dice(nothing) is None
     assert overlap.sensitivity(nothing) is None
     assert overlap.specificity(everything) is None

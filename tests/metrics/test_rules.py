@@ -27,23 +27,29 @@ EXPECTED = {
 @pytest.mark.parametrize("key", EXPECTED, ids=str)
 def test_empties(key):
     rules, truth_empty, prediction_empty = key
-    figures = metrics.case_metrics(EMPTY if truth_empty else TUMOUR,
-                                   EMPTY if prediction_empty else TUMOUR, (1, 1, 1), rules)["ET"]
+    figures = metrics.case_metrics(
+        EMPTY if truth_empty else TUMOUR, EMPTY if prediction_empty else TUMOUR, (1, 1, 1), rules
+    )["ET"]
     dice, distance, sensitivity = EXPECTED[key]
     assert (figures["dice"], figures["sensitivity"]) == (dice, sensitivity)
     assert {figures[name] for name in ("hd95", "hd100", "assd")} == {distance}
     assert figures["volume_error_ml"] == pytest.approx(
-        0.08 * (int(truth_empty) - int(prediction_empty)))
-    assert figures["specificity"] == (1 if prediction_empty or not truth_empty
-                                      else pytest.approx(1 - 80 / EMPTY.size))
+        0.08 * (int(truth_empty) - int(prediction_empty))
+    )
+    assert figures["specificity"] == (
+        1 if prediction_empty or not truth_empty else pytest.approx(1 - 80 / EMPTY.size)
+    )
 
 
-@pytest.mark.parametrize("truth, prediction, expected", [
-    (EMPTY, EMPTY, (1, 0, 0, 0, 0)),
-    (EMPTY, TUMOUR, (0, 374, 0, 0, 1)),
-    (TUMOUR, EMPTY, (0, 374, 1, 1, 0)),
-    (TUMOUR, TUMOUR, (1, 0, 1, 0, 0)),
-])
+@pytest.mark.parametrize(
+    "truth, prediction, expected",
+    [
+        (EMPTY, EMPTY, (1, 0, 0, 0, 0)),
+        (EMPTY, TUMOUR, (0, 374, 0, 0, 1)),
+        (TUMOUR, EMPTY, (0, 374, 1, 1, 0)),
+        (TUMOUR, TUMOUR, (1, 0, 1, 0, 0)),
+    ],
+)
 def test_lesion_wise_empties(truth, prediction, expected):
     figures = metrics.case_metrics(truth, prediction, (1, 1, 1), "brats2023")["WT"]
     names = ("lesion_dice", "lesion_hd95", "lesions", "missed_lesions", "false_lesions")
@@ -52,8 +58,10 @@ def test_lesion_wise_empties(truth, prediction, expected):
 
 def test_where_no_mask_is_empty_the_rules_agree():
     prediction = np.roll(TUMOUR, 1, 0)
-    found = [metrics.case_metrics(TUMOUR, prediction, (1, 1, 1), rules)["TC"]
-             for rules in metrics.RULE_SETS]
+    found = [
+        metrics.case_metrics(TUMOUR, prediction, (1, 1, 1), rules)["TC"]
+        for rules in metrics.RULE_SETS
+    ]
     for name in metrics.RULE_SETS["nnunet"].metrics:
         assert len({figures[name] for figures in found}) == 1
 

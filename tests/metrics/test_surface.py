@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.metrics import surface
 
 SPACING_MM = (0.5, 2.0, 3.0)
@@ -93,11 +94,11 @@ def test_surface_is_six_connected_and_includes_the_edge_of_the_array():
 
 def test_bounding_box():
     mask = mask_of((5, 6, 7), (1, 2, 3), (3, 2, 6))
-    assert surface.bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 7))
-    assert mask[surface.bounding_box(np.zeros((5, 6, 7), bool))].size == 0
+    assert bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 7))
+    assert mask[bounding_box(np.zeros((5, 6, 7), bool))].size == 0
     other = np.zeros((5, 6, 7), np.uint8)
     other[4, 0, 3] = 6
-    assert surface.bounding_box(mask, other) == (slice(1, 5), slice(0, 3), slice(3, 7))
+    assert bounding_box(mask, other) == (slice(1, 5), slice(0, 3), slice(3, 7))
 
 
 def test_an_empty_mask_is_refused():

@@ -7,8 +7,9 @@ from brats_tfrecord.metrics.threshold import best_threshold_dice
 
 
 def test_a_clean_threshold_scores_one():
-    dice, threshold = best_threshold_dice([np.array([[1, 2], [8, 9]])],
-                                          [np.array([[0, 0], [1, 1]])])
+    dice, threshold = best_threshold_dice(
+        [np.array([[1, 2], [8, 9]])], [np.array([[0, 0], [1, 1]])]
+    )
     assert (dice, threshold) == (1.0, 8.0)
 
 
@@ -46,12 +47,15 @@ def test_few_candidates_can_only_do_worse():
     assert many == pytest.approx(20 / 21)
 
 
-@pytest.mark.parametrize("images, truths, thresholds, message", [
-    ([], [], 64, "at least one"),
-    ([np.zeros(2)], [], 64, "one truth"),
-    ([np.zeros(2)], [np.zeros(3)], 64, "equal shapes"),
-    ([np.zeros(2)], [np.zeros(2)], 0, "thresholds: got 0"),
-])
+@pytest.mark.parametrize(
+    "images, truths, thresholds, message",
+    [
+        ([], [], 64, "at least one"),
+        ([np.zeros(2)], [], 64, "one truth"),
+        ([np.zeros(2)], [np.zeros(3)], 64, "equal shapes"),
+        ([np.zeros(2)], [np.zeros(2)], 0, "thresholds: got 0"),
+    ],
+)
 def test_misfits_are_named(images, truths, thresholds, message):
     with pytest.raises(ValueError, match=message):
         best_threshold_dice(images, truths, thresholds)

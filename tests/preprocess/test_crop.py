@@ -19,7 +19,8 @@ def test_the_documented_window():
 
 def test_a_window_that_leaves_the_volume_is_padded_with_zeros():
     np.testing.assert_array_equal(
-        crop(np.array([[[1, 2, 3]]]), (0, 0, -1), (1, 1, 3)), [[[0, 1, 2]]])
+        crop(np.array([[[1, 2, 3]]]), (0, 0, -1), (1, 1, 3)), [[[0, 1, 2]]]
+    )
 
 
 @given(shape=shapes, origin=origins, window=shapes)
@@ -42,8 +43,9 @@ def test_channels_are_kept():
 @pytest.mark.parametrize("origin", [(-9, 0, 0), (0, 99, 0)])
 def test_a_window_wholly_outside_is_empty(origin):
     assert not crop(np.ones((4, 4, 4)), origin, (3, 3, 3)).any()
-    np.testing.assert_array_equal(uncrop(np.ones((3, 3, 3)), origin, (4, 4, 4), 7),
-                                  np.full((4, 4, 4), 7))
+    np.testing.assert_array_equal(
+        uncrop(np.ones((3, 3, 3)), origin, (4, 4, 4), 7), np.full((4, 4, 4), 7)
+    )
 
 
 def test_the_box_of_the_true_voxels():
@@ -53,18 +55,21 @@ def test_the_box_of_the_true_voxels():
     assert bounding_box(inside & False) == ((0, 6), (0, 7), (0, 8))
 
 
-@pytest.mark.parametrize("box, length, size, first", [
-    ((10, 16), 40, 10, 8),  # two voxels on either side
-    ((10, 15), 40, 10, 7),  # five to spare: floor(7.5), three before and two after
-    ((10, 16), 40, 3, 11),  # a box too long by three: one is cut before, two after
-    ((10, 15), 40, 3, 11),
-    ((1, 7), 40, 10, 0),  # centred it would begin at -1: shifted in
-    ((33, 39), 40, 10, 30),  # and here it would end at 41
-    ((2, 5), 8, 8, 0),  # one place to be
-    ((0, 4), 8, 12, -4),  # a short axis lies wholly within, as far as it must be shifted
-    ((2, 7), 8, 11, -1),  # and is centred on the box: floor(-1)
-    ((2, 6), 8, 11, -2),  # floor(-1.5)
-])
+@pytest.mark.parametrize(
+    "box, length, size, first",
+    [
+        ((10, 16), 40, 10, 8),  # two voxels on either side
+        ((10, 15), 40, 10, 7),  # five to spare: floor(7.5), three before and two after
+        ((10, 16), 40, 3, 11),  # a box too long by three: one is cut before, two after
+        ((10, 15), 40, 3, 11),
+        ((1, 7), 40, 10, 0),  # centred it would begin at -1: shifted in
+        ((33, 39), 40, 10, 30),  # and here it would end at 41
+        ((2, 5), 8, 8, 0),  # one place to be
+        ((0, 4), 8, 12, -4),  # a short axis lies wholly within, as far as it must be shifted
+        ((2, 7), 8, 11, -1),  # and is centred on the box: floor(-1)
+        ((2, 6), 8, 11, -2),  # floor(-1.5)
+    ],
+)
 def test_a_window_is_centred_on_the_box(box, length, size, first):
     assert centred([box] * 3, [length] * 3, [size] * 3) == (first,) * 3
 

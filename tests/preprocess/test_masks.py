@@ -9,12 +9,15 @@ from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess import masks
 
 
-@pytest.mark.parametrize("name, values, classes", [
-    ("brats2020", [0, 1, 2, 4], [spec.BACKGROUND, spec.NCR, spec.ED, spec.ET]),
-    ("brats2023", [0, 1, 2, 3], [spec.BACKGROUND, spec.NCR, spec.ED, spec.ET]),
-    ("brats2024", [0, 1, 2, 3, 4], [spec.BACKGROUND, spec.NCR, spec.ED, spec.ET, spec.RC]),
-    ("msd", [0, 1, 2, 3], [spec.BACKGROUND, spec.ED, spec.NCR, spec.ET]),
-])
+@pytest.mark.parametrize(
+    "name, values, classes",
+    [
+        ("brats2020", [0, 1, 2, 4], [spec.BACKGROUND, spec.NCR, spec.ED, spec.ET]),
+        ("brats2023", [0, 1, 2, 3], [spec.BACKGROUND, spec.NCR, spec.ED, spec.ET]),
+        ("brats2024", [0, 1, 2, 3, 4], [spec.BACKGROUND, spec.NCR, spec.ED, spec.ET, spec.RC]),
+        ("msd", [0, 1, 2, 3], [spec.BACKGROUND, spec.ED, spec.NCR, spec.ET]),
+    ],
+)
 def test_each_release_means_its_own_classes(name, values, classes):
     scheme = spec.LABEL_SCHEMES[name]
     found = masks.to_classes(np.array(values, np.int16), scheme, "A")
@@ -23,13 +26,17 @@ def test_each_release_means_its_own_classes(name, values, classes):
 
 
 def test_unknown_values_are_refused_by_name():
-    with pytest.raises(CaseError, match="A_001: the mask holds label 3, 7; scheme brats2020 knows "
-                                        "0, 1, 2, 4"):
+    with pytest.raises(
+        CaseError, match="A_001: the mask holds label 3, 7; scheme brats2020 knows 0, 1, 2, 4"
+    ):
         masks.to_classes(np.array([[[0, 3, 7]]]), spec.LABEL_SCHEMES["brats2020"], "A_001")
 
 
-@given(classes=npst.arrays(np.uint8, npst.array_shapes(min_dims=3, max_dims=3, max_side=5),
-                           elements=st.integers(0, 4)))
+@given(
+    classes=npst.arrays(
+        np.uint8, npst.array_shapes(min_dims=3, max_dims=3, max_side=5), elements=st.integers(0, 4)
+    )
+)
 def test_packing_loses_nothing(classes):
     hot = masks.one_hot(classes, 5)
     assert hot.shape == (*classes.shape, 5) and (hot.sum(axis=-1) == 1).all()
@@ -41,5 +48,6 @@ def test_packing_loses_nothing(classes):
 
 
 def test_bit_c_is_class_c():
-    np.testing.assert_array_equal(masks.pack_classes(np.array([[[0, 1, 2, 3]]], np.uint8)),
-                                  [[[1, 2, 4, 8]]])
+    np.testing.assert_array_equal(
+        masks.pack_classes(np.array([[[0, 1, 2, 3]]], np.uint8)), [[[1, 2, 4, 8]]]
+    )

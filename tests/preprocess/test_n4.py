@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import layouts, nifti, phantom
+from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import n4
 from brats_tfrecord.preprocess.n4_spline import LevelFit, basis, evaluate
 
@@ -20,15 +21,14 @@ def variation(ours, theirs, mask):
 @pytest.fixture(scope="module")
 def volume():
     """T1 of a small phantom, with a few negative voxels as resampled data has."""
-    made = phantom.make_case(seed=1, index=0, shape=(96, 92, 72))
+    made = generate.make_case(seed=1, index=0, shape=(96, 92, 72))
     volume = made.volumes[..., 0].astype(np.float32)
     inside = np.argwhere(volume > 0)
     volume[tuple(inside[::997].T)] = -3
     return volume
 
 
-@pytest.mark.parametrize("mask_of", [n4.positive_mask, n4.get_mask],
-                         ids=["positive", "get_mask"])
+@pytest.mark.parametrize("mask_of", [n4.positive_mask, n4.get_mask], ids=["positive", "get_mask"])
 def test_equals_ants_for_the_same_mask(volume, mask_of):
     mask = mask_of(volume) & (volume > 0)
     ours = n4.correct_bias_field(volume, mask)
@@ -52,8 +52,7 @@ def test_equals_ants_on_real_volumes(real_cases, modality):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("mask_of", [n4.positive_mask, n4.get_mask],
-                         ids=["positive", "get_mask"])
+@pytest.mark.parametrize("mask_of", [n4.positive_mask, n4.get_mask], ids=["positive", "get_mask"])
 @pytest.mark.parametrize("modality", spec.MODALITIES)
 @pytest.mark.parametrize("number", [0, 1])
 def test_equals_ants_on_every_real_volume_at_full_length(real_cases, number, modality, mask_of):
@@ -76,10 +75,16 @@ def test_removes_a_known_field():
     assert before > 0.15 and after < 0.02
 
 
-@pytest.mark.parametrize("volume", [
-    np.zeros((9, 8, 7), np.float32), np.full((9, 8, 7), 5, np.float32),
-    -np.ones((9, 8, 7), np.float32), np.ones((1, 1, 1), np.float32),
-], ids=["empty", "constant", "negative", "one voxel"])
+@pytest.mark.parametrize(
+    "volume",
+    [
+        np.zeros((9, 8, 7), np.float32),
+        np.full((9, 8, 7), 5, np.float32),
+        -np.ones((9, 8, 7), np.float32),
+        np.ones((1, 1, 1), np.float32),
+    ],
+    ids=["empty", "constant", "negative", "one voxel"],
+)
 @pytest.mark.parametrize("engine", n4.ENGINES)
 def test_volumes_without_contrast_come_back_as_they_are(volume, engine):
     np.testing.assert_array_equal(n4.correct_bias_field(volume, engine=engine), volume)
@@ -92,9 +97,10 @@ def test_bad_arguments_are_named():
         n4.correct_bias_field(np.ones((4, 4, 4)), np.ones((4, 4, 5)))
 
 
-@pytest.mark.parametrize("length, factor, expected", [
-    (240, 4, (2, 60)), (155, 4, (3, 38)), (9, 4, (2, 2)), (3, 4, (1, 1)), (8, 1, (0, 8)),
-])
+@pytest.mark.parametrize(
+    "length, factor, expected",
+    [(240, 4, (2, 60)), (155, 4, (3, 38)), (9, 4, (2, 2)), (3, 4, (1, 1)), (8, 1, (0, 8))],
+)
 def test_shrinking_picks_the_voxels_that_itk_picks(length, factor, expected):
     picked = range(length)[n4.shrink_slice(length, factor)]
     assert (picked[0], len(picked)) == expected

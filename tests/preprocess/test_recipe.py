@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort.nifti import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry, RawCase
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess.normalize import zscore
 from brats_tfrecord.preprocess.recipe import Recipe
@@ -18,8 +18,16 @@ BRAIN = Recipe(bias_correction="none", crop_shape=(5, 4, 3), crop="brain")
 
 def raw_case(mask=None, shape=SHAPE):
     volumes = np.random.default_rng(0).integers(1, 900, (*shape, 4)).astype(np.float32)
-    return RawCase("A_001", "A_001", None, "brats2020", spec.MODALITIES, volumes, mask,
-                   Geometry(shape, np.diag([-1.0, -1, 1, 1])))
+    return RawCase(
+        "A_001",
+        "A_001",
+        None,
+        "brats2020",
+        spec.MODALITIES,
+        volumes,
+        mask,
+        Geometry(shape, np.diag([-1.0, -1, 1, 1])),
+    )
 
 
 def test_zscore_over_all_voxels():
@@ -35,9 +43,17 @@ def test_json_round_trip_in_full():
     assert Recipe().crop_origin == (48, 48, 5) and Recipe().crop_shape == (144, 144, 144)
 
 
-@pytest.mark.parametrize("change", [{"bias_correction": "n5"}, {"image_dtype": "int8"},
-                                    {"crop": "head"}, {"resample": "2mm"},
-                                    {"crop_shape": (4, 5)}, {"crop_shape": (0, 1, 1)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bias_correction": "n5"},
+        {"image_dtype": "int8"},
+        {"crop": "head"},
+        {"resample": "2mm"},
+        {"crop_shape": (4, 5)},
+        {"crop_shape": (0, 1, 1)},
+    ],
+)
 def test_what_is_no_recipe_is_refused(change):
     with pytest.raises(InputError, match="expected"):
         Recipe(**change)
@@ -60,8 +76,9 @@ def test_apply_crops_normalises_and_keeps_the_books():
         expected = (window - window.mean()) / window.std()
         np.testing.assert_allclose(done.image[..., channel], expected, rtol=2**-10, atol=1e-4)
     np.testing.assert_array_equal(np.argwhere(done.classes), [[1, 1, 1], [2, 2, 2], [4, 3, 2]])
-    np.testing.assert_array_equal(done.classes[[1, 2, 4], [1, 2, 3], [1, 2, 2]],
-                                  [spec.NCR, spec.ED, spec.ET])
+    np.testing.assert_array_equal(
+        done.classes[[1, 2, 4], [1, 2, 3], [1, 2, 2]], [spec.NCR, spec.ED, spec.ET]
+    )
     np.testing.assert_array_equal(done.outside_index, [[0, 0, 0], [6, 7, 8]])
     np.testing.assert_array_equal(done.outside_classes, [spec.ET, spec.ED])
     assert done.class_voxels == (7 * 8 * 9 - 5, 1, 2, 2)
@@ -83,9 +100,12 @@ def test_a_flat_channel_is_zeros_and_a_warning():
 
 
 def test_a_window_that_does_not_fit_names_the_flag():
-    with pytest.raises(CaseError, match="A_001: the crop window 48:192,48:192,5:149 does not fit "
-                                        "into its 7x8x9 voxels; give --crop=brain, or a "
-                                        "--crop_window that does"):
+    with pytest.raises(
+        CaseError,
+        match="A_001: the crop window 48:192,48:192,5:149 does not fit "
+        "into its 7x8x9 voxels; give --crop=brain, or a "
+        "--crop_window that does",
+    ):
         Recipe(bias_correction="none", crop="fixed").apply(raw_case())
 
 
@@ -99,19 +119,24 @@ def brain_at(box, shape=SHAPE):
     return raw
 
 
-@pytest.mark.parametrize("box, origin", [
-    (np.s_[2:7, 3:6, 5:8], (2, 2, 5)),  # of (5, 3, 3) voxels: y has one to spare, before the box
-    (np.s_[0:2, 0:1, 8:9], (0, 0, 6)),  # shifted into the volume
-    (np.s_[0:0, 0:0, 0:0], (1, 2, 3)),  # FLAIR is empty: the middle of the volume
-])
+@pytest.mark.parametrize(
+    "box, origin",
+    [
+        (
+            np.s_[2:7, 3:6, 5:8],
+            (2, 2, 5),
+        ),  # of (5, 3, 3) voxels: y has one to spare, before the box
+        (np.s_[0:2, 0:1, 8:9], (0, 0, 6)),  # shifted into the volume
+        (np.s_[0:0, 0:0, 0:0], (1, 2, 3)),  # FLAIR is empty: the middle of the volume
+    ],
+)
 def test_the_window_is_centred_on_the_brain_of_flair(box, origin):
     raw = brain_at(box)
     assert BRAIN.window(raw.volumes, raw.modalities) == origin
     done = BRAIN.apply(raw)
     assert done.crop_origin == origin
     inside = tuple(slice(first, first + size) for first, size in zip(origin, BRAIN.crop_shape))
-    np.testing.assert_array_equal(
-        done.image, SMALL.network_input(raw.volumes[inside], (0, 0, 0)))
+    np.testing.assert_array_equal(done.image, SMALL.network_input(raw.volumes[inside], (0, 0, 0)))
     three = [spec.MODALITIES.index(name) for name in ("t2", "flair", "t1")]
     assert BRAIN.window(raw.volumes[..., three], ("t2", "flair", "t1")) == origin
 
@@ -159,12 +184,16 @@ def test_losses_above_the_thresholds_are_warned_of():
     raw = raw_case(mask, mask.shape)
 
     def warnings_of(shape):
-        return Recipe(bias_correction="none", crop_origin=(0, 0, 0), crop_shape=shape,
-                      crop="fixed").apply(raw).warnings
+        return (
+            Recipe(bias_correction="none", crop_origin=(0, 0, 0), crop_shape=shape, crop="fixed")
+            .apply(raw)
+            .warnings
+        )
 
     assert warnings_of((10, 10, 18)) == ()  # 10 % of the brain, no tumour
     assert [line[:47] for line in warnings_of((10, 10, 17))] == [
-        "the crop cuts off 15.0% of the brain (300 voxel"]
+        "the crop cuts off 15.0% of the brain (300 voxel"
+    ]
     both = warnings_of((10, 10, 15))
     assert both[0].startswith("the crop cuts off 25.0% of the brain")
     assert both[1].startswith("the crop cuts off 8.3% of the tumour (100 voxels)")
@@ -214,6 +243,7 @@ def test_correction_gives_the_same_bits_whatever_the_threads(small_cohort):
     from threadpoolctl import threadpool_limits
 
     from brats_tfrecord.cohort import layouts, nifti
+
     volumes = nifti.read_case(layouts.find_cases(small_cohort)[0], ("t1", "flair")).volumes
     with threadpool_limits(2):
         two = Recipe().correct(volumes)

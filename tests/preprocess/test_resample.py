@@ -7,20 +7,26 @@ from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess.resample import classes_to, grid_shape, volumes_to
 
 
-@pytest.mark.parametrize("shape, spacing, expected", [
-    ((240, 240, 155), (1, 1, 1), (240, 240, 155)),
-    ((240, 240, 155), (0.96, 1.04, 1.0), (240, 240, 155)),  # near enough: left alone
-    ((256, 256, 32), (0.9375, 0.9375, 5), (240, 240, 160)),
-    ((100, 80, 61), (1.04, 1.0, 2.5), (104, 80, 152)),  # one axis is off: all go; 152.5 to even
-    ((3, 9, 2), (0.1, 1, 1), (1, 9, 2)),  # at least one voxel
-])
+@pytest.mark.parametrize(
+    "shape, spacing, expected",
+    [
+        ((240, 240, 155), (1, 1, 1), (240, 240, 155)),
+        ((240, 240, 155), (0.96, 1.04, 1.0), (240, 240, 155)),  # near enough: left alone
+        ((256, 256, 32), (0.9375, 0.9375, 5), (240, 240, 160)),
+        ((100, 80, 61), (1.04, 1.0, 2.5), (104, 80, 152)),  # one axis is off: all go; 152.5 to even
+        ((3, 9, 2), (0.1, 1, 1), (1, 9, 2)),  # at least one voxel
+    ],
+)
 def test_extents_in_millimetres_become_voxels(shape, spacing, expected):
     assert grid_shape(shape, spacing, "A") == expected
 
 
 def test_a_spacing_that_cannot_be_true_allocates_nothing():
-    with pytest.raises(CaseError, match="A_001: 240x240x155 voxels of 1 x 1 x 1e.04 mm make a 1 mm "
-                                        "grid of 240x240x1550000; .* repair the spacing"):
+    with pytest.raises(
+        CaseError,
+        match="A_001: 240x240x155 voxels of 1 x 1 x 1e.04 mm make a 1 mm "
+        "grid of 240x240x1550000; .* repair the spacing",
+    ):
         grid_shape((240, 240, 155), (1, 1, 1e4), "A_001")
 
 
@@ -37,8 +43,7 @@ def line(values, axis):
 def test_centres_lie_where_the_corners_are_shared(axis):
     """Two voxels of 2 mm, centres at 1 and 3 mm; four of 1 mm, centres at 0.5, 1.5, 2.5, 3.5."""
     thick, thin = line([10.0, 20.0], axis), line([10.0, 12.5, 17.5, 20.0], axis)
-    thick, thin = (np.stack([array, -array], axis=-1).astype(np.float32)
-                   for array in (thick, thin))
+    thick, thin = (np.stack([array, -array], axis=-1).astype(np.float32) for array in (thick, thin))
     np.testing.assert_allclose(volumes_to(thin.shape[:3], thick), thin)
     back = np.stack([line([11.25, 18.75], axis), -line([11.25, 18.75], axis)], axis=-1)
     np.testing.assert_allclose(volumes_to(thick.shape[:3], thin), back)

@@ -21,8 +21,11 @@ from brats_tfrecord.records.pool import Workers, open_pool
 
 @contextlib.contextmanager
 def dask_process(kind, *flags):
-    process = subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", *flags],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.dask_{kind}", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield process
     finally:
@@ -34,12 +37,24 @@ def dask_process(kind, *flags):
 def dask_cluster(folder):
     """Yields (the scheduler's address, two worker processes)."""
     address_file = folder / "scheduler.json"
-    with dask_process("scheduler", "--host=127.0.0.1", "--port=0", "--no-dashboard",
-                      f"--scheduler-file={address_file}"):
-        address = wait_for(lambda: address_file.exists() and json.loads(
-            address_file.read_text())["address"])
-        flags = (address, "--nthreads=1", "--no-nanny", "--no-dashboard", "--host=127.0.0.1",
-                 f"--local-directory={folder}")
+    with dask_process(
+        "scheduler",
+        "--host=127.0.0.1",
+        "--port=0",
+        "--no-dashboard",
+        f"--scheduler-file={address_file}",
+    ):
+        address = wait_for(
+            lambda: address_file.exists() and json.loads(address_file.read_text())["address"]
+        )
+        flags = (
+            address,
+            "--nthreads=1",
+            "--no-nanny",
+            "--no-dashboard",
+            "--host=127.0.0.1",
+            f"--local-directory={folder}",
+        )
         with dask_process("worker", *flags) as one, dask_process("worker", *flags) as two:
             yield address, (one, two)
 
@@ -51,8 +66,12 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(run_tool, tmp_path):
     flags = (f"--input_dir={tmp_path / 'in'}", *TINY_FLAGS)
     run_tool("convert_to_tfrecord.py", *flags, f"--output_dir={tmp_path / 'loky'}", "--jobs=1")
     with dask_cluster(tmp_path) as (address, workers):
-        process = start_conversion(*flags, f"--output_dir={tmp_path / 'dask'}", "--backend=dask",
-                                   f"--dask_scheduler={address}")
+        process = start_conversion(
+            *flags,
+            f"--output_dir={tmp_path / 'dask'}",
+            "--backend=dask",
+            f"--dask_scheduler={address}",
+        )
         wait_for(lambda: list((tmp_path / "dask").glob("*.tfrecord")))
         workers[0].kill()
         output, errors = process.communicate(timeout=120)
@@ -62,12 +81,15 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(run_tool, tmp_path):
     assert listing(tmp_path / "dask") == listing(tmp_path / "loky")
 
 
-@pytest.mark.parametrize("chosen, message", [
-    ({"backend": "dask"}, "--backend=dask: needs --dask_scheduler=tcp://host:port"),
-    ({"scheduler": "tcp://a:1"}, "--dask_scheduler=tcp://a:1: needs --backend=dask"),
-    ({"backend": "dask", "scheduler": "tcp://a:1", "jobs": 3}, "--jobs=3: a Dask cluster has"),
-    ({"jobs": -2}, "--jobs=-2: expected the number of worker processes"),
-])
+@pytest.mark.parametrize(
+    "chosen, message",
+    [
+        ({"backend": "dask"}, "--backend=dask: needs --dask_scheduler=tcp://host:port"),
+        ({"scheduler": "tcp://a:1"}, "--dask_scheduler=tcp://a:1: needs --backend=dask"),
+        ({"backend": "dask", "scheduler": "tcp://a:1", "jobs": 3}, "--jobs=3: a Dask cluster has"),
+        ({"jobs": -2}, "--jobs=-2: expected the number of worker processes"),
+    ],
+)
 def test_workers_that_make_no_sense(chosen, message):
     with pytest.raises(InputError, match=message):
         Workers(**chosen)

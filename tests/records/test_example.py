@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort.nifti import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry, RawCase
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example
@@ -34,8 +34,11 @@ def test_what_is_encoded_comes_back(dtype):
     np.testing.assert_array_equal(stored.classes, done.classes)
     np.testing.assert_array_equal(stored.geometry.affine, AFFINE)
     assert stored.geometry.shape == (8, 6, 7) and stored.geometry.lps_shape == (6, 7, 8)
-    assert (stored.geometry.xyzt_units, stored.geometry.qform_code,
-            stored.geometry.sform_code) == (10, 2, 4)
+    assert (stored.geometry.xyzt_units, stored.geometry.qform_code, stored.geometry.sform_code) == (
+        10,
+        2,
+        4,
+    )
 
 
 def test_the_truth_is_whole_though_the_window_cuts_it():
@@ -54,5 +57,6 @@ def test_an_unlabelled_case_has_no_mask():
 
 def test_equal_cases_give_equal_bytes():
     raw = raw_case()
-    assert (example.encode(raw, RECIPE.apply(raw), RECIPE)
-            == example.encode(raw, RECIPE.apply(raw_case()), RECIPE))
+    assert example.encode(raw, RECIPE.apply(raw), RECIPE) == example.encode(
+        raw, RECIPE.apply(raw_case()), RECIPE
+    )

@@ -8,8 +8,14 @@ from brats_tfrecord.records import example, manifest, places, tfrecord
 @pytest.fixture(scope="module")
 def dataset(run_tool, tiny_cohort, tmp_path_factory):
     root = tmp_path_factory.mktemp("dataset")
-    run_tool("convert_to_tfrecord.py", f"--input_dir={tiny_cohort}", f"--output_dir={root}",
-             "--bias_correction=none", "--jobs=1", *TINY_FLAGS)
+    run_tool(
+        "convert_to_tfrecord.py",
+        f"--input_dir={tiny_cohort}",
+        f"--output_dir={root}",
+        "--bias_correction=none",
+        "--jobs=1",
+        *TINY_FLAGS,
+    )
     return manifest.load(root)
 
 
@@ -19,7 +25,7 @@ def test_the_bytes_at_a_place_are_those_of_the_decoded_record(dataset):
     records = {path.name: list(tfrecord.read_records(path)) for path in dataset.shard_paths((0, 2))}
     for place in found:
         data = (dataset.root / place.shard).read_bytes()
-        record = data[place.begin:place.end]
+        record = data[place.begin : place.end]
         assert record in records[place.shard]
         case = example.decode(record, dataset.recipe.image_dtype)
         assert case.case_id == place.case_id
@@ -27,7 +33,8 @@ def test_the_bytes_at_a_place_are_those_of_the_decoded_record(dataset):
         mask = np.frombuffer(data, np.uint8, case.classes.size, place.mask)
         np.testing.assert_array_equal(image.reshape(case.image.shape), case.image)
         np.testing.assert_array_equal(
-            mask.reshape(case.classes.shape), np.left_shift(1, case.classes))
+            mask.reshape(case.classes.shape), np.left_shift(1, case.classes)
+        )
 
 
 def test_no_folds_no_places(dataset):

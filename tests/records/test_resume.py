@@ -24,7 +24,7 @@ from tiny_cohorts import (
 
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import convert, manifest, work_folder
-from brats_tfrecord.records.options import ConvertOptions
+from brats_tfrecord.records.convert_options import ConvertOptions
 
 
 def flags(cohort, out, *more):
@@ -32,9 +32,18 @@ def flags(cohort, out, *more):
 
 
 def chosen(cohort, out, **more):
-    return ConvertOptions(str(cohort), str(out), **{
-        "folds": 3, "cases_per_shard": 2, "crop": "brain", "crop_window": "0:16,0:16,0:12",
-        "jobs": 2, **more})
+    return ConvertOptions(
+        str(cohort),
+        str(out),
+        **{
+            "folds": 3,
+            "cases_per_shard": 2,
+            "crop": "brain",
+            "crop_window": "0:16,0:16,0:12",
+            "jobs": 2,
+            **more,
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +77,15 @@ def check_kills(run_tool, cohort, unbroken, tmp_path, count):
         done = kill_and_rerun(run_tool, cohort, out, moment, rng.choice(["converter", "worker"]))
         assert done.stdout.endswith("Successfully processed 12/12 patients\n")
         assert listing(out) == expected, f"killed after {moment:.3f} s"
-    print(f"{count} conversions killed between {0.3 * seconds:.1f} and {seconds:.1f} s, run again: "
-          f"{count} listings of {len(expected)} files equal the unbroken run's")
+    print(
+        f"{count} conversions killed between {0.3 * seconds:.1f} and {seconds:.1f} s, run again: "
+        f"{count} listings of {len(expected)} files equal the unbroken run's"
+    )
 
 
-def test_killed_at_any_moment_the_rerun_gives_the_same_bytes(run_tool, tiny_cohort, unbroken,
-                                                             tmp_path):
+def test_killed_at_any_moment_the_rerun_gives_the_same_bytes(
+    run_tool, tiny_cohort, unbroken, tmp_path
+):
     check_kills(run_tool, tiny_cohort, unbroken, tmp_path, 5)
 
 
@@ -85,8 +97,13 @@ def test_killed_at_fifty_moments(run_tool, tiny_cohort, unbroken, tmp_path):
 def test_what_a_killed_writer_left_is_removed(run_tool, tiny_cohort, unbroken, tmp_path):
     """A temporary file of a shard, its sidecar, the manifest or a case that never got its name."""
     (tmp_path / "processed").mkdir()
-    names = [".fold0-00000-of-00002.tfrecord", ".fold2-00001-of-00002.json", ".dataset.json",
-             "processed/.a.nii.gz", ".converting/.a.json"]
+    names = [
+        ".fold0-00000-of-00002.tfrecord",
+        ".fold2-00001-of-00002.json",
+        ".dataset.json",
+        "processed/.a.nii.gz",
+        ".converting/.a.json",
+    ]
     for name in names:
         path = tmp_path / f"{name}.29809-8ce1caa4.tmp"
         path.parent.mkdir(exist_ok=True)
@@ -99,8 +116,9 @@ def test_what_a_killed_writer_left_is_removed(run_tool, tiny_cohort, unbroken, t
 
 
 @pytest.mark.parametrize("sent, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_leaves_a_folder_that_can_be_resumed(run_tool, tiny_cohort, unbroken, tmp_path,
-                                                      sent, code):
+def test_a_signal_leaves_a_folder_that_can_be_resumed(
+    run_tool, tiny_cohort, unbroken, tmp_path, sent, code
+):
     process = start_conversion(*flags(tiny_cohort, tmp_path))
     wait_for(lambda: list(tmp_path.glob("*.tfrecord")))
     workers = workers_of(process)
@@ -121,8 +139,9 @@ def test_workers_do_not_outlive_a_killed_converter(tiny_cohort, tmp_path, moment
     process = start_conversion(*flags(tiny_cohort, tmp_path))
     workers = wait_for(lambda: workers_of(process))
     if moment == "at work":
-        wait_for(lambda: list(tmp_path.glob(".converting/*.json"))
-                 or list(tmp_path.glob("*.tfrecord")))
+        wait_for(
+            lambda: list(tmp_path.glob(".converting/*.json")) or list(tmp_path.glob("*.tfrecord"))
+        )
     process.kill()
     assert not psutil.wait_procs(workers, timeout=10)[1]
     process.communicate(timeout=10)
@@ -145,8 +164,9 @@ def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_done(tmp_pa
     output, errors = process.communicate()
     assert process.returncode == 1, errors
     # Another case may have been under way beside it, and be named after it.
-    assert re.search(rf"; (.+, )?{victim}(, .+)? was under way and is tried again alone",
-                     output + errors)
+    assert re.search(
+        rf"; (.+, )?{victim}(, .+)? was under way and is tried again alone", output + errors
+    )
     assert f"failed: {victim}: the worker that converted it was killed, twice" in output + errors
     assert output.endswith("Successfully processed 6/7 patients\n")
     assert [failure.case_id for failure in manifest.load(out).failures] == [victim]
@@ -154,8 +174,12 @@ def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_done(tmp_pa
 
 
 def test_two_converters_in_one_folder(tiny_cohort, tmp_path):
-    with work_folder.locked(tmp_path), pytest.raises(
-            InputError, match=f"another conversion is writing there .process {os.getpid()} on "):
+    with (
+        work_folder.locked(tmp_path),
+        pytest.raises(
+            InputError, match=f"another conversion is writing there .process {os.getpid()} on "
+        ),
+    ):
         convert.convert(chosen(tiny_cohort, tmp_path))
     convert.convert(chosen(tiny_cohort, tmp_path))
 
@@ -167,7 +191,8 @@ def test_what_failed_is_tried_again_and_the_rest_kept(tiny_cohort, unbroken, tmp
     whole = broken.read_bytes()
     broken.write_bytes(whole[:500])
     assert [failure.case_id for failure in convert.convert(chosen(cohort, out)).failures] == [
-        "BraTS20_Training_007"]
+        "BraTS20_Training_007"
+    ]
     broken.write_bytes(whole)
     capsys.readouterr()
     assert not convert.convert(chosen(cohort, out)).failures
@@ -217,12 +242,15 @@ def test_damage_of_an_earlier_run_is_not_kept(tiny_cohort, unbroken, tmp_path, c
     assert listing(tmp_path) == unbroken[0]
 
 
-@pytest.mark.parametrize("more, difference", [
-    ({"folds": 2}, "folds is 3, now 2"),
-    ({"seed": 5}, "seed is 0, now 5"),
-    ({"bias_correction": "none"}, "bias_correction is n4, now none"),
-    ({"cases_per_shard": 4}, "its cases are dealt to other shards (--cases_per_shard)"),
-])
+@pytest.mark.parametrize(
+    "more, difference",
+    [
+        ({"folds": 2}, "folds is 3, now 2"),
+        ({"seed": 5}, "seed is 0, now 5"),
+        ({"bias_correction": "none"}, "bias_correction is n4, now none"),
+        ({"cases_per_shard": 4}, "its cases are dealt to other shards (--cases_per_shard)"),
+    ],
+)
 def test_a_finished_dataset_is_never_made_into_another(tiny_cohort, tmp_path, more, difference):
     convert.convert(chosen(tiny_cohort, tmp_path))
     before = listing(tmp_path)
@@ -245,15 +273,21 @@ def test_a_full_disk_is_one_line_and_the_rerun_goes_on(run_tool, tmp_path):
     """Twelve cases of 4 MB on a file system of 30 MB, which then grows."""
     cohort, disk = tmp_path / "in", tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", disk],
-                             capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", disk], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("NO TMPFS: mounting one needs root, so a full disk is not tried")
     try:
         for index in range(1, 13):
             write_tiny_case(cohort, index)
-        wanted = (f"--input_dir={cohort}", f"--output_dir={disk / 'out'}", "--folds=2",
-                  "--crop_window=0:80,0:80,0:72", "--jobs=2")
+        wanted = (
+            f"--input_dir={cohort}",
+            f"--output_dir={disk / 'out'}",
+            "--folds=2",
+            "--crop_window=0:80,0:80,0:72",
+            "--jobs=2",
+        )
         full = run_tool("convert_to_tfrecord.py", *wanted, expect=75)
         message = full.stderr.splitlines()[-1]
         assert "the disk is full" in message and "of 12 cases are done and kept" in message
@@ -264,17 +298,20 @@ def test_a_full_disk_is_one_line_and_the_rerun_goes_on(run_tool, tmp_path):
         out = listing(disk / "out")
     finally:
         subprocess.run(["umount", disk], check=True)
-    run_tool("convert_to_tfrecord.py", *(flag.replace(str(disk), str(tmp_path))
-                                         for flag in wanted))
+    run_tool("convert_to_tfrecord.py", *(flag.replace(str(disk), str(tmp_path)) for flag in wanted))
     assert listing(tmp_path / "out") == out
 
 
-@pytest.mark.parametrize("more, difference", [
-    ({"image_dtype": "float32"}, "image_dtype is float16, now float32"),
-    ({"bare_mask_affine": "ignore"}, "bare_mask_affine is refuse, now ignore"),
-])
-def test_unfinished_work_is_not_thrown_away_for_a_mistyped_flag(tiny_cohort, tmp_path, more,
-                                                                difference):
+@pytest.mark.parametrize(
+    "more, difference",
+    [
+        ({"image_dtype": "float32"}, "image_dtype is float16, now float32"),
+        ({"bare_mask_affine": "ignore"}, "bare_mask_affine is refuse, now ignore"),
+    ],
+)
+def test_unfinished_work_is_not_thrown_away_for_a_mistyped_flag(
+    tiny_cohort, tmp_path, more, difference
+):
     process = start_conversion(*flags(tiny_cohort, tmp_path))
     wait_for(lambda: list(tmp_path.glob("*.tfrecord")))
     process.terminate()
@@ -283,12 +320,14 @@ def test_unfinished_work_is_not_thrown_away_for_a_mistyped_flag(tiny_cohort, tmp
     with pytest.raises(InputError, match=f"unfinished conversion with other options: {difference}"):
         convert.convert(chosen(tiny_cohort, tmp_path, **more))
     assert {name: digest for name, digest in listing(tmp_path).items() if "lock" not in name} == {
-        name: digest for name, digest in before.items() if "lock" not in name}
+        name: digest for name, digest in before.items() if "lock" not in name
+    }
 
 
 @pytest.mark.parametrize("left", ["", "null", "[" * 100_000, '{"recipe": [1]}'])
-def test_a_manifest_that_a_crash_left_unreadable_is_written_anew(tiny_cohort, unbroken, tmp_path,
-                                                                 capsys, left):
+def test_a_manifest_that_a_crash_left_unreadable_is_written_anew(
+    tiny_cohort, unbroken, tmp_path, capsys, left
+):
     convert.convert(chosen(tiny_cohort, tmp_path))
     (tmp_path / manifest.FILE_NAME).write_text(left)
     convert.convert(chosen(tiny_cohort, tmp_path))
@@ -296,8 +335,15 @@ def test_a_manifest_that_a_crash_left_unreadable_is_written_anew(tiny_cohort, un
     assert listing(tmp_path) == unbroken[0]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"),
-                                  lambda path: path.symlink_to("nowhere"), os.mkdir])
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to("nowhere"),
+        os.mkdir,
+    ],
+)
 def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path, make):
     for index in (1, 2):
         write_tiny_case(tmp_path / "in", index)
@@ -318,8 +364,10 @@ def test_equal_images_under_two_names_are_told(tmp_path, capsys):
     for index in (1, 2, 3):
         write_tiny_case(tmp_path / "in", index)
     for kind in ("t1", "t1ce", "t2", "flair"):
-        one, other = (tmp_path / "in" / name / f"{name}_{kind}.nii.gz"
-                      for name in ("BraTS20_Training_001", "BraTS20_Training_003"))
+        one, other = (
+            tmp_path / "in" / name / f"{name}_{kind}.nii.gz"
+            for name in ("BraTS20_Training_001", "BraTS20_Training_003")
+        )
         other.write_bytes(one.read_bytes())
     convert.convert(chosen(tmp_path / "in", tmp_path / "out"))
     said = capsys.readouterr().out

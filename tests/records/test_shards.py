@@ -8,18 +8,28 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import shards
 
 
-@pytest.mark.parametrize("fold, index, count, name", [
-    (0, 0, 19, "fold0-00000-of-00019.tfrecord"),
-    (12, 3, 100000, "fold12-00003-of-100000.tfrecord"),
-    (None, 1, 2, "unlabelled-00001-of-00002.tfrecord"),
-])
+@pytest.mark.parametrize(
+    "fold, index, count, name",
+    [
+        (0, 0, 19, "fold0-00000-of-00019.tfrecord"),
+        (12, 3, 100000, "fold12-00003-of-100000.tfrecord"),
+        (None, 1, 2, "unlabelled-00001-of-00002.tfrecord"),
+    ],
+)
 def test_names_parse_both_ways(fold, index, count, name):
     assert shards.shard_name(fold, index, count) == name
     assert shards.parse_shard_name(name) == (fold, index, count)
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "fold0-00000-of-00001.json",
-                                  "x-fold0-00000-of-00001.tfrecord", "fold0.tfrecord"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dataset.json",
+        "fold0-00000-of-00001.json",
+        "x-fold0-00000-of-00001.tfrecord",
+        "fold0.tfrecord",
+    ],
+)
 def test_other_names_are_not_shards(name):
     assert shards.parse_shard_name(name) is None
 
@@ -27,14 +37,19 @@ def test_other_names_are_not_shards(name):
 def test_folds_share_grades_fairly():
     grades = {f"h{n}": "HGG" for n in range(7)} | {f"l{n}": "LGG" for n in range(4)}
     folds = shards.assign_folds(grades, 3, seed=0)
-    by_fold = [[grades[patient] for patient in grades if folds[patient] == fold]
-               for fold in range(3)]
+    by_fold = [
+        [grades[patient] for patient in grades if folds[patient] == fold] for fold in range(3)
+    ]
     assert [len(members) for members in by_fold] == [4, 4, 3]
     assert sorted(members.count("HGG") for members in by_fold) == [2, 2, 3]
 
 
-@given(patients=st.sets(st.text("abc123", min_size=1, max_size=6), min_size=1, max_size=40),
-       folds=st.integers(1, 8), seed=st.integers(0, 99), data=st.data())
+@given(
+    patients=st.sets(st.text("abc123", min_size=1, max_size=6), min_size=1, max_size=40),
+    folds=st.integers(1, 8),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
 def test_folds_are_even_complete_and_blind_to_order(patients, folds, seed, data):
     grades = {patient: data.draw(st.sampled_from([None, "HGG", "LGG"])) for patient in patients}
     if folds > len(patients):
@@ -48,8 +63,11 @@ def test_folds_are_even_complete_and_blind_to_order(patients, folds, seed, data)
     assert shards.assign_folds(dict(reversed(grades.items())), folds, seed) == dealt
 
 
-@given(counts=st.lists(st.integers(0, 13), min_size=1, max_size=4), unlabelled=st.integers(0, 5),
-       per_shard=st.integers(1, 5))
+@given(
+    counts=st.lists(st.integers(0, 13), min_size=1, max_size=4),
+    unlabelled=st.integers(0, 5),
+    per_shard=st.integers(1, 5),
+)
 def test_every_case_is_in_one_shard_of_its_fold(counts, unlabelled, per_shard):
     fold_of = {f"case{fold}-{n}": fold for fold, count in enumerate(counts) for n in range(count)}
     fold_of |= {f"valid{n}": None for n in range(unlabelled)}

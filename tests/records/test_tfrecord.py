@@ -34,16 +34,20 @@ def test_an_example_is_tensorflows_byte_for_byte():
         features["b"].int64_list.value.extend([3, -1, 1 << 40])
         features["a"].bytes_list.value.append(b"\0x")
         features["c"].float_list.value.extend([0.5, -2.0])
-    assert (ours.SerializeToString(deterministic=True)
-            == theirs.SerializeToString(deterministic=True))
+    assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(
+        deterministic=True
+    )
 
 
-@pytest.mark.parametrize("position, what", [
-    (16 + 3 + 2, "length does not fit"),  # the second record's length
-    (16 + 3 + 9, "length does not fit"),  # the checksum of that length
-    (16 + 3 + 13, "data do not fit"),  # its payload
-    (16 + 3 + 17, "data do not fit"),  # the checksum of its payload
-])
+@pytest.mark.parametrize(
+    "position, what",
+    [
+        (16 + 3 + 2, "length does not fit"),  # the second record's length
+        (16 + 3 + 9, "length does not fit"),  # the checksum of that length
+        (16 + 3 + 13, "data do not fit"),  # its payload
+        (16 + 3 + 17, "data do not fit"),  # the checksum of its payload
+    ],
+)
 def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, position, what):
     """Records "one" and "four": 12 bytes of header, the payload, 4 bytes of checksum each."""
     path = write(tmp_path / "two", [b"one", b"four"])

@@ -12,8 +12,8 @@ import pytest
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import convert, tfrecord, verify
+from brats_tfrecord.records.convert_options import ConvertOptions
 from brats_tfrecord.records.example_proto import Example
-from brats_tfrecord.records.options import ConvertOptions
 from brats_tfrecord.records.pool import Workers
 
 SHARD, OTHER = "fold0-00000-of-00001.tfrecord", "fold1-00000-of-00001.tfrecord"
@@ -24,9 +24,18 @@ SIDECAR = SHARD.replace("tfrecord", "json")
 def finished(small_cohort, tmp_path_factory):
     """The small cohort in two folds of two records a shard, and an unlabelled one."""
     root = tmp_path_factory.mktemp("finished")
-    convert.convert(ConvertOptions(str(small_cohort), str(root), folds=2, cases_per_shard=2, jobs=2,
-                                   bias_correction="none", crop="brain",
-                                   crop_window="0:40,0:44,0:36"))
+    convert.convert(
+        ConvertOptions(
+            str(small_cohort),
+            str(root),
+            folds=2,
+            cases_per_shard=2,
+            jobs=2,
+            bias_correction="none",
+            crop="brain",
+            crop_window="0:40,0:44,0:36",
+        )
+    )
     return root
 
 
@@ -44,8 +53,11 @@ def verified(root, *arguments, **options):
 
 def cases_of(root, shard=SHARD):
     """Case ids in the order of a shard's records."""
-    return [row["case_id"] for row in json.loads((root / "dataset.json").read_text())["cases"]
-            if row["shard"] == shard]
+    return [
+        row["case_id"]
+        for row in json.loads((root / "dataset.json").read_text())["cases"]
+        if row["shard"] == shard
+    ]
 
 
 def edit(path, change):
@@ -61,8 +73,10 @@ def rewrite(root, shard, payloads):
     path.write_bytes(b"".join(piece for payload in payloads for piece in tfrecord.frame(payload)))
     told = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
     edit(path.with_suffix(".json"), lambda value: value["shard"].update(told))
-    edit(root / "dataset.json", lambda value: [
-        entry.update(told) for entry in value["shards"] if entry["name"] == shard])
+    edit(
+        root / "dataset.json",
+        lambda value: [entry.update(told) for entry in value["shards"] if entry["name"] == shard],
+    )
 
 
 def with_feature(payload, name, change):
@@ -83,11 +97,14 @@ def second_record(path):
     return len(next(tfrecord.framed_records(path)))
 
 
-@pytest.mark.parametrize("place, what", [
-    ("image", "record 1: its data do not fit their checksum"),
-    ("length", "record 1: its length does not fit its checksum"),
-    ("checksum", "record 1: its data do not fit their checksum"),
-])
+@pytest.mark.parametrize(
+    "place, what",
+    [
+        ("image", "record 1: its data do not fit their checksum"),
+        ("length", "record 1: its length does not fit its checksum"),
+        ("checksum", "record 1: its data do not fit their checksum"),
+    ],
+)
 def test_a_flipped_byte_is_named_by_its_case(dataset, place, what):
     path = dataset / SHARD
     data, start = bytearray(path.read_bytes()), second_record(path)
@@ -109,7 +126,7 @@ def test_records_behind_a_damaged_length_are_named_too(dataset):
 
 
 def test_a_deleted_record_is_named(dataset):
-    [first, second] = tfrecord.read_records(dataset / SHARD)
+    [_first, second] = tfrecord.read_records(dataset / SHARD)
     (dataset / SHARD).write_bytes(b"".join(tfrecord.frame(second)))
     found = verified(dataset)
     assert [case for _, case, _ in found if case] == [cases_of(dataset)[0]]
@@ -161,16 +178,23 @@ def test_an_edited_count_of_the_manifest_is_named(dataset):
     assert {case for _, case, _ in found} == {case_id}
 
 
-@pytest.mark.parametrize("key, value, what", [
-    ("versions", {"numpy": "0.9"}, "key does not fit"),
-    ("seed", 77, "order that seed 77 deals"),
-    ("label_scheme", "brats2024", "classes is"),
-    ("modalities", ["t1", "t2"], "modalities is"),
-    ("schema", 99, "is damaged: schema 99"),
-    ("folds", 1, "beyond the 1 folds"),
-    ("failures", [{"case_id": "A", "reason": "lost"}], "failure is lost, the sidecars say None"),
-    ("cases", [{"case_id": "A"}], "are missing or unknown"),
-])
+@pytest.mark.parametrize(
+    "key, value, what",
+    [
+        ("versions", {"numpy": "0.9"}, "key does not fit"),
+        ("seed", 77, "order that seed 77 deals"),
+        ("label_scheme", "brats2024", "classes is"),
+        ("modalities", ["t1", "t2"], "modalities is"),
+        ("schema", 99, "is damaged: schema 99"),
+        ("folds", 1, "beyond the 1 folds"),
+        (
+            "failures",
+            [{"case_id": "A", "reason": "lost"}],
+            "failure is lost, the sidecars say None",
+        ),
+        ("cases", [{"case_id": "A"}], "are missing or unknown"),
+    ],
+)
 def test_an_edited_manifest_is_named(dataset, key, value, what):
     edit(dataset / "dataset.json", lambda manifest_value: manifest_value.update({key: value}))
     assert any(file == "dataset.json" and what in text for file, _, text in verified(dataset))
@@ -208,8 +232,10 @@ def test_a_patient_in_two_folds_is_named_with_both_cases(dataset):
 
 def test_a_case_listed_twice_is_named(dataset):
     edit(dataset / "dataset.json", lambda value: value["cases"].append(value["cases"][0]))
-    assert any("is listed 2 times" in what and case == cases_of(dataset)[0]
-               for _, case, what in verified(dataset))
+    assert any(
+        "is listed 2 times" in what and case == cases_of(dataset)[0]
+        for _, case, what in verified(dataset)
+    )
 
 
 @pytest.mark.parametrize("stray", ["fold0-00000-of-00002.tfrecord", "fold7-00000-of-00001.json"])
@@ -230,21 +256,32 @@ def infinite(image):
     return struct.pack("<e", float("inf")) + image[2:]
 
 
-@pytest.mark.parametrize("feature, change, what", [
-    ("mask", two_bits, "mask: 1 voxels have not exactly one bit set"),
-    ("mask", lambda packed: b"\x20" + packed[1:], "mask: bits above the 4 classes of brats2020"),
-    ("mask", lambda packed: packed[:-1], "cannot be decoded"),
-    ("image", infinite, "image holds 1 NaN or infinite values"),
-    ("image", lambda image: image[:-8], "cannot be decoded"),
-    ("mask/outside_crop/class", lambda old: b"\0" + old[1:], "classes that are no tumour"),
-    ("mask/outside_crop/index", lambda old: old[12:] + old[-12:], "or named twice"),
-    ("mask/outside_crop/index", lambda old: struct.pack("<3i", -1, 0, 0) + old[12:], "outside the"),
-    ("native/affine", lambda old: bytes(128), "native geometry makes no sense"),
-    ("native/orientation", lambda old: b"RAS", "native/orientation is RAS"),
-    ("modalities", lambda old: b"t1,t2", "modalities are ('t1', 't2')"),
-    ("label_scheme", lambda old: b"brats2023", "label_scheme is brats2023; expected brats2020"),
-    ("patient_id", lambda old: b"P", "its record holds P"),
-])
+@pytest.mark.parametrize(
+    "feature, change, what",
+    [
+        ("mask", two_bits, "mask: 1 voxels have not exactly one bit set"),
+        (
+            "mask",
+            lambda packed: b"\x20" + packed[1:],
+            "mask: bits above the 4 classes of brats2020",
+        ),
+        ("mask", lambda packed: packed[:-1], "cannot be decoded"),
+        ("image", infinite, "image holds 1 NaN or infinite values"),
+        ("image", lambda image: image[:-8], "cannot be decoded"),
+        ("mask/outside_crop/class", lambda old: b"\0" + old[1:], "classes that are no tumour"),
+        ("mask/outside_crop/index", lambda old: old[12:] + old[-12:], "or named twice"),
+        (
+            "mask/outside_crop/index",
+            lambda old: struct.pack("<3i", -1, 0, 0) + old[12:],
+            "outside the",
+        ),
+        ("native/affine", lambda old: bytes(128), "native geometry makes no sense"),
+        ("native/orientation", lambda old: b"RAS", "native/orientation is RAS"),
+        ("modalities", lambda old: b"t1,t2", "modalities are ('t1', 't2')"),
+        ("label_scheme", lambda old: b"brats2023", "label_scheme is brats2023; expected brats2020"),
+        ("patient_id", lambda old: b"P", "its record holds P"),
+    ],
+)
 def test_a_record_that_is_no_case_is_named_though_all_checksums_fit(dataset, feature, change, what):
     first, second = tfrecord.read_records(dataset / SHARD)
     rewrite(dataset, SHARD, [first, with_feature(second, feature, change)])
@@ -264,15 +301,20 @@ def test_a_changed_input_voxel_is_named(dataset, small_cohort, tmp_path):
     found = verified(dataset, cohort, sample=9)
     assert found == [
         (str(cohort), "BraTS20_Training_004", "is not there, but in the dataset"),
-        (str(path.relative_to(cohort)), "BraTS20_Training_002",
-         "is not the file that was converted: its SHA-256 differs")]
+        (
+            str(path.relative_to(cohort)),
+            "BraTS20_Training_002",
+            "is not the file that was converted: its SHA-256 differs",
+        ),
+    ]
 
 
 def test_a_fresh_conversion_names_what_differs(dataset, small_cohort):
     """A record made otherwise, all tables agreeing: only the fresh conversion gives it away."""
     first, second = tfrecord.read_records(dataset / SHARD)
-    rewrite(dataset, SHARD, [with_feature(first, "image", lambda image: b"\0\1" + image[2:]),
-                             second])
+    rewrite(
+        dataset, SHARD, [with_feature(first, "image", lambda image: b"\0\1" + image[2:]), second]
+    )
     assert verified(dataset) == []
     [(file, case, what)] = verified(dataset, small_cohort, sample=5)
     assert (file, case) == (SHARD, cases_of(dataset)[0])

@@ -19,15 +19,20 @@ def test_a_finished_case_is_found_by_its_key(work):
     assert work.find("abc") is None
 
 
-@pytest.mark.parametrize("damage", [
-    lambda work: work.record("abc").write_bytes(b""),
-    lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes()[:-1]),
-    lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes() * 2),
-    lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes()[:-9] + bytes(9)),
-    lambda work: work.record("abc").unlink(),
-    lambda work: (work.path / "abc.json").write_text("{"),
-    lambda work: (work.path / "abc.json").write_text("{}"),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda work: work.record("abc").write_bytes(b""),
+        lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes()[:-1]),
+        lambda work: work.record("abc").write_bytes(work.record("abc").read_bytes() * 2),
+        lambda work: work.record("abc").write_bytes(
+            work.record("abc").read_bytes()[:-9] + bytes(9)
+        ),
+        lambda work: work.record("abc").unlink(),
+        lambda work: (work.path / "abc.json").write_text("{"),
+        lambda work: (work.path / "abc.json").write_text("{}"),
+    ],
+)
 def test_what_a_crash_left_of_a_case_is_not_found(work, damage):
     work.put(ROW, tfrecord.frame(b"payload"))
     damage(work)

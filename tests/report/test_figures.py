@@ -28,15 +28,18 @@ def pixels(png):
 def panels(picture):
     """The three or six slices in reading order: the large parts that are not white."""
     labels, _ = ndimage.label((picture < 250).any(axis=2))
-    boxes = [box for box in ndimage.find_objects(labels)
-             if min(side.stop - side.start for side in box) > 250]
+    boxes = [
+        box
+        for box in ndimage.find_objects(labels)
+        if min(side.stop - side.start for side in box) > 250
+    ]
     boxes.sort(key=lambda box: (round(box[0].start, -1), box[1].start))
     return [picture[box] for box in boxes]
 
 
 def of_colour(panel, colour):
     """Pixels of about that colour, and no grey unless it is one."""
-    wanted = np.array([int(colour[place:place + 2], 16) for place in (1, 3, 5)])
+    wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
     vivid = np.ptp(panel, axis=2) >= 0.6 * np.ptp(wanted)
     return (np.abs(panel - wanted).max(axis=2) < 60) & vivid
 
@@ -68,8 +71,9 @@ def test_right_front_top_is_drawn_left_and_up_in_every_plane():
 def test_every_predicted_class_has_its_colour_in_the_lower_row(which):
     volume, classes = filled(which)
     upper_and_lower = panels(pixels(figures.case_figure(volume, None, classes, "case")))
-    assert [of_colour(panel, spec.CLASS_COLOURS[which]).sum() > 100
-            for panel in upper_and_lower] == [False] * 3 + [True] * 3
+    assert [
+        of_colour(panel, spec.CLASS_COLOURS[which]).sum() > 100 for panel in upper_and_lower
+    ] == [False] * 3 + [True] * 3
 
 
 def test_the_truth_is_white_and_the_prediction_lies_on_it():
@@ -78,7 +82,8 @@ def test_the_truth_is_white_and_the_prediction_lies_on_it():
     nothing = np.zeros_like(classes)
     missed, unlabelled, agreed = (
         panels(pixels(figures.case_figure(volume, truth, prediction, "case")))[3:]
-        for truth, prediction in ((classes, nothing), (None, classes), (classes, classes)))
+        for truth, prediction in ((classes, nothing), (None, classes), (classes, classes))
+    )
     green, white = spec.CLASS_COLOURS[spec.ED], "#ffffff"
     for one, two, three in zip(missed, unlabelled, agreed):
         assert not of_colour(one, green).any()
@@ -129,6 +134,7 @@ def test_one_voxel_at_the_edge_has_an_outline():
 
 def test_titles_are_text_not_mathematics_and_bytes_are_always_the_same():
     volume, classes = head()
-    first, second = (figures.case_figure(volume, classes, classes, r"cost_$\frac{$")
-                     for _ in range(2))
+    first, second = (
+        figures.case_figure(volume, classes, classes, r"cost_$\frac{$") for _ in range(2)
+    )
     assert first == second

@@ -9,15 +9,23 @@ from types import SimpleNamespace
 import pytest
 
 from brats_tfrecord import metrics, spec
-from brats_tfrecord.report import charts, html, tables
+from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.report import charts, html
 from brats_tfrecord.report.figures import Picture
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 HOSTILE = "<script>alert(1)</script>"
 QUOTING = '"><img src=x onerror=alert(1)>'
-HEADER = {"evaluated": "set/a, fold 0", "model_sha256": "1f3a5c7e9b2d4f60aa", "dataset": None,
-          "model_modalities": ["flair", "t1ce"], "members": 3, "flips": True,
-          "recipe": {"crop": [[1, 9], [2, 8]]}, "versions": {"brats_tfrecord": "0.1.0"}}
+HEADER = {
+    "evaluated": "set/a, fold 0",
+    "model_sha256": "1f3a5c7e9b2d4f60aa",
+    "dataset": None,
+    "model_modalities": ["flair", "t1ce"],
+    "members": 3,
+    "flips": True,
+    "recipe": {"crop": [[1, 9], [2, 8]]},
+    "versions": {"brats_tfrecord": "0.1.0"},
+}
 RULES = metrics.RULE_SETS["brats2020"]
 
 
@@ -65,37 +73,65 @@ class Page(HTMLParser):
 def result(case_id, use="unseen", dice=0.8125, rule_set=RULES, **fields):
     figure = dict.fromkeys(rule_set.metrics, 2.0) | {"dice": dice, "sensitivity": None}
     volumes = {"WT": 24.75, "TC": 4.5, "ET": 3.0, "NCR/NET": 1.5, "ED": 20.25}
-    return tables.CaseResult(case_id, case_id, None, use, "ok", **({
-        "metrics": dict.fromkeys(metrics.structures(4), figure), "volumes_ml": volumes,
-        "truth_ml": {name: volume + 1 for name, volume in volumes.items()},
-        "confusion": [[9000, 0, 5, 0], [0, 30, 10, 0], [20, 0, 80, 0], [0, 0, 0, 0]],
-        "crop": {"brain": 0.0625, "tumour": 0.0}, "stages": {"predict": 3.0, "metrics": 1.0},
-        "seconds": 4.5} | fields))
+    return case_results.CaseResult(
+        case_id,
+        case_id,
+        None,
+        use,
+        "ok",
+        **(
+            {
+                "metrics": dict.fromkeys(metrics.structures(4), figure),
+                "volumes_ml": volumes,
+                "truth_ml": {name: volume + 1 for name, volume in volumes.items()},
+                "confusion": [[9000, 0, 5, 0], [0, 30, 10, 0], [20, 0, 80, 0], [0, 0, 0, 0]],
+                "crop": {"brain": 0.0625, "tumour": 0.0},
+                "stages": {"predict": 3.0, "metrics": 1.0},
+                "seconds": 4.5,
+            }
+            | fields
+        ),
+    )
 
 
 def page(tmp_path, rows, **options):
     path = tmp_path / "report.html"
-    html.write_report(path, **({"header": HEADER, "rows": rows, "rule_set": RULES, "pictures": []}
-                               | options))
+    html.write_report(
+        path, **({"header": HEADER, "rows": rows, "rule_set": RULES, "pictures": []} | options)
+    )
     return Page(path.read_text(encoding="utf-8"))
 
 
 def entry(difference, low, high, p=0.04):
-    return {"here": 0.8, "there": 0.8 - difference, "difference": difference, "low": low,
-            "high": high, "p": p, "n": 7}
+    return {
+        "here": 0.8,
+        "there": 0.8 - difference,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": p,
+        "n": 7,
+    }
 
 
 def comparison(**changes):
     figure = dict.fromkeys(RULES.metrics, entry(0.1, -0.1, 0.3)) | changes
     return SimpleNamespace(
-        other={"model_sha256": "77" * 32, "evaluated": HOSTILE}, use="unseen", cases=7,
-        only_here=2, only_there=0, met_there=1, table=dict.fromkeys(spec.REGIONS, figure),
-        pairs={region: [("a", 0.8, 0.7)] for region in spec.REGIONS})
+        other={"model_sha256": "77" * 32, "evaluated": HOSTILE},
+        use="unseen",
+        cases=7,
+        only_here=2,
+        only_there=0,
+        met_there=1,
+        table=dict.fromkeys(spec.REGIONS, figure),
+        pairs={region: [("a", 0.8, 0.7)] for region in spec.REGIONS},
+    )
 
 
 def test_the_headline_counts_the_unseen_with_interval_median_deviation_and_n(tmp_path):
-    read = page(tmp_path, [result("a", dice=0.7), result("b", dice=0.8),
-                           result("c", use="train", dice=1.0)])
+    read = page(
+        tmp_path, [result("a", dice=0.7), result("b", dice=0.8), result("c", use="train", dice=1.0)]
+    )
     headline, rest = read.text.split("Not the headline")
     assert "2 cases of 2 patients that neither trained nor selected" in headline
     whole = next(row for row in read.rows if row[0] == "WT whole tumour")
@@ -109,8 +145,11 @@ def test_the_headline_counts_the_unseen_with_interval_median_deviation_and_n(tmp
 
 def test_the_line_below_the_title_names_model_and_data(tmp_path):
     text = page(tmp_path, [result("a")]).text
-    assert re.search(r"Model 1f3a5c7e9b2d on flair, t1ce, 3 networks averaged, averaged over "
-                     r"flips\. Evaluated on set/a, fold 0 : 1 case, 1 compared", text)
+    assert re.search(
+        r"Model 1f3a5c7e9b2d on flair, t1ce, 3 networks averaged, averaged over "
+        r"flips\. Evaluated on set/a, fold 0 : 1 case, 1 compared",
+        text,
+    )
     assert "model sha256 1f3a5c7e9b2d4f60aa" in text and "dataset –" in text
     assert "recipe crop [1, 9], [2, 8]" in text and "versions brats tfrecord 0.1.0" in text
     assert "Model without a fingerprint" in page(tmp_path, [], header={}).text
@@ -137,10 +176,13 @@ def test_without_unseen_cases_there_is_no_headline(tmp_path):
 
 
 def test_failed_cases_come_first_and_unlabelled_ones_are_marked(tmp_path):
-    read = page(tmp_path, [
-        tables.CaseResult("a", "a", None, "unseen", "unlabelled", volumes_ml={"WT": 4.0}),
-        tables.CaseResult("b", "b", None, "unseen", "failed", f"b_t1.nii.gz: {HOSTILE}"),
-    ])
+    read = page(
+        tmp_path,
+        [
+            case_results.CaseResult("a", "a", None, "unseen", "unlabelled", volumes_ml={"WT": 4.0}),
+            case_results.CaseResult("b", "b", None, "unseen", "failed", f"b_t1.nii.gz: {HOSTILE}"),
+        ],
+    )
     assert "There are no figures" in read.text and "was segmented without metrics" in read.text
     assert f"1 case failed and counts in no figure below: b : b_t1.nii.gz: {HOSTILE}" in read.text
     assert read.text.index("1 case failed") < read.text.index("Research use only")
@@ -152,8 +194,21 @@ def test_failed_cases_come_first_and_unlabelled_ones_are_marked(tmp_path):
 def test_a_row_tells_figures_volumes_crop_and_seconds(tmp_path):
     read = page(tmp_path, [result("a")])
     row = next(row for row in read.rows if row[0] == "a")
-    assert row == ["a", "–", "unseen", "ok", *["0.812"] * 3, *["2.00"] * 3, *["–"] * 3,
-                   "24.8 / 25.8", "4.5 / 5.5", "3.0 / 4.0", "6.2 %", "0.0 %", "4.5"]
+    assert row == [
+        "a",
+        "–",
+        "unseen",
+        "ok",
+        *["0.812"] * 3,
+        *["2.00"] * 3,
+        *["–"] * 3,
+        "24.8 / 25.8",
+        "4.5 / 5.5",
+        "3.0 / 4.0",
+        "6.2 %",
+        "0.0 %",
+        "4.5",
+    ]
 
 
 def test_an_empty_evaluation_is_still_a_page(tmp_path):
@@ -178,9 +233,16 @@ def test_volumes_crop_loss_and_times_are_summed_up(tmp_path):
 
 
 def test_a_comparison_says_how_sure_and_which_way(tmp_path):
-    read = page(tmp_path, [result("a")], comparison=comparison(
-        dice=entry(0.1, 0.02, 0.2, 0.0004), hd95=entry(2.0, 1.0, 3.0), assd=entry(0.5, None, None),
-        volume_error_ml=entry(0.5, 0.2, 0.9)))
+    read = page(
+        tmp_path,
+        [result("a")],
+        comparison=comparison(
+            dice=entry(0.1, 0.02, 0.2, 0.0004),
+            hd95=entry(2.0, 1.0, 3.0),
+            assd=entry(0.5, None, None),
+            volume_error_ml=entry(0.5, 0.2, 0.9),
+        ),
+    )
     row = next(row for row in read.rows if row[0] == "WT whole tumour" and "against" in row[1])
     assert row[1] == "+0.100 [+0.020, +0.200] better 0.800 against 0.700 p < 0.001, n 7"
     assert row[2].startswith("+2.00 [+1.00, +3.00] worse") and "p 0.040" in row[2]
@@ -192,15 +254,27 @@ def test_a_comparison_says_how_sure_and_which_way(tmp_path):
 
 
 def test_names_from_outside_stay_text(tmp_path):
-    row = tables.CaseResult(HOSTILE, HOSTILE, HOSTILE, "unseen", "failed", HOSTILE)
-    scored = [result(name, post_processing=(name,), stages={name: 1.0},
-                     crop={"brain": 0.1, "tumour": 0.1}) for name in (HOSTILE, QUOTING)]
-    read = page(tmp_path, [row, *scored],
-                header={HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE],
-                        "evaluated": QUOTING, "model_sha256": HOSTILE},
-                pictures=[Picture(HOSTILE, HOSTILE, HOSTILE, PNG),
-                          Picture(QUOTING, QUOTING, QUOTING, PNG)],
-                baselines=[(HOSTILE, {"WT": 0.5})], comparison=comparison())
+    row = case_results.CaseResult(HOSTILE, HOSTILE, HOSTILE, "unseen", "failed", HOSTILE)
+    scored = [
+        result(
+            name, post_processing=(name,), stages={name: 1.0}, crop={"brain": 0.1, "tumour": 0.1}
+        )
+        for name in (HOSTILE, QUOTING)
+    ]
+    read = page(
+        tmp_path,
+        [row, *scored],
+        header={
+            HOSTILE: HOSTILE,
+            "map": {HOSTILE: HOSTILE},
+            "list": [HOSTILE],
+            "evaluated": QUOTING,
+            "model_sha256": HOSTILE,
+        },
+        pictures=[Picture(HOSTILE, HOSTILE, HOSTILE, PNG), Picture(QUOTING, QUOTING, QUOTING, PNG)],
+        baselines=[(HOSTILE, {"WT": 0.5})],
+        comparison=comparison(),
+    )
     assert read.text.count(HOSTILE) >= 16
     assert len(read.scripts) == 1 and "alert" not in read.scripts[0]
     assert read.tags.count("script") == 1 and read.tags.count("img") == 5
@@ -210,16 +284,23 @@ def test_names_from_outside_stay_text(tmp_path):
 def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path):
     read = page(tmp_path, [result("a")], pictures=[Picture("a", "WT: worst", "FLAIR", PNG)])
     assert read.addresses and all(
-        address.startswith(("data:image/png;base64,", "#")) for address in read.addresses)
+        address.startswith(("data:image/png;base64,", "#")) for address in read.addresses
+    )
     assert "http:" not in read.source and "https:" not in read.source
     own = base64.b64encode(hashlib.sha256(read.scripts[0].encode()).digest()).decode()
-    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " \
-           f"'sha256-{own}'" in read.source
+    assert (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
+        f"'sha256-{own}'" in read.source
+    )
 
 
 def test_links_within_the_page_lead_somewhere(tmp_path):
-    read = page(tmp_path, [result("a")], pictures=[Picture("a", "WT: worst", "FLAIR", PNG)],
-                comparison=comparison())
+    read = page(
+        tmp_path,
+        [result("a")],
+        pictures=[Picture("a", "WT: worst", "FLAIR", PNG)],
+        comparison=comparison(),
+    )
     links = [address[1:] for address in read.addresses if address.startswith("#")]
     assert len(links) == 9 and all(f'id="{link}"' in read.source for link in links)
 
@@ -231,8 +312,9 @@ def test_baselines_stand_beside_the_network(tmp_path):
 
 
 def test_pictures_tell_why_they_are_shown(tmp_path):
-    text = page(tmp_path, [result("a")], pictures=[
-        Picture("a", "WT: worst, ET: median", "Dice 0.5", PNG)]).text
+    text = page(
+        tmp_path, [result("a")], pictures=[Picture("a", "WT: worst, ET: median", "Dice 0.5", PNG)]
+    ).text
     assert "WT: worst ET: median a Dice 0.5" in text
 
 
@@ -254,16 +336,22 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, rows):
 
 @pytest.mark.browser
 def test_the_table_of_cases_sorts_and_never_widens_the_page(tmp_path, chromium):
-    page(tmp_path, [result("b10", dice=0.25), result("b9", dice=None), result("b2", dice=0.5),
-                    tables.CaseResult("x" * 200, "x", None, "unseen", "failed", "y" * 500)])
+    page(
+        tmp_path,
+        [
+            result("b10", dice=0.25),
+            result("b9", dice=None),
+            result("b2", dice=0.5),
+            case_results.CaseResult("x" * 200, "x", None, "unseen", "failed", "y" * 500),
+        ],
+    )
     complaints = []
     tab = chromium.new_page(viewport={"width": 700, "height": 600})
     tab.on("console", lambda message: complaints.append(message.text))
     tab.goto((tmp_path / "report.html").as_uri())
 
     def order():
-        return [name[:3] for name in tab.locator("#cases tbody td:first-child")
-                .all_inner_texts()]
+        return [name[:3] for name in tab.locator("#cases tbody td:first-child").all_inner_texts()]
 
     heads = tab.locator("#cases th[data-sort] button")
     found = [order()]
@@ -272,7 +360,11 @@ def test_the_table_of_cases_sorts_and_never_widens_the_page(tmp_path, chromium):
         found.append(order())
     width = tab.evaluate("document.documentElement.scrollWidth")
     tab.close()
-    assert found == [["xxx", "b10", "b9", "b2"], ["b2", "b9", "b10", "xxx"],
-                     ["xxx", "b10", "b9", "b2"], ["b10", "b2", "xxx", "b9"],
-                     ["b2", "b10", "xxx", "b9"]]
+    assert found == [
+        ["xxx", "b10", "b9", "b2"],
+        ["b2", "b9", "b10", "xxx"],
+        ["xxx", "b10", "b9", "b2"],
+        ["b10", "b2", "xxx", "b9"],
+        ["b2", "b10", "xxx", "b9"],
+    ]
     assert width == 700 and not complaints

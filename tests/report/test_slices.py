@@ -52,6 +52,7 @@ def test_letters_follow_from_the_axes():
         grows_right, grows = "LPS"[plane.columns], "LPS"[plane.rows]
         left, right, top, bottom = plane.letters
         assert (left, right) == (opposite[grows_right], grows_right)
-        assert (top, bottom) == ((opposite[grows], grows) if plane.axis == 2
-                                 else (grows, opposite[grows]))
+        assert (top, bottom) == (
+            (opposite[grows], grows) if plane.axis == 2 else (grows, opposite[grows])
+        )
         assert {plane.axis, plane.columns, plane.rows} == {0, 1, 2}

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort import layouts, nifti, phantom
+from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import crop, masks
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import card as cards
@@ -18,13 +19,23 @@ from brats_tfrecord.serving import export, golden
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.postprocess import PostProcessing
-from brats_tfrecord.training.unet import build_unet
+from brats_tfrecord.training.network.unet import build_unet
 
 RECIPE = Recipe("none", crop_origin=(3, 2, -1), crop_shape=(18, 20, 14), crop="fixed")
 MODALITIES = ("t1ce", "flair", "t2")
 STRIDE = 4
-CARD = ModelCard(RECIPE, MODALITIES, "brats2020", "classes", STRIDE, 10**6, "f" * 64,
-                 ("A_001",), ("A_002",), {"epochs": 3})
+CARD = ModelCard(
+    RECIPE,
+    MODALITIES,
+    "brats2020",
+    "classes",
+    STRIDE,
+    10**6,
+    "f" * 64,
+    ("A_001",),
+    ("A_002",),
+    {"epochs": 3},
+)
 
 
 def unet(seed=1):
@@ -97,16 +108,20 @@ def test_serving_default_is_the_network(served, network, shape):
     image = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
     found = served["serving_default"](image=tf.constant(image))["probabilities"]
     padding = [(0, 0), *((0, -n % STRIDE) for n in shape), (0, 0)]
-    expected = network(np.pad(image, padding))[:, :shape[0], :shape[1], :shape[2]]
+    expected = network(np.pad(image, padding))[:, : shape[0], : shape[1], : shape[2]]
     assert found.shape == (2, *shape, 4)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape, brain", [
-    ((40, 44, 38), ((5, 20), (3, 21), (1, 12))),
-    ((21, 22, 12), ((4, 21), (2, 20), (0, 12))),
-    ((10, 18, 9), ((3, 10), (2, 18), (0, 9))),
-], ids=["larger", "cut by the volume's end", "smaller"])
+@pytest.mark.parametrize(
+    "shape, brain",
+    [
+        ((40, 44, 38), ((5, 20), (3, 21), (1, 12))),
+        ((21, 22, 12), ((4, 21), (2, 20), (0, 12))),
+        ((10, 18, 9), ((3, 10), (2, 18), (0, 9))),
+    ],
+    ids=["larger", "cut by the volume's end", "smaller"],
+)
 def test_segment_is_crop_network_and_undo(cropping, network, shape, brain):
     recipe, served = cropping
     raw = volume(shape, brain)
@@ -116,25 +131,30 @@ def test_segment_is_crop_network_and_undo(cropping, network, shape, brain):
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     scheme = spec.LABEL_SCHEMES["brats2020"]
     np.testing.assert_array_equal(
-        labels, masks.to_file_values(probabilities.argmax(axis=-1), scheme))
+        labels, masks.to_file_values(probabilities.argmax(axis=-1), scheme)
+    )
     assert len(np.unique(labels)) > 1 and set(np.unique(labels)) <= {0, 1, 2, 4}
     assert labels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("brain, low, extents", [
-    (((2, 21), (2, 22), (0, 13)), (-1, 2, -1), (22, 20, 14)),  # a voxel before: a stride
-    (((3, 30), (2, 22), (0, 13)), (3, 2, -1), (30, 20, 14)),  # nine behind: three strides
-    (((3, 21), (0, 31), (0, 37)), (3, -2, -1), (18, 36, 38)),
-    (((39, 40), (43, 44), (37, 38)), (3, 2, -1), (38, 44, 42)),  # none in the window
-])
+@pytest.mark.parametrize(
+    "brain, low, extents",
+    [
+        (((2, 21), (2, 22), (0, 13)), (-1, 2, -1), (22, 20, 14)),  # a voxel before: a stride
+        (((3, 30), (2, 22), (0, 13)), (3, 2, -1), (30, 20, 14)),  # nine behind: three strides
+        (((3, 21), (0, 31), (0, 37)), (3, -2, -1), (18, 36, 38)),
+        (((39, 40), (43, 44), (37, 38)), (3, 2, -1), (38, 44, 42)),  # none in the window
+    ],
+)
 def test_segment_covers_a_brain_beyond_the_window(served, network, brain, low, extents):
     raw = volume((40, 44, 38), brain)
     for near, far in ((0, 0), (-1, -1)):  # both corners of the brain's box are brain
         raw[tuple(ends[near] - (far != 0) for ends in brain)] = 300
     raw[5:9, 5:9, 5:9] = np.random.default_rng(1).gamma(2, 200, (4, 4, 4, 3))
     _, probabilities = segment(served, raw)
-    np.testing.assert_allclose(probabilities, by_hand(network, raw, RECIPE, low, extents),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        probabilities, by_hand(network, raw, RECIPE, low, extents), atol=1e-5
+    )
     inside = crop.uncrop(np.ones(extents, bool), low, raw.shape[:3])
     assert (probabilities[~inside] == [1, 0, 0, 0]).all() and probabilities[inside].any()
 
@@ -146,8 +166,14 @@ def documented(tmp_path_factory):
     network = tf.keras.Model(inputs, tf.keras.layers.Conv3D(3, 1, activation="sigmoid")(inputs))
     network.set_weights([np.full((1, 1, 1, 1, 3), 99.0, np.float32), np.zeros(3, np.float32)])
     path = tmp_path_factory.mktemp("documented") / "saved_model"
-    card = dataclasses.replace(CARD, recipe=Recipe("none"), modalities=("flair",), stride=16,
-                               targets="regions", whole_voxels=192**3)
+    card = dataclasses.replace(
+        CARD,
+        recipe=Recipe("none"),
+        modalities=("flair",),
+        stride=16,
+        targets="regions",
+        whole_voxels=192**3,
+    )
     export_saved_model(network, card, path)
     return network, card, signatures(path)
 
@@ -169,7 +195,7 @@ def whole_head(shape, case=None):
     if case is not None:
         return nifti.read_case(case, MODALITIES, with_mask=False).volumes
     channels = [spec.MODALITIES.index(name) for name in MODALITIES]
-    return phantom.make_case(5, 0, shape=shape).volumes[..., channels].astype(np.float32)
+    return generate.make_case(5, 0, shape=shape).volumes[..., channels].astype(np.float32)
 
 
 def assert_the_head_is_segmented_as_by_hand(network, raw, recipe, path):
@@ -177,12 +203,15 @@ def assert_the_head_is_segmented_as_by_hand(network, raw, recipe, path):
     _, probabilities = segment(signatures(path), raw)
     window, (brain, _) = recipe.window(raw, MODALITIES), _box(raw)
     low = [w - max(-(-(w - b) // STRIDE) * STRIDE, 0) for w, b in zip(window, brain)]
-    end = [w + n + max(-(-(stop - w - n) // STRIDE) * STRIDE, 0)
-           for w, n, stop in zip(window, recipe.crop_shape, _box(raw)[1])]
+    end = [
+        w + n + max(-(-(stop - w - n) // STRIDE) * STRIDE, 0)
+        for w, n, stop in zip(window, recipe.crop_shape, _box(raw)[1])
+    ]
     extents = [b - a for a, b in zip(low, end)]
     assert extents != list(recipe.crop_shape), "a brain within the window says nothing"
-    np.testing.assert_allclose(probabilities, by_hand(network, raw, recipe, low, extents),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        probabilities, by_hand(network, raw, recipe, low, extents), atol=1e-5
+    )
 
 
 def _box(raw):
@@ -194,7 +223,8 @@ def _box(raw):
 def test_a_phantom_is_segmented_as_by_hand(network, tmp_path):
     recipe = Recipe("none", crop_shape=(32, 36, 28), crop="brain")
     assert_the_head_is_segmented_as_by_hand(
-        network, whole_head((56, 60, 44)), recipe, tmp_path / "model")
+        network, whole_head((56, 60, 44)), recipe, tmp_path / "model"
+    )
 
 
 @pytest.mark.soak
@@ -216,16 +246,22 @@ def test_an_ensemble_with_flips_is_the_mean_of_all_their_answers(network, tmp_pa
         flipped = np.pad(np.flip(image, axes), [(0, 2), (0, 0), (0, 2), (0, 0)])
         return np.flip(one(flipped[None])[0].numpy()[:18, :20, :14], axes)
 
-    answers = [answer(one, axes) for one in networks
-               for count in range(4) for axes in itertools.combinations(range(3), count)]
+    answers = [
+        answer(one, axes)
+        for one in networks
+        for count in range(4)
+        for axes in itertools.combinations(range(3), count)
+    ]
     assert len(answers) == 16
     np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=1e-5)
     assert np.abs(found - np.mean(answers[:8], axis=0)).max() > 1e-3
     assert np.abs(found - (answers[0] + answers[8]) / 2).max() > 1e-3
     _, probabilities = segment(served, raw)
     np.testing.assert_allclose(
-        probabilities, RECIPE.to_grid(found, RECIPE.crop_origin, raw.shape[:3], (1, 0, 0, 0)),
-        atol=1e-6)
+        probabilities,
+        RECIPE.to_grid(found, RECIPE.crop_origin, raw.shape[:3], (1, 0, 0, 0)),
+        atol=1e-6,
+    )
 
 
 def test_faint_enhancement_becomes_necrosis_in_labels_alone(documented, tmp_path):
@@ -234,8 +270,9 @@ def test_faint_enhancement_becomes_necrosis_in_labels_alone(documented, tmp_path
     raw[20:24, 30:33, 20:25] = 100
     plain, before = segment(served, raw)
     assert set(np.unique(plain)) == {0, 4} and np.count_nonzero(plain) == 60
-    export_saved_model(network, dataclasses.replace(card, post_processing=PostProcessing(61)),
-                       tmp_path / "model")
+    export_saved_model(
+        network, dataclasses.replace(card, post_processing=PostProcessing(61)), tmp_path / "model"
+    )
     faint = signatures(tmp_path / "model")
     labels, after = segment(faint, raw)
     np.testing.assert_array_equal(before, after)
@@ -249,7 +286,8 @@ def test_what_is_faint_is_the_same_in_graph_and_array(at_least):
     classes = np.repeat(np.arange(5, dtype=np.uint8), 120).reshape(5, 8, 15).transpose(1, 0, 2)
     found = export._without_faint_enhancement(tf.constant(classes), at_least)
     np.testing.assert_array_equal(
-        found, PostProcessing(at_least).without_faint_enhancement(classes))
+        found, PostProcessing(at_least).without_faint_enhancement(classes)
+    )
     assert found.dtype == tf.uint8 and (3 in found.numpy()) == (at_least <= 120)
 
 
@@ -262,7 +300,9 @@ def test_exporting_again_replaces_the_folder_whole(documented, tmp_path):
     assert not (path / "stray").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["saved_model"]
     assert sorted(entry.name for entry in (path / "assets").iterdir()) == [
-        "golden.npz", "model.json"]
+        "golden.npz",
+        "model.json",
+    ]
 
 
 def test_the_graph_holds_the_network_once(documented, tmp_path):
@@ -278,7 +318,8 @@ def test_the_graph_holds_the_network_once(documented, tmp_path):
 
 
 def test_a_model_that_does_not_answer_as_its_network_is_not_published(
-        documented, tmp_path, monkeypatch):
+    documented, tmp_path, monkeypatch
+):
     network, card, _ = documented
     path = tmp_path / "saved_model"
     monkeypatch.setattr(golden, "difference", lambda *_: 2e-5)

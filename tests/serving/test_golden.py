@@ -18,15 +18,27 @@ from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.predict import Segmenter
 
-CARD = ModelCard(Recipe("none", crop_shape=(8, 9, 10)), ("flair", "t2"), "brats2023", "regions", 4,
-                 10**6, "f" * 64, (), (), {"loss": 0.1}, PostProcessing(7, (1, 2, 3)))
+CARD = ModelCard(
+    Recipe("none", crop_shape=(8, 9, 10)),
+    ("flair", "t2"),
+    "brats2023",
+    "regions",
+    4,
+    10**6,
+    "f" * 64,
+    (),
+    (),
+    {"loss": 0.1},
+    PostProcessing(7, (1, 2, 3)),
+)
 
 
 def export(path, shift):
     """A model of one convolution of 3 voxels."""
     inputs = tf.keras.Input((None, None, None, 2))
-    network = tf.keras.Model(inputs, tf.keras.layers.Conv3D(
-        3, 3, padding="same", activation="sigmoid")(inputs))
+    network = tf.keras.Model(
+        inputs, tf.keras.layers.Conv3D(3, 3, padding="same", activation="sigmoid")(inputs)
+    )
     weights = np.random.default_rng(0).normal(size=(3, 3, 3, 2, 3)).astype(np.float32)
     network.set_weights([weights, np.full(3, shift, np.float32)])
     export_saved_model(network, CARD, path)
@@ -72,8 +84,9 @@ def test_the_golden_case_is_small_deterministic_and_like_no_other_axis():
 
 def test_what_was_exported_is_taken(sound):
     card = Segmenter(sound).card
-    assert card == dataclasses.replace(CARD, assets={
-        "golden.npz": files.sha256(sound / "assets" / "golden.npz")})
+    assert card == dataclasses.replace(
+        CARD, assets={"golden.npz": files.sha256(sound / "assets" / "golden.npz")}
+    )
     with np.load(sound / "assets" / "golden.npz") as stored:
         np.testing.assert_array_equal(stored["image"], golden.image(CARD))
         assert stored["probabilities"].shape == (1, 8, 16, 23, 3)
@@ -121,11 +134,19 @@ def change_card(model, **fields):
     files.write_json(path, {**json.loads(path.read_text()), **fields})
 
 
-@pytest.mark.parametrize("fields", [
-    {"label_scheme": "brats2020"}, {"modalities": ["t2", "flair"]}, {"flips": True},
-    {"recipe": Recipe("none", crop_shape=(8, 9, 11)).to_json()}, {"train_case_ids": ["A_001"]},
-    {"post_processing": PostProcessing(8, (1, 2, 3)).to_json()}, {"training": {"loss": 0.2}}],
-    ids=lambda fields: next(iter(fields)))
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"label_scheme": "brats2020"},
+        {"modalities": ["t2", "flair"]},
+        {"flips": True},
+        {"recipe": Recipe("none", crop_shape=(8, 9, 11)).to_json()},
+        {"train_case_ids": ["A_001"]},
+        {"post_processing": PostProcessing(8, (1, 2, 3)).to_json()},
+        {"training": {"loss": 0.2}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
 def test_an_altered_card_is_refused(model, fields):
     change_card(model, **fields)
     assert "model.json: was altered" in refused(model)

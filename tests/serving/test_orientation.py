@@ -18,8 +18,9 @@ SHAPE = (60, 52, 46)
 RECIPE = Recipe(bias_correction="none", crop="brain", crop_shape=(58, 50, 44))
 AFFINE = np.array([[-1.0, 0, 0, 31], [0, -1, 0, -12], [0, 0, 1, 77], [0, 0, 0, 1]])
 AXES = ["LPS", "RAS", "PIR", "SLA", "ASL"]
-TURN = Rotation.from_rotvec(np.deg2rad(30) * np.array([0.1, -0.2, 1]) / np.linalg.norm(
-    [0.1, -0.2, 1])).as_matrix()
+TURN = Rotation.from_rotvec(
+    np.deg2rad(30) * np.array([0.1, -0.2, 1]) / np.linalg.norm([0.1, -0.2, 1])
+).as_matrix()
 """By 30 degrees about an axis near the head's own."""
 
 LEAST_DICE = 0.95
@@ -65,9 +66,14 @@ def test_a_case_scanned_aslant_gives_the_segmentation_aslant(segmenter, case, tm
     assert min(dice.values()) >= LEAST_DICE, dice
 
 
-@pytest.mark.parametrize("shape", [
-    (97, 113, 80), pytest.param((182, 218, 182), marks=pytest.mark.soak),
-    pytest.param((240, 240, 155), marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (97, 113, 80),
+        pytest.param((182, 218, 182), marks=pytest.mark.soak),
+        pytest.param((240, 240, 155), marks=pytest.mark.soak),
+    ],
+)
 def test_heads_of_any_size_by_the_default_window(shape, tmp_path):
     recipe = Recipe(bias_correction="none")
     truth, raw = stand_in.raw_case(shape, AFFINE)
@@ -103,8 +109,13 @@ def assert_lies_the_same(segmenter, case, axes, folder):
     """Segments `case` stored along `axes`, and compares in the world what is written."""
     expected = segmenter.segment(case)
     target = orientations.axcodes2ornt(tuple(axes))
-    turned = rewritten(case, folder, lambda image: image.as_reoriented(orientations.ornt_transform(
-        orientations.io_orientation(image.affine), target)))
+    turned = rewritten(
+        case,
+        folder,
+        lambda image: image.as_reoriented(
+            orientations.ornt_transform(orientations.io_orientation(image.affine), target)
+        ),
+    )
     found = segmenter.segment(turned)
     np.testing.assert_array_equal(found.labels, expected.labels)
     written = [folder / "expected.nii.gz", folder / "found.nii.gz"]
@@ -120,8 +131,11 @@ def assert_lies_the_same(segmenter, case, axes, folder):
 def assert_turned_affine_is_kept(segmenter, case, folder):
     """The same arrays, said to lie aslant, give the same array, said to lie aslant."""
     expected = segmenter.segment(case)
-    turned = rewritten(case, folder, lambda image: nibabel.Nifti1Image(
-        np.asarray(image.dataobj), world_turn() @ image.affine))
+    turned = rewritten(
+        case,
+        folder,
+        lambda image: nibabel.Nifti1Image(np.asarray(image.dataobj), world_turn() @ image.affine),
+    )
     found = segmenter.segment(turned)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
@@ -132,7 +146,8 @@ def assert_turned_affine_is_kept(segmenter, case, folder):
     assert np.abs(written.affine - lay.affine)[:3, :3].max() > 0.4
     expected.write(folder / "expected.nii.gz")
     np.testing.assert_array_equal(
-        written.dataobj, np.asarray(nibabel.load(folder / "expected.nii.gz").dataobj))
+        written.dataobj, np.asarray(nibabel.load(folder / "expected.nii.gz").dataobj)
+    )
     assert written.shape == lay.shape
 
 
@@ -146,15 +161,17 @@ def dice_of_resampled_copy(segmenter, case, folder):
         offset = grid_offset(array.shape)
         grid = np.eye(4)
         grid[:3, :3], grid[:3, 3] = TURN, offset
-        return nibabel.Nifti1Image(ndimage.affine_transform(array, TURN, offset, order=1),
-                                   image.affine @ grid)
+        return nibabel.Nifti1Image(
+            ndimage.affine_transform(array, TURN, offset, order=1), image.affine @ grid
+        )
 
     copy = rewritten(case, folder, aslant)
     found = segmenter.segment(copy)
     # The case's files are in LPS order, in which both are compared.
     assert nifti.read_geometry(case.image("flair")).orientation == spec.ORIENTATION
-    there = ndimage.affine_transform(expected.classes, TURN, grid_offset(expected.classes.shape),
-                                     order=0)
+    there = ndimage.affine_transform(
+        expected.classes, TURN, grid_offset(expected.classes.shape), order=0
+    )
     dice = {}
     for region, members in spec.REGIONS.items():
         ours, theirs = np.isin(found.classes, members), np.isin(there, members)

@@ -12,8 +12,8 @@ def lesion():
     classes[1:6, 1:6, 1:6] = 2
     classes[2:5, 2:5, 2:5] = 3
     classes[3, 3, 3] = 1
-    classes[9, 7, 5] = 3   # a crumb of ET alone: also one of TC and of WT
-    classes[9, 1, 1] = 2   # a crumb of ED
+    classes[9, 7, 5] = 3  # a crumb of ET alone: also one of TC and of WT
+    classes[9, 1, 1] = 2  # a crumb of ED
     return classes
 
 

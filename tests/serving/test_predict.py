@@ -94,8 +94,9 @@ def test_a_record_and_its_files_give_the_same_bits(model, raw):
 
 
 def test_outside_the_window_background_is_certain(raw, truth, tmp_path):
-    recipe = dataclasses.replace(RECIPE, crop="fixed", crop_origin=(20, 2, 4),
-                                 crop_shape=(22, 36, 28))
+    recipe = dataclasses.replace(
+        RECIPE, crop="fixed", crop_origin=(20, 2, 4), crop_shape=(22, 36, 28)
+    )
     segmenter = Segmenter(stand_in.save_model(tmp_path / "model", recipe, raw), "window")
     found = segmenter.segment_raw(raw)
     assert_equal(found, segmenter.segment_stored(stored(raw, recipe)))
@@ -115,8 +116,9 @@ def test_the_window_lies_where_the_record_has_it_whatever_the_model_reads(raw, t
     path = tmp_path / "model"
     kernel, bias = np.full((1, 1, 1, 2, 4), 0.5, np.float32), np.zeros(4, np.float32)
     kernel[..., 0, 3] = 3
-    export_saved_model(stand_in.convolution(kernel, bias),
-                       stand_in.model_card(RECIPE, ("t1ce", "t2")), path)
+    export_saved_model(
+        stand_in.convolution(kernel, bias), stand_in.model_card(RECIPE, ("t1ce", "t2")), path
+    )
     segmenter = Segmenter(path, "window")
     found = segmenter.segment_raw(raw)
     assert found.origin == RECIPE.window(volumes, spec.MODALITIES)
@@ -126,8 +128,9 @@ def test_the_window_lies_where_the_record_has_it_whatever_the_model_reads(raw, t
     assert_equal(segmenter.segment(case), found)
 
 
-@pytest.mark.parametrize("names", [("t2", "t1", "flair", "t1ce"), ("t1ce", "t2", "flair"),
-                                   ("flair", "t1ce", "t2")])
+@pytest.mark.parametrize(
+    "names", [("t2", "t1", "flair", "t1ce"), ("t1ce", "t2", "flair"), ("flair", "t1ce", "t2")]
+)
 def test_channels_are_found_by_name(segmenter, segmentation, case, names):
     assert_equal(segmenter.segment_raw(nifti.read_case(case, names)), segmentation)
 
@@ -145,8 +148,11 @@ def test_another_shape_needs_no_new_graph(segmenter, raw, monkeypatch):
     segmenter.segment_raw(raw)
     graphs = []
     made = tf.Graph.__init__
-    monkeypatch.setattr(tf.Graph, "__init__", lambda self, *args, **rest: (
-        graphs.append(self), made(self, *args, **rest))[1])
+    monkeypatch.setattr(
+        tf.Graph,
+        "__init__",
+        lambda self, *args, **rest: (graphs.append(self), made(self, *args, **rest))[1],
+    )
     tf.function(lambda x: x + 1)(tf.zeros(3))
     assert graphs, "a traced function must count, or this says nothing"
     graphs.clear()
@@ -165,8 +171,9 @@ def correcting(request, raw, truth, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "correcting"
     if not path.exists():
         enhancing = int(np.count_nonzero(truth == spec.ET))
-        stand_in.save_model(path, RECIPE, raw, post_processing=PostProcessing(
-            enhancing, (27.25, 0.0, 0.0)))
+        stand_in.save_model(
+            path, RECIPE, raw, post_processing=PostProcessing(enhancing, (27.25, 0.0, 0.0))
+        )
     return Segmenter(path, request.param)
 
 
@@ -184,13 +191,18 @@ def test_faint_enhancement_becomes_necrosis_and_the_user_is_told(correcting, tru
     assert found.post_processing == (f"ET of {left / 1000:.3g} mL replaced by NCR/NET",) * missing
     np.testing.assert_array_equal(found.probabilities.argmax(axis=-1), truth)
     np.testing.assert_array_equal(
-        found.classes, np.where((truth == spec.ET) & bool(missing), spec.NCR, truth))
+        found.classes, np.where((truth == spec.ET) & bool(missing), spec.NCR, truth)
+    )
     assert_equal(correcting.segment_stored(stored(raw)), found)
 
 
-@pytest.mark.parametrize("spacing_mm, told", [
-    ((1.05, 1, 0.97), ()),
-    ((1.05, 1, 0.96), ("small components of WT, 0.0272 mL in all, replaced by background",))])
+@pytest.mark.parametrize(
+    "spacing_mm, told",
+    [
+        ((1.05, 1, 0.97), ()),
+        ((1.05, 1, 0.96), ("small components of WT, 0.0272 mL in all, replaced by background",)),
+    ],
+)
 def test_small_components_go_by_the_cases_own_millimetres(correcting, truth, spacing_mm, told):
     """An island of 27 voxels of edema: of 1.05 x 1 x 0.96 mm they are 27.2 mm³."""
     _, raw = stand_in.raw_case(SHAPE, stand_in.LPS @ np.diag([*spacing_mm, 1]))
@@ -210,7 +222,8 @@ def test_a_modality_that_says_nothing_is_told_of(segmenter):
     name = segmenter.modalities[0]
     raw.volumes[..., spec.MODALITIES.index(name)] = 0
     assert segmenter.segment_raw(raw).warnings == (
-        f"{name} does not vary: the network sees zeros in its place",)
+        f"{name} does not vary: the network sees zeros in its place",
+    )
 
 
 def test_only_a_case_is_segmented_and_only_nifti_written(segmenter, segmentation, tmp_path):

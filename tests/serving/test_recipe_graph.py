@@ -43,7 +43,8 @@ def test_the_network_input_is_the_recipes_bit_for_bit(crop, dtype, seed):
     origin, image = in_graph(recipe)(raw)
     assert tuple(origin.numpy()) == recipe.window(raw, MODALITIES)
     np.testing.assert_array_equal(
-        image, recipe.network_input(raw, tuple(origin.numpy())).astype(np.float32))
+        image, recipe.network_input(raw, tuple(origin.numpy())).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("shape", [(20, 30, 40), (9, 12, 10), (11, 8, 25), (1, 1, 1)])
@@ -69,7 +70,7 @@ def test_a_fixed_window_wholly_outside_is_zeros(origin):
 def test_without_flair_both_take_the_same_next_channel(modalities):
     recipe = Recipe(crop_shape=(10, 11, 12), crop="brain")
     for seed in range(5):
-        raw = volume((30, 31, 32), seed)[..., :len(modalities)]
+        raw = volume((30, 31, 32), seed)[..., : len(modalities)]
         found, _ = in_graph(recipe, modalities)(raw)
         assert tuple(found.numpy()) == recipe.window(raw, modalities)
 
@@ -101,6 +102,7 @@ def test_the_undo_is_the_recipes_for_negative_origins_too(origin):
 
 def boxed(recipe, stride, modalities=MODALITIES):
     """A graph of open extents: volume -> (window's origin, box's first voxel, its image)."""
+
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, len(modalities)])])
     def run(raw):
         origin = recipe_graph.window(raw, recipe, modalities)
@@ -110,13 +112,17 @@ def boxed(recipe, stride, modalities=MODALITIES):
     return run
 
 
-@pytest.mark.parametrize("brain, low, extents", [
-    (((10, 20), (12, 23), (8, 20)), (10, 12, 8), (10, 11, 12)),  # exactly the window
-    (((9, 20), (12, 24), (8, 20)), (6, 12, 8), (14, 15, 12)),  # a voxel costs a stride
-    (((6, 24), (8, 27), (3, 25)), (6, 8, 0), (18, 19, 28)),
-    (((5, 25), (7, 28), (0, 29)), (2, 4, 0), (26, 27, 32)),
-    (((0, 2), (12, 23), (8, 20)), (-2, 12, 8), (22, 11, 12)),  # the box leaves the volume
-], ids=["within", "one beyond", "both sides", "one further", "outside alone"])
+@pytest.mark.parametrize(
+    "brain, low, extents",
+    [
+        (((10, 20), (12, 23), (8, 20)), (10, 12, 8), (10, 11, 12)),  # exactly the window
+        (((9, 20), (12, 24), (8, 20)), (6, 12, 8), (14, 15, 12)),  # a voxel costs a stride
+        (((6, 24), (8, 27), (3, 25)), (6, 8, 0), (18, 19, 28)),
+        (((5, 25), (7, 28), (0, 29)), (2, 4, 0), (26, 27, 32)),
+        (((0, 2), (12, 23), (8, 20)), (-2, 12, 8), (22, 11, 12)),  # the box leaves the volume
+    ],
+    ids=["within", "one beyond", "both sides", "one further", "outside alone"],
+)
 def test_the_box_grows_by_strides_on_the_sides_where_brain_is_cut(brain, low, extents):
     recipe = Recipe(crop_origin=(10, 12, 8), crop_shape=(10, 11, 12), crop="fixed")
     raw = np.zeros((34, 35, 36, 3), np.float32)
@@ -149,8 +155,9 @@ def assert_the_windows_part_is_the_records(run, recipe, raw, modalities=MODALITI
 @pytest.mark.parametrize("crop_kind", ["fixed", "brain"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_the_windows_part_of_the_box_is_bit_equal_to_the_record(crop_kind, dtype):
-    recipe = Recipe(crop_origin=(11, 9, 13), crop_shape=(25, 30, 22), crop=crop_kind,
-                    image_dtype=dtype)
+    recipe = Recipe(
+        crop_origin=(11, 9, 13), crop_shape=(25, 30, 22), crop=crop_kind, image_dtype=dtype
+    )
     run, grown = boxed(recipe, 4), 0
     for shape in ((60, 51, 46), (27, 60, 20)):
         for seed in range(4):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort.nifti import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry, RawCase
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example
 from brats_tfrecord.serving import card as cards
@@ -17,11 +17,26 @@ from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.predict import Segmenter
 
 SHAPE = (12, 10, 9)
-RECIPE = Recipe(bias_correction="none", crop="fixed", crop_origin=(2, 1, 0), crop_shape=(8, 7, 9),
-                image_dtype="float32")
+RECIPE = Recipe(
+    bias_correction="none",
+    crop="fixed",
+    crop_origin=(2, 1, 0),
+    crop_shape=(8, 7, 9),
+    image_dtype="float32",
+)
 WINDOW = (slice(2, 10), slice(1, 8), slice(0, 9))
-CLASS_ALONG_Y = [spec.BACKGROUND, spec.BACKGROUND, spec.ED, spec.NCR, spec.ET, spec.RC,
-                 spec.BACKGROUND, spec.ET, spec.ET, spec.ET]
+CLASS_ALONG_Y = [
+    spec.BACKGROUND,
+    spec.BACKGROUND,
+    spec.ED,
+    spec.NCR,
+    spec.ET,
+    spec.RC,
+    spec.BACKGROUND,
+    spec.ET,
+    spec.ET,
+    spec.ET,
+]
 """Slabs of every class, all brain; the last two lie outside the window."""
 
 CHANNELS = {"brats2020": ["WT", "TC", "ET"], "brats2024": ["WT", "TC", "ET", "RC"]}
@@ -35,9 +50,16 @@ def raw_case(scheme):
     classes = np.broadcast_to(np.reshape(line, (1, -1, 1)), SHAPE)
     flair = np.vectorize(INTENSITY.get)(classes).astype(np.float32)
     values = np.asarray(spec.LABEL_SCHEMES[scheme].values, np.int16)[classes]
-    return classes, RawCase("A_001", "A", None, scheme, spec.MODALITIES,
-                            np.repeat(flair[..., None], 4, axis=-1), values,
-                            Geometry(SHAPE, np.diag([-1.0, -1.0, 1.0, 1.0])))
+    return classes, RawCase(
+        "A_001",
+        "A",
+        None,
+        scheme,
+        spec.MODALITIES,
+        np.repeat(flair[..., None], 4, axis=-1),
+        values,
+        Geometry(SHAPE, np.diag([-1.0, -1.0, 1.0, 1.0])),
+    )
 
 
 @pytest.fixture(scope="module", params=["brats2020", "brats2024"])
@@ -49,17 +71,23 @@ def served(request, tmp_path_factory):
     dark, bright = float(image.min()), float(image.max())
     top = 100 * spec.LABEL_SCHEMES[scheme].classes
     # The z-score is linear, and the window holds the darkest and the brightest slab.
-    cuts = [dark + (bright - dark) * (cut - 100) / (top - 100)
-            for cut in (150, 250, 350, 450)[:len(CHANNELS[scheme])]]
+    cuts = [
+        dark + (bright - dark) * (cut - 100) / (top - 100)
+        for cut in (150, 250, 350, 450)[: len(CHANNELS[scheme])]
+    ]
     inputs = tf.keras.Input((None, None, None, 1))
     outputs = tf.keras.layers.Conv3D(len(cuts), 1, activation="sigmoid")(inputs)
     network = tf.keras.Model(inputs, outputs)
     slope = 99.0
-    network.set_weights([np.full((1, 1, 1, 1, len(cuts)), slope, np.float32),
-                         -slope * np.array(cuts, np.float32)])
+    network.set_weights(
+        [np.full((1, 1, 1, 1, len(cuts)), slope, np.float32), -slope * np.array(cuts, np.float32)]
+    )
     path = tmp_path_factory.mktemp("regions") / "saved_model"
-    export_saved_model(network, ModelCard(RECIPE, ("flair",), scheme, "regions", 4, 10**6,
-                                          "f" * 64, (), (), {}), path)
+    export_saved_model(
+        network,
+        ModelCard(RECIPE, ("flair",), scheme, "regions", 4, 10**6, "f" * 64, (), (), {}),
+        path,
+    )
     return scheme, classes, raw, path
 
 
@@ -78,13 +106,14 @@ def test_every_voxel_gets_its_class_beyond_the_window_too(served, tmp_path):
     np.testing.assert_array_equal(found.classes, classes)
     assert set(np.unique(found.classes)) == set(range(spec.LABEL_SCHEMES[scheme].classes))
     np.testing.assert_array_equal(
-        found.labels, np.array(spec.LABEL_SCHEMES[scheme].values)[classes])
+        found.labels, np.array(spec.LABEL_SCHEMES[scheme].values)[classes]
+    )
     found.write(tmp_path / "seg.nii.gz")
     assert nibabel.load(tmp_path / "seg.nii.gz").shape == SHAPE
 
 
 def test_probabilities_are_the_regions(served):
-    scheme, classes, raw, path = served
+    scheme, _classes, raw, path = served
     found = Segmenter(path).segment_raw(raw).probabilities
     assert found.shape == (*SHAPE, len(CHANNELS[scheme])) and found.dtype == np.float32
     at_most = {"WT": 150, "TC": 250, "ET": 350, "RC": 450}
@@ -103,8 +132,9 @@ def test_a_record_gives_the_same_within_its_window_and_background_outside(served
     np.testing.assert_array_equal(from_record.classes, expected)
     outside = from_raw.probabilities.copy()
     outside[WINDOW] = 0
-    np.testing.assert_allclose(from_record.probabilities, from_raw.probabilities - outside,
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        from_record.probabilities, from_raw.probabilities - outside, atol=1e-6
+    )
 
 
 def test_a_batch_of_images_gives_probabilities_of_every_channel(served):

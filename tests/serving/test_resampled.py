@@ -14,8 +14,9 @@ from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.predict import Segmenter
 
-RECIPE = Recipe(bias_correction="none", crop_shape=(40, 28, 48), image_dtype="float32",
-                resample="1mm")
+RECIPE = Recipe(
+    bias_correction="none", crop_shape=(40, 28, 48), image_dtype="float32", resample="1mm"
+)
 NATIVE = (44, 36, 16)
 AFFINE = np.array([[0, 0, 3.0, -20], [1.0, 0, 0, 11], [0, -1.25, 0, 7], [0, 0, 0, 1]])
 """File order A, I, R; in LPS order the case is 16 x 44 x 36 voxels of 3 x 1 x 1.25 mm."""
@@ -52,8 +53,12 @@ def segmenter(case, tmp_path_factory):
     low, high = float(image.min()), float(image.max())
     cuts = [low + (high - low) * value / 400 for value in (150, 250, 350)]
     # Classes in order of intensity; the upper envelope of these lines changes at the cuts.
-    lines = {0: (0, 0), spec.ED: (1, -cuts[0]), spec.ET: (2, -sum(cuts[:2])),
-             spec.NCR: (3, -sum(cuts))}
+    lines = {
+        0: (0, 0),
+        spec.ED: (1, -cuts[0]),
+        spec.ET: (2, -sum(cuts[:2])),
+        spec.NCR: (3, -sum(cuts)),
+    }
     kernel, bias = np.zeros((1, 1, 1, 1, 4), np.float32), np.zeros(4, np.float32)
     for class_id, (slope, offset) in lines.items():
         kernel[..., class_id], bias[class_id] = 60 * slope, 60 * offset
@@ -90,8 +95,9 @@ def test_it_lies_where_the_truth_lies(segmenter, case):
     scores = metrics.case_metrics(done.native_classes, found.classes, raw.geometry.spacing_mm)
     assert min(scores[region]["dice"] for region in spec.REGIONS) > 0.8
     for axis in range(3):  # a shift of one voxel would cost more than this
-        shifted = metrics.case_metrics(done.native_classes, np.roll(found.classes, 1, axis),
-                                       raw.geometry.spacing_mm)
+        shifted = metrics.case_metrics(
+            done.native_classes, np.roll(found.classes, 1, axis), raw.geometry.spacing_mm
+        )
         assert shifted["WT"]["dice"] < scores["WT"]["dice"] - 0.02
 
 
@@ -102,7 +108,8 @@ def test_a_record_gives_the_same(segmenter, case):
     np.testing.assert_allclose(from_record.probabilities, from_files.probabilities, atol=1e-6)
     np.testing.assert_array_equal(from_record.labels, from_files.labels)
     np.testing.assert_array_equal(
-        np.array(spec.LABEL_SCHEMES["brats2020"].values)[stored.native_classes()], raw.mask)
+        np.array(spec.LABEL_SCHEMES["brats2020"].values)[stored.native_classes()], raw.mask
+    )
 
 
 def test_a_model_without_resampling_refuses_the_case(tiny_model, case):

@@ -19,17 +19,24 @@ def segmentation(covered, origin, classes=None, targets="classes", scheme="brats
     card = ModelCard(Recipe("none"), ("flair",), scheme, targets, 4, 10**6, "f" * 64, (), (), {})
     classes = np.zeros(SHAPE, np.uint8) if classes is None else classes
     geometry = Geometry(SHAPE, np.diag([-2.0, -1.0, 2.5, 1.0]))
-    return Segmentation("A_001", card, classes, np.asarray(covered, np.float32), origin, geometry,
-                        (), {})
+    return Segmentation(
+        "A_001", card, classes, np.asarray(covered, np.float32), origin, geometry, (), {}
+    )
 
 
 def one_voxel(*probabilities):
     return np.reshape(probabilities, (1, 1, 1, -1))
 
 
-@pytest.mark.parametrize("probabilities, nats", [
-    ((1, 0, 0, 0), 0), ((0.5, 0.5, 0, 0), np.log(2)), ((0.25,) * 4, np.log(4)),
-    ((0.9, 0.1, 0, 0), -0.9 * np.log(0.9) - 0.1 * np.log(0.1))])
+@pytest.mark.parametrize(
+    "probabilities, nats",
+    [
+        ((1, 0, 0, 0), 0),
+        ((0.5, 0.5, 0, 0), np.log(2)),
+        ((0.25,) * 4, np.log(4)),
+        ((0.9, 0.1, 0, 0), -0.9 * np.log(0.9) - 0.1 * np.log(0.1)),
+    ],
+)
 def test_entropy_of_classes_is_that_of_their_distribution(probabilities, nats):
     found = segmentation(one_voxel(*probabilities), (1, 2, 3)).entropy()
     assert found.dtype == np.float32 and found.shape == SHAPE
@@ -38,8 +45,10 @@ def test_entropy_of_classes_is_that_of_their_distribution(probabilities, nats):
     assert not found.any(), "outside the box nothing is in doubt"
 
 
-@pytest.mark.parametrize("probabilities, nats", [
-    ((1, 1, 0), 0), ((0, 0, 0), 0), ((0.5, 0.5, 0.5), 3 * np.log(2)), ((1, 0.5, 0), np.log(2))])
+@pytest.mark.parametrize(
+    "probabilities, nats",
+    [((1, 1, 0), 0), ((0, 0, 0), 0), ((0.5, 0.5, 0.5), 3 * np.log(2)), ((1, 0.5, 0), np.log(2))],
+)
 def test_entropy_of_regions_is_the_sum_of_three_yes_or_no(probabilities, nats):
     found = segmentation(one_voxel(*probabilities), (0, 0, 0), targets="regions").entropy()
     assert found[0, 0, 0] == pytest.approx(nats, abs=1e-6) and not found[1:].any()
@@ -68,15 +77,18 @@ def test_volumes_are_voxels_times_spacings():
     nothing = one_voxel(1, 0, 0, 0, 0)
     found = segmentation(nothing, (0, 0, 0), classes, scheme="brats2024").volumes_ml
     assert list(found) == ["WT", "TC", "ET", "NCR/NET", "ED", "RC"]
-    assert found == pytest.approx({"WT": 0.03, "TC": 0.02, "ET": 0.015, "NCR/NET": 0.005,
-                                   "ED": 0.01, "RC": 0.02})
+    assert found == pytest.approx(
+        {"WT": 0.03, "TC": 0.02, "ET": 0.015, "NCR/NET": 0.005, "ED": 0.01, "RC": 0.02}
+    )
     assert all(type(volume) is float for volume in found.values())
     empty = segmentation(nothing, (0, 0, 0)).volumes_ml
     assert empty == {"WT": 0, "TC": 0, "ET": 0, "NCR/NET": 0, "ED": 0}
 
 
-@pytest.mark.parametrize("scheme, values", [
-    ("brats2020", [0, 1, 2, 4]), ("brats2023", [0, 1, 2, 3]), ("msd", [0, 2, 1, 3])])
+@pytest.mark.parametrize(
+    "scheme, values",
+    [("brats2020", [0, 1, 2, 4]), ("brats2023", [0, 1, 2, 3]), ("msd", [0, 2, 1, 3])],
+)
 def test_labels_are_the_schemes_values(scheme, values):
     classes = np.zeros(SHAPE, np.uint8)
     classes[1, 1, :4] = range(4)
@@ -104,17 +116,21 @@ def test_what_each_correction_changed_is_told_in_millilitres():
     expected = kept.copy()
     expected[6, 4, 2], expected[8, 6, 5], expected[15, 4, 3:5] = spec.NCR, spec.ED, spec.BACKGROUND
     np.testing.assert_array_equal(found, expected)
-    assert told == ("small components of WT, 0.01 mL in all, replaced by background",
-                    "small components of TC, 0.005 mL in all, replaced by ED",
-                    "small components of ET, 0.005 mL in all, replaced by NCR/NET")
+    assert told == (
+        "small components of WT, 0.01 mL in all, replaced by background",
+        "small components of TC, 0.005 mL in all, replaced by ED",
+        "small components of ET, 0.005 mL in all, replaced by NCR/NET",
+    )
     np.testing.assert_array_equal(classes, kept)
 
 
 def test_faint_enhancement_goes_before_components_are_looked_at():
     found, told = corrected(islands(), True, PostProcessing(999, (100.0, 0.0, 0.0)), SPACING_MM)
     assert set(np.unique(found)) == {0, 1, 2, 4} and not found[15].any()
-    assert told == ("ET of 0.135 mL replaced by NCR/NET",
-                    "small components of WT, 0.01 mL in all, replaced by background")
+    assert told == (
+        "ET of 0.135 mL replaced by NCR/NET",
+        "small components of WT, 0.01 mL in all, replaced by background",
+    )
 
 
 @pytest.mark.parametrize("faint", [False, True])

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from brats_tfrecord.serving import windows
-from brats_tfrecord.training.unet import build_unet
+from brats_tfrecord.training.network.unet import build_unet
 
 
 class Pointwise:
@@ -39,7 +39,10 @@ def test_windows_cover_every_voxel_and_blend_to_the_same(small_windows, shape):
 def test_starts_are_even_and_flush_with_both_ends():
     starts = windows._starts(tf.constant([8, 12, 21]), 8).numpy()
     assert [sorted(set(starts[:, axis].tolist())) for axis in range(3)] == [
-        [0], [0, 4], [0, 3, 6, 9, 13]]
+        [0],
+        [0, 4],
+        [0, 3, 6, 9, 13],
+    ]
 
 
 def test_whole_images_are_padded_to_the_stride_and_cropped_back():

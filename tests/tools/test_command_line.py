@@ -48,8 +48,12 @@ def tool(tmp_path_factory):
     path.write_text(TOOL)
 
     def run(*flags):
-        return subprocess.run([sys.executable, str(path), *flags], capture_output=True, text=True,
-                              env={"PYTHONPATH": f"{TOOLS}:{TOOLS.parent}", "PATH": "/usr/bin"})
+        return subprocess.run(
+            [sys.executable, str(path), *flags],
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": f"{TOOLS}:{TOOLS.parent}", "PATH": "/usr/bin"},
+        )
 
     return run
 
@@ -57,8 +61,9 @@ def tool(tmp_path_factory):
 def test_flags_fill_the_options(tool):
     done = tool("--word=hello", "--times=3", "--loud", "--mood=keen")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ("Options(word='hello', times=3, loud=True, mood='keen', "
-                                   "note=None)")
+    assert done.stdout.strip() == (
+        "Options(word='hello', times=3, loud=True, mood='keen', note=None)"
+    )
     assert "loud=False" in tool("--word=a", "--noloud").stdout
 
 
@@ -66,25 +71,34 @@ def test_flags_fill_the_options(tool):
 def test_help_teaches_and_is_no_error(tool, flag):
     done = tool(flag)
     assert done.returncode == 0
-    for part in ("Usage:", "--word  (required)", "--times  (default: 1)", "How often.",
-                 "--loud / --noloud  (default: false)", "--mood=calm|keen  (default: calm)",
-                 "--note  (default: none)"):
+    for part in (
+        "Usage:",
+        "--word  (required)",
+        "--times  (default: 1)",
+        "How often.",
+        "--loud / --noloud  (default: false)",
+        "--mood=calm|keen  (default: calm)",
+        "--note  (default: none)",
+    ):
         assert part in done.stdout
 
 
-@pytest.mark.parametrize("flags, code, message", [
-    (["--word=input"], 2, "x.nii: bad"),
-    (["--word=nan"], 3, "NaN at step 3"),
-    (["--word=partly"], 1, ""),
-    (["--word=stop"], 130, "interrupted"),
-    ([], 2, "--word: this flag is required"),
-    (["--word=a", "--tmes=3"], 2, "Unknown command line flag 'tmes'; see --help"),
-    (["--word="], 2, "--word: is empty"),
-    (["--word=a", "--note="], 2, "--note: is empty; leave it out or give a value"),
-    (["--word=a", "--times=x"], 2, "flag --times=x: expected a whole number, got 'x'"),
-    (["--word=a", "--mood=sad"], 2, "--mood=sad: value should be one of <calm|keen>"),
-    (["--word=a", "b"], 2, "'b': expected only flags"),
-])
+@pytest.mark.parametrize(
+    "flags, code, message",
+    [
+        (["--word=input"], 2, "x.nii: bad"),
+        (["--word=nan"], 3, "NaN at step 3"),
+        (["--word=partly"], 1, ""),
+        (["--word=stop"], 130, "interrupted"),
+        ([], 2, "--word: this flag is required"),
+        (["--word=a", "--tmes=3"], 2, "Unknown command line flag 'tmes'; see --help"),
+        (["--word="], 2, "--word: is empty"),
+        (["--word=a", "--note="], 2, "--note: is empty; leave it out or give a value"),
+        (["--word=a", "--times=x"], 2, "flag --times=x: expected a whole number, got 'x'"),
+        (["--word=a", "--mood=sad"], 2, "--mood=sad: value should be one of <calm|keen>"),
+        (["--word=a", "b"], 2, "'b': expected only flags"),
+    ],
+)
 def test_exit_codes_and_one_line(tool, flags, code, message):
     done = tool(*flags)
     assert done.returncode == code
@@ -99,8 +113,9 @@ def test_our_own_bug_is_one_line_and_a_trace_in_a_file(tool):
     log.unlink()
 
 
-@pytest.mark.parametrize("name", ["convert_to_tfrecord.py", "train.py", "evaluate.py",
-                                  "make_phantom.py"])
+@pytest.mark.parametrize(
+    "name", ["convert_to_tfrecord.py", "train.py", "evaluate.py", "make_phantom.py"]
+)
 def test_every_tool_has_help(run_tool, name):
     text = run_tool(name, "--help").stdout
     assert "Usage:" in text and "Flags:" in text

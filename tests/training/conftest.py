@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort.nifti import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry, RawCase
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, shards
 
@@ -35,12 +35,27 @@ def dataset(tmp_path_factory):
                 raw = _raw_case(case_id, labelled=plan.fold is not None)
                 done = recipe.apply(raw)
                 writer.write(example.encode(raw, done, recipe))
-                rows.append(manifest.CaseRow(
-                    case_id, case_id, None, plan.fold is not None, plan.fold, plan.name, {}, "",
-                    done.brain_voxels, 0, 0, done.class_voxels, ()))
+                rows.append(
+                    manifest.CaseRow(
+                        case_id,
+                        case_id,
+                        None,
+                        plan.fold is not None,
+                        plan.fold,
+                        plan.name,
+                        {},
+                        "",
+                        done.brain_voxels,
+                        0,
+                        0,
+                        done.class_voxels,
+                        (),
+                    )
+                )
         path = root / plan.name
         shard = manifest.Shard(
-            plan.name, plan.fold, len(rows), path.stat().st_size, files.sha256(path))
+            plan.name, plan.fold, len(rows), path.stat().st_size, files.sha256(path)
+        )
         files.write_json(root / plan.sidecar, manifest.sidecar(shard, recipe, rows, []))
     manifest.write(root, plans, manifest.Head(recipe, "", {}, scheme, FOLDS, 0, {}))
     return manifest.load(root)
@@ -72,5 +87,13 @@ def _raw_case(case_id, labelled):
     volumes[..., spec.MODALITIES.index("t2")] += 60 * (classes == spec.NCR)
     values = np.asarray(spec.LABEL_SCHEMES["brats2020"].values, np.int16)[classes]
     geometry = Geometry(SHAPE, np.diag([-1.0, -1.0, 1.0, 1.0]))
-    return RawCase(case_id, case_id, None, "brats2020", spec.MODALITIES, volumes,
-                   values if labelled else None, geometry)
+    return RawCase(
+        case_id,
+        case_id,
+        None,
+        "brats2020",
+        spec.MODALITIES,
+        volumes,
+        values if labelled else None,
+        geometry,
+    )

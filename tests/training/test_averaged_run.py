@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tfrecord.records import targets
-from brats_tfrecord.training import input_pipeline, loop, losses, networks, steps
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord import targets
+from brats_tfrecord.training import loop, steps
+from brats_tfrecord.training.data import input_pipeline
+from brats_tfrecord.training.network import networks
+from brats_tfrecord.training.optimization import losses
+from brats_tfrecord.training.train_options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("without_tracing")
 
@@ -17,9 +20,17 @@ pytestmark = pytest.mark.usefixtures("without_tracing")
 def averaged(dataset, tmp_path_factory):
     """Three epochs of two batches, an update every batch: (options, result)."""
     chosen = TrainOptions(
-        str(dataset.root), str(tmp_path_factory.mktemp("models") / "averaged"), filters="2,4",
-        dropout="0", patch_size=8, epochs=3, learning_rate=0.01, precision="float32",
-        averaging="ema", loss="dice_cross_entropy")
+        str(dataset.root),
+        str(tmp_path_factory.mktemp("models") / "averaged"),
+        filters="2,4",
+        dropout="0",
+        patch_size=8,
+        epochs=3,
+        learning_rate=0.01,
+        precision="float32",
+        averaging="ema",
+        loss="dice_cross_entropy",
+    )
     return chosen, loop.train(chosen)
 
 
@@ -31,18 +42,22 @@ def trained_weights(chosen, result):
     """Those of the checkpoint that a rerun goes on from."""
     network = networks.build_network(result.network)
     tf.train.Checkpoint(model=network.trainer).read(
-        f"{chosen.model_dir}/checkpoints/last-00003-000000").expect_partial()
+        f"{chosen.model_dir}/checkpoints/last-00003-000000"
+    ).expect_partial()
     return network.model.get_weights()
 
 
 def test_the_averages_are_validated_and_the_trained_weights_train_on(averaged, tmp_path):
     chosen, result = averaged
-    plain = loop.train(dataclasses.replace(
-        chosen, averaging="none", model_dir=str(tmp_path / "plain")))
+    plain = loop.train(
+        dataclasses.replace(chosen, averaging="none", model_dir=str(tmp_path / "plain"))
+    )
     np.testing.assert_allclose(column(result, "loss"), column(plain, "loss"), rtol=1e-5)
     assert (column(result, "val_loss") != column(plain, "val_loss")).all()
-    for a, b in zip(trained_weights(chosen, result), trained_weights(
-            dataclasses.replace(chosen, model_dir=str(tmp_path / "plain")), plain)):
+    for a, b in zip(
+        trained_weights(chosen, result),
+        trained_weights(dataclasses.replace(chosen, model_dir=str(tmp_path / "plain")), plain),
+    ):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -73,16 +88,28 @@ def test_a_broken_run_resumes_with_its_averages(averaged, tmp_path):
     first = dataclasses.replace(chosen, model_dir=str(tmp_path / "broken"), epochs=1)
     loop.train(first)
     resumed = loop.train(dataclasses.replace(first, epochs=3))
-    np.testing.assert_allclose(
-        column(resumed, "val_loss"), column(unbroken, "val_loss"), rtol=1e-5)
+    np.testing.assert_allclose(column(resumed, "val_loss"), column(unbroken, "val_loss"), rtol=1e-5)
 
 
 @pytest.mark.soak
 def test_every_flag_of_the_optimizer_reaches_a_run(averaged, tmp_path):
     """Two replicas in the hardest arithmetic that is quick on a CPU."""
     chosen, _ = averaged
-    result = loop.train(dataclasses.replace(
-        chosen, model_dir=str(tmp_path / "all"), virtual_devices=2, precision="mixed_bfloat16",
-        optimizer="ranger", weight_decay="0.01", schedule="polynomial", warmup_epochs=0.5,
-        clip_norm=1.0, accumulate=2, averaging="swa", epochs=8, validate_every=8))
+    result = loop.train(
+        dataclasses.replace(
+            chosen,
+            model_dir=str(tmp_path / "all"),
+            virtual_devices=2,
+            precision="mixed_bfloat16",
+            optimizer="ranger",
+            weight_decay="0.01",
+            schedule="polynomial",
+            warmup_epochs=0.5,
+            clip_norm=1.0,
+            accumulate=2,
+            averaging="swa",
+            epochs=8,
+            validate_every=8,
+        )
+    )
     assert np.isfinite(column(result, "loss")).all() and result.best_epoch == 8

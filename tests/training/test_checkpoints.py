@@ -3,8 +3,8 @@ import contextlib
 import pytest
 import tensorflow as tf
 
-from brats_tfrecord.training import updates
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
+from brats_tfrecord.training.optimization import updates
 
 
 @pytest.fixture
@@ -15,8 +15,9 @@ def layer():
 
 
 def checkpoints(folder, layer):
-    made = updates.Updates(tf.distribute.get_strategy(), tf.keras.optimizers.Adam(),
-                           layer.trainable_variables)
+    made = updates.Updates(
+        tf.distribute.get_strategy(), tf.keras.optimizers.Adam(), layer.trainable_variables
+    )
     return Checkpoints(folder, layer, made)
 
 
@@ -37,7 +38,9 @@ def test_last_and_best_are_kept_apart_and_older_ones_go(tmp_path, layer):
     layer.kernel.assign([[4.0]])
     kept.save_last(Position(3, 12))
     assert sorted({path.stem for path in (tmp_path / "checkpoints").iterdir()}) == [
-        "best-00002", "last-00003-000012"]
+        "best-00002",
+        "last-00003-000012",
+    ]
 
     layer.kernel.assign([[0.0]])
     resumed = checkpoints(tmp_path, layer)

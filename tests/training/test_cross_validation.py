@@ -8,17 +8,36 @@ import tensorflow as tf
 from brats_tfrecord import workflow
 from brats_tfrecord.errors import InputError, Stopped
 from brats_tfrecord.serving import card
-from brats_tfrecord.training import cross_validation, folds
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training import cross_validation
+from brats_tfrecord.training.data import folds
+from brats_tfrecord.training.train_options import TrainOptions
 
-ROWS = [cross_validation.fold_row(fold, 2, {
-    "epoch": 3, "val_dice_WT": wt, "val_dice_TC": 0.5, "val_dice_ET": 0.25, "val_dice_mean": 0.5})
-    for fold, wt in enumerate((0.7, 0.8, 0.9))]
+ROWS = [
+    cross_validation.fold_row(
+        fold,
+        2,
+        {
+            "epoch": 3,
+            "val_dice_WT": wt,
+            "val_dice_TC": 0.5,
+            "val_dice_ET": 0.25,
+            "val_dice_mean": 0.5,
+        },
+    )
+    for fold, wt in enumerate((0.7, 0.8, 0.9))
+]
 
 
 def options(dataset, model_dir, **changes):
-    small = {"validation_fold": "all", "filters": "2,4", "dropout": "0", "patch_size": 8,
-             "epochs": 1, "precision": "float32", "augment": "none"}
+    small = {
+        "validation_fold": "all",
+        "filters": "2,4",
+        "dropout": "0",
+        "patch_size": 8,
+        "epochs": 1,
+        "precision": "float32",
+        "augment": "none",
+    }
     return TrainOptions(str(dataset.root), str(model_dir), **{**small, **changes})
 
 
@@ -28,21 +47,32 @@ def test_mean_and_deviation_over_the_folds_by_hand():
     assert means["dice_TC"] == 0.5 and deviations["dice_TC"] == 0
     assert cross_validation.to_csv(ROWS).splitlines()[1] == "0,2,3,0.7,0.5,0.25,0.5"
     assert [line.split(",")[0] for line in cross_validation.to_csv(ROWS).splitlines()] == [
-        "fold", "0", "1", "2", "mean", "sd"]
+        "fold",
+        "0",
+        "1",
+        "2",
+        "mean",
+        "sd",
+    ]
     assert "0.800 ± 0.100" in cross_validation.to_text(ROWS).splitlines()[-1]
 
 
 def test_each_fold_is_validated_once_and_the_test_fold_takes_no_part(dataset, tmp_path):
     runs = folds.cross_validation_runs(options(dataset, tmp_path, test_fold="1"), dataset)
     assert [(run.validation_folds, folds.train_folds(run, dataset)) for run in runs] == [
-        ((0,), [2]), ((2,), [0])]
+        ((0,), [2]),
+        ((2,), [0]),
+    ]
     assert [run.model_dir for run in runs] == [f"{tmp_path}/fold0", f"{tmp_path}/fold2"]
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"test_fold": "7"}, "--test_fold=7: .*no labelled case in that fold"),
-    ({"data_dir": "nowhere"}, "nowhere: no dataset there"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"test_fold": "7"}, "--test_fold=7: .*no labelled case in that fold"),
+        ({"data_dir": "nowhere"}, "nowhere: no dataset there"),
+    ],
+)
 def test_flags_that_do_not_fit_write_nothing(dataset, tmp_path, changes, message):
     chosen = dataclasses.replace(options(dataset, tmp_path / "model"), **changes)
     with pytest.raises(InputError, match=message):
@@ -74,8 +104,10 @@ def test_a_stopped_cross_validation_goes_on_and_gathers_its_table(dataset, tmp_p
     monkeypatch.setattr(workflow, "train", train)
 
     # Other flags are refused while the folds hold work, also those of a single run.
-    for change, message in (({"learning_rate": 0.5}, "--learning_rate was 0.001, now 0.5"),
-                            ({"validation_fold": "0"}, "--validation_fold was all, now 0")):
+    for change, message in (
+        ({"learning_rate": 0.5}, "--learning_rate was 0.001, now 0.5"),
+        ({"validation_fold": "0"}, "--validation_fold was all, now 0"),
+    ):
         with pytest.raises(InputError, match=f"model: belongs to another run: {message}"):
             other = dataclasses.replace(chosen, **change)
             (workflow.cross_validate if other.cross_validates else train)(other)
@@ -87,7 +119,8 @@ def test_a_stopped_cross_validation_goes_on_and_gathers_its_table(dataset, tmp_p
         lines = list(csv.DictReader(stream))
     assert [line["fold"] for line in lines] == ["0", "1", "mean", "sd"]
     np.testing.assert_allclose(
-        float(lines[2]["dice_mean"]), np.mean([row["dice_mean"] for row in rows]))
+        float(lines[2]["dice_mean"]), np.mean([row["dice_mean"] for row in rows])
+    )
     for fold in (0, 1):
         found = card.read(tmp_path / f"model/fold{fold}/saved_model")
         assert list(found.select_case_ids) == dataset.case_ids([fold])
@@ -101,8 +134,10 @@ def test_a_stopped_cross_validation_goes_on_and_gathers_its_table(dataset, tmp_p
 
 def _assert_averages(ensemble, members):
     image = tf.random.stateless_normal([1, 8, 6, 4, 3], (1, 2))
-    answers = [tf.saved_model.load(str(path)).signatures["serving_default"](image=image)
-               for path in (ensemble, *members)]
+    answers = [
+        tf.saved_model.load(str(path)).signatures["serving_default"](image=image)
+        for path in (ensemble, *members)
+    ]
     whole, *parts = (answer["probabilities"].numpy() for answer in answers)
     np.testing.assert_allclose(whole, np.mean(parts, axis=0), atol=1e-6)
     assert np.abs(parts[0] - parts[1]).max() > 1e-3

@@ -6,7 +6,7 @@ from brats_tfrecord import spec, workflow
 from brats_tfrecord.serving import card
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.tuning import Choice
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training.train_options import TrainOptions
 
 
 def test_a_finished_run_is_exported_anew(dataset, tmp_path, monkeypatch):
@@ -17,8 +17,15 @@ def test_a_finished_run_is_exported_anew(dataset, tmp_path, monkeypatch):
         return Choice(PostProcessing(7 if compared else 0), len(compared), dice, dice)
 
     monkeypatch.setattr(workflow.tuning, "choose", choose)
-    options = TrainOptions(str(dataset.root), str(tmp_path), filters="2,4", patch_size=8, epochs=1,
-                           validation_fold="0", precision="float32")
+    options = TrainOptions(
+        str(dataset.root),
+        str(tmp_path),
+        filters="2,4",
+        patch_size=8,
+        epochs=1,
+        validation_fold="0",
+        precision="float32",
+    )
     first = workflow.train_and_export(options)
     tuned = card.read(first.path)
     assert tuned.post_processing == PostProcessing(7) and not tuned.flips

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tfrecord.training import devices, folds, loop
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training import loop
+from brats_tfrecord.training.data import folds
+from brats_tfrecord.training.distribution import devices
+from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("without_tracing")
@@ -44,8 +46,15 @@ LEARNING = {
 }
 """Flag -> a change to `BASE` that changes what is learned."""
 
-BASE = {"filters": "2,4", "dropout": "0", "patch_size": 8, "epochs": 8, "precision": "float32",
-        "schedule": "cosine", "optimizer": "adamw"}
+BASE = {
+    "filters": "2,4",
+    "dropout": "0",
+    "patch_size": 8,
+    "epochs": 8,
+    "precision": "float32",
+    "schedule": "cosine",
+    "optimizer": "adamw",
+}
 
 ELSEWHERE = {
     "data_dir": "test_loop.test_another_run_in_a_used_folder_is_refused_naming_each_difference",
@@ -54,17 +63,14 @@ ELSEWHERE = {
     "cache_dir": "test_record_reader.test_copies_on_disk_are_made_once_and_a_broken_one_again",
     "validate_every": "test_flags.test_validation_comes_as_often_as_asked",
     "xla": "test_flags.test_xla_compiles_the_step",
-    "checkpoint_minutes":
-        "test_killed.test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken",
+    "checkpoint_minutes": "test_killed.test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken",
     "time_limit_minutes": "test_loop.test_the_time_limit_is_looked_at_every_step",
     "profile": "test_profile.test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone",
     "post_processing": "test_exported.test_a_finished_run_is_exported_anew",
     "test_time_flips": "test_exported.test_a_finished_run_is_exported_anew",
     "gpus": "test_devices.test_a_gpu_that_is_not_there_is_named",
-    "strategy":
-        "test_multiworker.test_two_processes_give_the_curve_of_two_replicas_of_one",
-    "peer_wait_minutes":
-        "test_multiworker.test_a_stop_ends_the_wait_for_peers_and_the_clock_does",
+    "strategy": "test_multiworker.test_two_processes_give_the_curve_of_two_replicas_of_one",
+    "peer_wait_minutes": "test_multiworker.test_a_stop_ends_the_wait_for_peers_and_the_clock_does",
 }
 """Flag -> the test that shows what it does."""
 
@@ -95,8 +101,14 @@ def learned(dataset, **changes):
         losses.append(float(trainer.train_step(batch).loss))
     with trainer.updates.averaged():
         weights = [array.sum(dtype=np.float64) for array in trainer.network.trainer.get_weights()]
-    return (losses, weights, trainer.updates.learning_rate(), trainer.epoch_steps,
-            trainer.strategy.num_replicas_in_sync, trainer.options.validation_folds)
+    return (
+        losses,
+        weights,
+        trainer.updates.learning_rate(),
+        trainer.epoch_steps,
+        trainer.strategy.num_replicas_in_sync,
+        trainer.options.validation_folds,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +126,16 @@ def test_the_same_flags_learn_the_same(dataset, usual):
 
 
 def test_validation_comes_as_often_as_asked(dataset, tmp_path):
-    result = loop.train(TrainOptions(str(dataset.root), str(tmp_path), filters="2,4", patch_size=8,
-                                     epochs=3, validate_every=2))
+    result = loop.train(
+        TrainOptions(
+            str(dataset.root),
+            str(tmp_path),
+            filters="2,4",
+            patch_size=8,
+            epochs=3,
+            validate_every=2,
+        )
+    )
     assert [row["val_loss"] is not None for row in result.history] == [False, True, True]
 
 

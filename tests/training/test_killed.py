@@ -12,22 +12,38 @@ import pytest
 from tiny_cohorts import wait_for
 
 from brats_tfrecord.training import loop
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training.train_options import TrainOptions
 
 TRAIN = Path(__file__).parents[2] / "tools/train.py"
-FLAGS = {"filters": "4,8", "patch_size": 8, "epochs": 3, "batch_size": 2, "patches_per_case": 2,
-         "loss": "dice_cross_entropy", "schedule": "cosine", "averaging": "ema", "gpus": "none",
-         "checkpoint_minutes": 0.0}
+FLAGS = {
+    "filters": "4,8",
+    "patch_size": 8,
+    "epochs": 3,
+    "batch_size": 2,
+    "patches_per_case": 2,
+    "loss": "dice_cross_entropy",
+    "schedule": "cosine",
+    "averaging": "ema",
+    "gpus": "none",
+    "checkpoint_minutes": 0.0,
+}
 TIMES = {"input_wait", "volumes_per_second", "seconds"}
 
 
 @pytest.fixture(scope="module")
 def command(dataset):
     """Function (model_dir) -> a training of three epochs of four steps, every step saved."""
+
     def of(model_dir, *more):
         flags = [f"--{name}={value}" for name, value in FLAGS.items()]
-        return [sys.executable, str(TRAIN), f"--data_dir={dataset.root}",
-                f"--model_dir={model_dir}", *flags, *more]
+        return [
+            sys.executable,
+            str(TRAIN),
+            f"--data_dir={dataset.root}",
+            f"--model_dir={model_dir}",
+            *flags,
+            *more,
+        ]
 
     return of
 
@@ -43,19 +59,27 @@ def unbroken(dataset, tmp_path_factory):
 def course(folder):
     """history.csv but for the times."""
     with open(folder / "history.csv", newline="") as stream:
-        return [{name: value for name, value in row.items() if name not in TIMES}
-                for row in csv.DictReader(stream)]
+        return [
+            {name: value for name, value in row.items() if name not in TIMES}
+            for row in csv.DictReader(stream)
+        ]
 
 
 def start(command, folder):
-    return subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+    return subprocess.Popen(
+        command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def steps_saved(folder):
     """(finished epochs, steps) of the newest checkpoint."""
-    return max((tuple(map(int, path.stem.split("-")[1:]))
-                for path in folder.glob("checkpoints/last-*.index")), default=(0, 0))
+    return max(
+        (
+            tuple(map(int, path.stem.split("-")[1:]))
+            for path in folder.glob("checkpoints/last-*.index")
+        ),
+        default=(0, 0),
+    )
 
 
 def test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken(command, unbroken, tmp_path):
@@ -82,8 +106,9 @@ def test_killed_twelve_times_at_any_moment(command, unbroken, tmp_path):
     assert course(tmp_path) == course(unbroken)
 
 
-@pytest.mark.parametrize("sent, code", [
-    (signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "sent, code", [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)]
+)
 def test_a_signal_saves_first(command, unbroken, tmp_path, sent, code):
     process = start(command, tmp_path)
     wait_for(lambda: steps_saved(tmp_path) >= (0, 2))

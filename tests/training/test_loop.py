@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tfrecord import metrics
+from brats_tfrecord import metrics, stopping
 from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import manifest as manifests
-from brats_tfrecord.training import input_pipeline, loop, networks, steps, stopping
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training import loop, steps
+from brats_tfrecord.training.data import input_pipeline
+from brats_tfrecord.training.network import networks
+from brats_tfrecord.training.train_options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("without_tracing")
 
@@ -22,8 +24,15 @@ LOSS_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_dice_mean")
 
 def options(dataset, model_dir, **changes):
     """A network of two levels (stride 2: the crop's 17 voxels need padding), no dropout."""
-    small = {"filters": "4,8", "dropout": "0", "patch_size": 12, "epochs": 3,
-             "learning_rate": 0.01, "loss": "dice_cross_entropy", "precision": "float32"}
+    small = {
+        "filters": "4,8",
+        "dropout": "0",
+        "patch_size": 12,
+        "epochs": 3,
+        "learning_rate": 0.01,
+        "loss": "dice_cross_entropy",
+        "precision": "float32",
+    }
     return TrainOptions(str(dataset.root), str(model_dir), **{**small, **changes})
 
 
@@ -52,10 +61,18 @@ def test_loss_falls_and_the_folder_holds_the_run(finished, dataset):
     assert result.select_case_ids == dataset.case_ids([0])
     assert result.train_case_ids == dataset.case_ids([1, 2])
     assert result.modalities == ("flair", "t1ce", "t2") and result.targets == "classes"
-    there = {str(path.relative_to(chosen.model_dir))
-             for path in pathlib.Path(chosen.model_dir).rglob("*.*") if path.is_file()}
-    assert {"run.json", "history.csv", "history.png", "checkpoints/last-00003-000000.index",
-            f"checkpoints/best-{result.best_epoch:05d}.index"} <= there
+    there = {
+        str(path.relative_to(chosen.model_dir))
+        for path in pathlib.Path(chosen.model_dir).rglob("*.*")
+        if path.is_file()
+    }
+    assert {
+        "run.json",
+        "history.csv",
+        "history.png",
+        "checkpoints/last-00003-000000.index",
+        f"checkpoints/best-{result.best_epoch:05d}.index",
+    } <= there
 
 
 def test_the_result_rebuilds_the_network_that_scored_the_best_epoch(finished, dataset):
@@ -74,8 +91,10 @@ def test_the_result_rebuilds_the_network_that_scored_the_best_epoch(finished, da
     best = result.history[result.best_epoch - 1]
     assert best["val_dice_mean"] == max(row["val_dice_mean"] for row in result.history)
     np.testing.assert_allclose(
-        np.mean(dice, axis=0), [best[f"val_dice_{region}"] for region in ("WT", "TC", "ET")],
-        atol=1e-6)
+        np.mean(dice, axis=0),
+        [best[f"val_dice_{region}"] for region in ("WT", "TC", "ET")],
+        atol=1e-6,
+    )
 
 
 def test_a_broken_run_resumes_as_if_unbroken(finished, dataset, tmp_path):
@@ -127,11 +146,13 @@ def test_the_time_limit_is_looked_at_every_step(dataset, tmp_path):
 
 def test_two_replicas_give_the_loss_curve_of_one(finished, dataset, tmp_path):
     chosen, one = finished
-    two = loop.train(dataclasses.replace(
-        chosen, model_dir=str(tmp_path / "two"), virtual_devices=2))
+    two = loop.train(
+        dataclasses.replace(chosen, model_dir=str(tmp_path / "two"), virtual_devices=2)
+    )
     # Sums run in another order: float32 rounding, amplified by three epochs of steps.
-    np.testing.assert_allclose(curve(two, ("loss", "val_loss")), curve(one, ("loss", "val_loss")),
-                               rtol=1e-4)
+    np.testing.assert_allclose(
+        curve(two, ("loss", "val_loss")), curve(one, ("loss", "val_loss")), rtol=1e-4
+    )
 
 
 def test_a_finished_run_says_so_and_returns_the_same(copy, finished, capsys):
@@ -151,8 +172,9 @@ def test_the_weights_handed_on_are_those_of_the_best_epoch_not_the_last(copy, fi
     assert all((array == 0.5).all() for array in loop.train(copy).weights)
 
 
-def test_another_run_in_a_used_folder_is_refused_naming_each_difference(copy, monkeypatch,
-                                                                        other_dataset):
+def test_another_run_in_a_used_folder_is_refused_naming_each_difference(
+    copy, monkeypatch, other_dataset
+):
     changed = dataclasses.replace(copy, learning_rate=0.02, seed=3)
     with pytest.raises(InputError, match="--learning_rate was 0.01, now 0.02; --seed was 0, now 3"):
         loop.train(changed)
@@ -168,10 +190,13 @@ def test_a_folder_that_holds_something_else_is_refused(dataset, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"validation_fold": "3"}, "--validation_fold=3: .*expected one of 0, 1, 2 or none"),
-    ({"batch_size": 3, "virtual_devices": 2}, "--batch_size=3: .*2 replicas"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"validation_fold": "3"}, "--validation_fold=3: .*expected one of 0, 1, 2 or none"),
+        ({"batch_size": 3, "virtual_devices": 2}, "--batch_size=3: .*2 replicas"),
+    ],
+)
 def test_flags_that_do_not_fit_write_nothing(dataset, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         loop.train(options(dataset, tmp_path / "model", **changes))
@@ -183,9 +208,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_folder_is_free_again(da
     with pytest.raises(TrainingDiverged, match=r"step 2 of epoch 1 with case\d, case\d; nothing"):
         loop.train(wild)
     # The same folder, other flags; a test fold and no validation: the last epoch counts.
-    tame = options(dataset, tmp_path / "model", epochs=1, validation_fold="none", test_fold="1",
-                   optimizer="lamb", schedule="cosine", precision="mixed_bfloat16", patch_size=0,
-                   modalities="t2")
+    tame = options(
+        dataset,
+        tmp_path / "model",
+        epochs=1,
+        validation_fold="none",
+        test_fold="1",
+        optimizer="lamb",
+        schedule="cosine",
+        precision="mixed_bfloat16",
+        patch_size=0,
+        modalities="t2",
+    )
     result = loop.train(tame)
     assert result.best_epoch == 1 and result.select_case_ids == []
     assert result.train_case_ids == dataset.case_ids([0, 2])

@@ -1,14 +1,18 @@
 import re
 
 from brats_tfrecord.training import profile
-from brats_tfrecord.training.options import TrainOptions
+from brats_tfrecord.training.train_options import TrainOptions
 
 
-def test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone(dataset, tmp_path,
-                                                                      monkeypatch):
+def test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone(
+    dataset, tmp_path, monkeypatch
+):
     monkeypatch.setattr(profile, "STEPS", 3)
-    table = profile.profile(TrainOptions(
-        str(dataset.root), str(tmp_path / "model"), filters="2,4", patch_size=8, epochs=1))
+    table = profile.profile(
+        TrainOptions(
+            str(dataset.root), str(tmp_path / "model"), filters="2,4", patch_size=8, epochs=1
+        )
+    )
     for name in ("step with real input", "step with one batch, repeated", "loader alone"):
         seconds, volumes = map(float, re.search(rf"^{name} +(\S+) +(\S+)$", table, re.M).groups())
         assert 1.8 < seconds * volumes < 2.2  # batches of two, rounded

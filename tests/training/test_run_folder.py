@@ -1,9 +1,10 @@
 import pytest
 
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.training import devices, run_folder
-from brats_tfrecord.training.options import TrainOptions
-from brats_tfrecord.training.peers import Peers
+from brats_tfrecord.training import run_folder
+from brats_tfrecord.training.distribution import devices
+from brats_tfrecord.training.distribution.peers import Peers
+from brats_tfrecord.training.train_options import TrainOptions
 
 
 def test_a_damaged_run_file_is_named(tmp_path, dataset):

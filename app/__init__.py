@@ -1,0 +1,1 @@
+"""The viewer. Start it with `streamlit run app/viewer.py`."""

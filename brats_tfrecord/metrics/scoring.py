@@ -1,0 +1,96 @@
+"""The figures of one case, structure by structure, by a stated rule set."""
+
+import numpy as np
+
+from brats_tfrecord import spec
+from brats_tfrecord.boxes import bounding_box
+from brats_tfrecord.metrics import lesions, overlap, surface
+from brats_tfrecord.metrics.rules import RULE_SETS
+from brats_tfrecord.metrics.structures import code_table, members, structures
+
+
+def case_metrics(truth, prediction, spacing_mm, rules="brats2020", classes=4):
+    """Compares two label maps, structure by structure.
+
+    Args:
+        truth, prediction: integer [X, Y, Z] of one shape, canonical class ids (`spec`).
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
+        rules: name of a rule set of `RULE_SETS`.
+        classes: number of classes, background included: which structures are compared. A class
+            beyond it belongs to no structure.
+
+    Returns:
+        {structure: {metric: value}} for `structures(classes)` and the rule set's `metrics`:
+        dice, sensitivity, specificity from 0 to 1; hd95, hd100, assd in mm; volume_error_ml in
+        mL, prediction minus truth; the lesion-wise ones as `lesions.figures` has them. Values
+        are float, or int for counts, and None where a figure is undefined (JSON has no NaN):
+        which ones are, the rule set says. Specificity is None where the truth fills the volume.
+
+    Raises:
+        ValueError: shapes differ or are not 3-D, a dtype is not integer, a value is no class id,
+            the spacing is not three positive lengths, or there is no such rule set.
+    """
+    if rules not in RULE_SETS:
+        raise ValueError(f"rules is {rules!r}. Available: {', '.join(RULE_SETS)}")
+    rule_set, names = RULE_SETS[rules], structures(classes)
+    truth, prediction = _checked("truth", truth), _checked("prediction", prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(
+            f"truth has shape {truth.shape}, prediction {prediction.shape}; expected one shape"
+        )
+    spacing_mm = _checked_spacing(spacing_mm)
+    # Outside the tumours' box both are background: those voxels are counted, not visited.
+    box = bounding_box(truth, prediction)
+    voxels, truth, prediction = truth.size, truth[box], prediction[box]
+    matrix = overlap.confusion(truth, prediction, len(spec.CLASS_NAMES))
+    matrix[spec.BACKGROUND, spec.BACKGROUND] += voxels - truth.size
+    table = code_table(names)
+    truth, prediction = table[truth], table[prediction]
+    distances = surface.structure_distances(truth, prediction, spacing_mm)
+    result = {}
+    for bit, name in enumerate(names):
+        counts = overlap.region_counts(matrix, members(name))
+        figures = _figures(counts, distances.get(1 << bit), spacing_mm)
+        if "lesion_dice" in rule_set.metrics:
+            figures |= lesions.figures(
+                truth & 1 << bit != 0, prediction & 1 << bit != 0, spacing_mm, figures["hd95"]
+            )
+        figures = rule_set.filled(figures, not counts.truth, not counts.prediction)
+        result[name] = {metric: figures[metric] for metric in rule_set.metrics}
+    return result
+
+
+def _figures(counts, distances, spacing_mm):
+    """Every whole-structure figure; None where it has no value. `distances`: None if empty."""
+    return {
+        "dice": overlap.dice(counts),
+        "hd95": None if distances is None else surface.hd95(distances),
+        "hd100": None if distances is None else surface.hd100(distances),
+        "assd": None if distances is None else surface.assd(distances),
+        "sensitivity": overlap.sensitivity(counts),
+        "specificity": overlap.specificity(counts),
+        "volume_error_ml": overlap.volume_error_ml(counts, spacing_mm),
+    }
+
+
+def _checked(name, classes):
+    classes = np.asarray(classes)
+    if classes.ndim != 3 or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(
+            f"{name} is {classes.dtype} of shape {classes.shape}; expected integer class ids "
+            "[X, Y, Z]"
+        )
+    highest = len(spec.CLASS_NAMES) - 1
+    if classes.size and not (classes.min() >= 0 and classes.max() <= highest):
+        raise ValueError(
+            f"{name} holds values {classes.min()} to {classes.max()}; expected canonical class "
+            f"ids 0 to {highest}"
+        )
+    return classes.astype(np.uint8, copy=False)
+
+
+def _checked_spacing(spacing_mm):
+    spacing = tuple(float(length) for length in spacing_mm)
+    if len(spacing) != 3 or not all(0 < length < np.inf for length in spacing):
+        raise ValueError(f"spacing_mm is {spacing}; expected three positive lengths in mm")
+    return spacing

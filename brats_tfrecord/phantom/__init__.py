@@ -1,0 +1,1 @@
+"""The synthetic cohort: anatomy, image contrast, bias fields, gliomas."""

@@ -1,0 +1,1 @@
+"""Records to batches: reading, augmentation, folds, the tf.data input pipeline."""

@@ -1,0 +1,1 @@
+"""Devices, replicas and the processes of a multiworker run."""

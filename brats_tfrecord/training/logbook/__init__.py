@@ -1,0 +1,1 @@
+"""What a run writes for people: progress, history, plots, TensorBoard events, overlays, run card."""

@@ -1,0 +1,34 @@
+import subprocess
+import sys
+
+import pytest
+
+from brats_tfrecord.training.distribution import cpu_memory
+
+SCRIPT = """
+import os, sys
+from brats_tfrecord.training import cpu_memory
+cpu_memory.restart_tuned()
+print(os.getpid(), sys.argv[1:], os.environ["GLIBC_TUNABLES"].count("hugetlb=1"))
+"""
+
+
+def test_settings_of_the_user_s_own_are_kept():
+    found = cpu_memory.tuned({"A": "b", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:glibc.x=y"})
+    assert found["A"] == "b"
+    assert found["GLIBC_TUNABLES"].startswith("glibc.malloc.hugetlb=0:glibc.x=y:glibc.malloc.mmap")
+    assert found["GLIBC_TUNABLES"].count("hugetlb") == 1
+
+
+def test_tuned_twice_is_tuned_once():
+    assert cpu_memory.tuned(cpu_memory.tuned({})) == cpu_memory.tuned({})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_a_restart_keeps_process_and_arguments(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, "-X", "dev", script, "--flag=a b"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.communicate()[0] == f"{process.pid} ['--flag=a b'] 1\n"

@@ -1,0 +1,130 @@
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from brats_tfrecord.errors import InputError
+from brats_tfrecord.training.logbook import history
+
+
+def row(epoch, dice=None, loss=None):
+    value = {
+        "epoch": epoch,
+        "loss": loss or 1 / epoch,
+        "accuracy": 0.1 * epoch,
+        "learning_rate": 1e-3,
+        "volumes_per_second": 2.0,
+        "input_wait": 0.25,
+        "seconds": 3.0,
+    }
+    if dice is not None:
+        value |= {
+            "val_loss": 1.0,
+            "val_accuracy": 0.5,
+            "val_dice_WT": dice,
+            "val_dice_TC": dice,
+            "val_dice_ET": dice,
+            "val_dice_mean": dice,
+        }
+    return value
+
+
+def written(folder, *rows):
+    course = history.History(folder)
+    for one in rows:
+        course.add(one)
+    course.draw()
+    return course
+
+
+def tensorboard(folder):
+    """What TensorBoard shows of a run."""
+    return EventAccumulator(str(folder / "tensorboard")).Reload()
+
+
+def scalars(folder, tag):
+    return [(event.step, event.value) for event in tensorboard(folder).Scalars(tag)]
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    course = written(tmp_path, row(1), row(2, 1 / 3), row(3))
+    assert history.History(tmp_path, 3).rows == course.rows
+    assert course.rows[0]["val_loss"] is None
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert len(lines) == 4 and '"' not in "".join(lines)
+    assert lines[1] == "1,1.0,0.1,,,,,,,0.001,2.0,0.25,3.0"
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_dice(tmp_path):
+    assert written(tmp_path / "a", row(1), row(2, 0.5), row(3, 0.7), row(4, 0.7)).best_epoch == 3
+    assert written(tmp_path / "b", row(1), row(2)).best_epoch is None
+
+
+def test_a_row_whose_checkpoint_was_never_finished_is_dropped(tmp_path):
+    written(tmp_path, row(1, 0.2), row(2, 0.9))
+    resumed = history.History(tmp_path, 1)
+    assert resumed.best_epoch == 1
+    resumed.add(row(2, 0.3))
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2"]
+
+
+def test_a_history_that_lacks_finished_epochs_is_refused(tmp_path):
+    written(tmp_path, row(1))
+    with pytest.raises(InputError, match="history.csv: lacks rows of the 2 epochs"):
+        history.History(tmp_path, 2)
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,x\n")
+    with pytest.raises(InputError, match="history.csv"):
+        history.History(tmp_path, 1)
+
+
+def test_tensorboard_gets_the_scalars_in_groups(tmp_path):
+    written(tmp_path, row(1, 0.25))
+    assert scalars(tmp_path, "train/loss") == [(1, 1.0)]
+    assert scalars(tmp_path, "validation/dice_WT") == [(1, 0.25)]
+    assert scalars(tmp_path, "speed/input_wait") == [(1, 0.25)]
+    assert {tag.split("/")[0] for tag in tensorboard(tmp_path).Tags()["scalars"]} == {
+        "train",
+        "validation",
+        "speed",
+    }
+
+
+def test_tensorboard_shows_each_epoch_once_after_sessions_that_were_killed(tmp_path):
+    """Two sessions were killed after the row of an epoch, before its checkpoint."""
+    written(tmp_path, row(1, loss=0.5))
+    again = history.History(tmp_path, 0)
+    for epoch in (1, 2, 3):
+        again.add(row(epoch, loss=0.25))
+    again.add_images(3, np.zeros((1, 8, 8, 3), np.uint8))
+    last = history.History(tmp_path, 2)
+    last.add(row(3, loss=0.125))
+    assert scalars(tmp_path, "train/loss") == [(1, 0.25), (2, 0.25), (3, 0.125)]
+    assert tensorboard(tmp_path).Images("overlays/1") == []
+
+
+def test_a_finished_run_gets_no_more_files(tmp_path):
+    written(tmp_path, row(1))
+    history.History(tmp_path, 1)
+    assert len(os.listdir(tmp_path / "tensorboard")) == 1
+
+
+def test_pictures_go_to_tensorboard_and_the_latest_beside_the_history(tmp_path):
+    course = history.History(tmp_path)
+    for epoch in (1, 2):
+        pictures = np.zeros((2, 4, 6, 3), np.uint8)
+        pictures[1, 0, 0] = (10 * epoch, 0, 255)
+        course.add_images(epoch, pictures)
+    shown = tensorboard(tmp_path)
+    assert [event.step for event in shown.Images("overlays/2")] == [1, 2]
+    assert (shown.Images("overlays/2")[0].width, shown.Images("overlays/2")[0].height) == (6, 4)
+    png = tf.io.decode_png((tmp_path / "overlays.png").read_bytes()).numpy()
+    assert png.shape == (8, 6, 3) and png[4, 0].tolist() == [20, 0, 255]
+
+
+def test_no_pictures_leave_no_file(tmp_path):
+    history.History(tmp_path).add_images(1, np.zeros((0, 1, 1, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []

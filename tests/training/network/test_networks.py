@@ -1,0 +1,201 @@
+"""Every network goes the whole road: build, mirrored step, checkpoint, rebuild, export, reload."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from brats_tfrecord.preprocess.recipe import Recipe
+from brats_tfrecord.serving.card import ModelCard
+from brats_tfrecord.serving.export import export_saved_model
+from brats_tfrecord.training.distribution import devices
+from brats_tfrecord.training.network import layers
+from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
+from brats_tfrecord.training.network.networks import build_network
+from brats_tfrecord.training.network.unet import build_unet
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+TARGETS = {"softmax": 4, "sigmoid": 3}
+IMAGES = np.random.default_rng(0).normal(size=(2, 8, 16, 8, 2)).astype(np.float32)
+
+
+def tiny(name, **changes):
+    """Two levels of 4 and 8 channels, dropout in every block."""
+    options = NetworkOptions(name, 2, 3, "softmax", (4, 8), (0.2,) * 3, False)
+    return dataclasses.replace(options, **changes)
+
+
+def deep(name, **changes):
+    """Four levels, logits at two of the decoder's three."""
+    return tiny(name, filters=(2, 3, 4, 5), dropout=(0.2,) * 7, deep_supervision=True, **changes)
+
+
+def mirrored_step(options, precision):
+    """A network after one step on two replicas with one example each."""
+    strategy = devices.make_strategy("none", 2)
+    with strategy.scope():
+        network = build_network(options, precision=precision, seed=1)
+        optimizer = tf.keras.optimizers.SGD(0.1)
+
+    def replica(batch):
+        image, number = batch
+        with tf.GradientTape() as tape, layers.dropout_numbers(number):
+            logits = network.trainer(image, training=True)
+            loss = sum(tf.reduce_mean(level[..., 0] ** 2 - level[..., 1]) for level in logits)
+        variables = network.trainer.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return loss
+
+    @tf.function
+    def step(batch):
+        return strategy.run(replica, args=(batch,))
+
+    numbers = np.array([8, 9], np.int64)
+    batches = tf.data.Dataset.from_tensor_slices((IMAGES, numbers)).batch(2, drop_remainder=True)
+    before = network.trainer.get_weights()
+    losses = step(next(iter(strategy.experimental_distribute_dataset(batches))))
+    assert np.isfinite(strategy.experimental_local_results(losses)).all()
+    moved = [not np.array_equal(a, b) for a, b in zip(before, network.trainer.get_weights())]
+    assert all(moved), [w.name for w, m in zip(network.trainer.weights, moved) if not m]
+    return network
+
+
+def conform(options, precision, folder):
+    """Trains, saves, rebuilds from JSON and restores, copies to float32; returns that network."""
+    trained = mirrored_step(options, precision)
+    path = tf.train.Checkpoint(trainer=trained.trainer).write(str(folder / "state"))
+    again = NetworkOptions.from_json(json.loads(json.dumps(options.to_json())))
+    assert again == options
+    restored = build_network(again, precision=precision)
+    tf.train.Checkpoint(trainer=restored.trainer).read(path).assert_consumed()
+    exact = build_network(again)
+    exact.model.set_weights(restored.model.get_weights())
+    probabilities = exact.model(IMAGES).numpy()
+    assert probabilities.dtype == np.float32 and probabilities.min() >= 0
+    if options.activation == "softmax":
+        np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-6)
+    close = 1e-5 if precision == "float32" else 0.1
+    np.testing.assert_allclose(trained.model(IMAGES), probabilities, atol=close)
+    return exact
+
+
+QUICK = {("unet", "softmax", "float32"), ("unet_nn", "sigmoid", "mixed_bfloat16")}
+
+
+@pytest.mark.parametrize(
+    "name, activation, precision",
+    [
+        pytest.param(*road, marks=() if road in QUICK else pytest.mark.soak)
+        for road in itertools.product(NETWORKS, TARGETS, PRECISIONS)
+    ],
+)
+def test_the_whole_road_ends_in_a_saved_model(name, activation, precision, tmp_path):
+    options = deep(name, activation=activation, outputs=TARGETS[activation])
+    network = conform(options, precision, tmp_path)
+    card = ModelCard(
+        Recipe("none", crop_shape=(8, 16, 8)),
+        ("flair", "t1ce"),
+        "brats2020",
+        "classes" if activation == "softmax" else "regions",
+        network.stride,
+        10**6,
+        "f" * 64,
+        (),
+        (),
+        {},
+    )
+    export_saved_model(network.model, card, tmp_path / "saved")
+    serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    np.testing.assert_allclose(
+        serve(image=tf.constant(IMAGES))["probabilities"], network.model(IMAGES), atol=1e-5
+    )
+
+
+def test_parameters_are_those_counted_by_hand():
+    # Kernel by kernel; +4 and +8 are biases, in unet_nn scale and shift of a norm: 2*4 and 2*8.
+    shared = 27 * (2 * 4 + 4 * 4 + 4 * 8 + 8 * 8 + 8 * 4 + 4 * 4) + 8 * (8 * 4) + (4 * 3 + 3)
+    unet, unet_nn = (build_network(tiny(name)).model.count_params() for name in NETWORKS)
+    assert unet == shared + 4 * 4 + 2 * 8 + 4
+    assert unet_nn == shared + 4 * (2 * 4) + 2 * (2 * 8)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_come_finest_first_and_the_deepest_level_has_none(name):
+    network = build_network(deep(name), seed=1)
+    assert network.stride == 8
+    image = np.zeros((1, 16, 24, 8, 2), np.float32)
+    shapes = [tuple(level.shape) for level in network.trainer(image)]
+    assert shapes == [(1, 16, 24, 8, 3), (1, 8, 12, 4, 3)]
+    single = build_network(dataclasses.replace(deep(name), deep_supervision=False), seed=1)
+    assert [tuple(level.shape) for level in single.trainer(image)] == shapes[:1]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_model_is_the_activation_of_the_finest_logits(name):
+    network = build_network(deep(name, activation="sigmoid"), seed=1)
+    probabilities, logits = network.model(IMAGES), network.trainer(IMAGES)[0]
+    np.testing.assert_allclose(probabilities, tf.sigmoid(logits), atol=1e-6)
+    mine = {id(weight) for weight in network.model.weights}
+    assert mine < {id(weight) for weight in network.trainer.weights}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_are_a_function_of_the_seed_and_differ_between_layers(name):
+    first, again, other = (build_network(tiny(name), seed=seed).model for seed in (5, 5, 6))
+    for a, b, c in zip(first.get_weights(), again.get_weights(), other.get_weights()):
+        np.testing.assert_array_equal(a, b)
+        assert a.ndim == 1 or not np.array_equal(a, c)
+    kernels = [
+        first.get_layer(f"{block}_conv2").get_weights()[0] for block in ("encoder1", "decoder1")
+    ]
+    assert not np.array_equal(*kernels)
+    seeds = [layer.seed for layer in first.layers if hasattr(layer, "seed")]
+    assert len(seeds) == len(set(seeds)) == 3
+
+
+def test_supervision_leaves_the_other_weights_as_they_start():
+    plain = build_network(dataclasses.replace(deep("unet"), deep_supervision=False), seed=1)
+    supervised = build_network(deep("unet"), seed=1)
+    for a, b in zip(plain.model.get_weights(), supervised.model.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_network_called_unet_is_the_documented_one():
+    options = tiny("unet")
+    documented = build_unet((None, None, None, 2), 3, options.filters, options.dropout, seed=1)
+    np.testing.assert_array_equal(build_network(options, seed=1).model(IMAGES), documented(IMAGES))
+
+
+def test_activations_of_unet_nn_start_at_unit_scale():
+    """He's rule: whatever the level, values neither die out nor blow up before the norms."""
+    network = build_network(tiny("unet_nn", channels=8, filters=(32, 32), dropout=(0,) * 3), seed=1)
+    layer = network.model.get_layer("encoder1_conv2")
+    outputs = tf.keras.Model(network.model.inputs, layer.output)
+    image = np.random.default_rng(0).normal(size=(1, 16, 16, 16, 8)).astype(np.float32)
+    inner = outputs(image)[:, 2:-2, 2:-2, 2:-2]
+    assert 0.8 < np.std(inner) < 1.25
+
+
+def test_defaults_are_the_documented_and_nnunets():
+    unet, unet_nn = NETWORKS["unet"], NETWORKS["unet_nn"]
+    assert unet.rates(unet.filters) == (0.1, 0.1, 0.2, 0.2, 0.3, 0.2, 0.2, 0.1, 0.1)
+    assert unet.rates((8, 16)) == (0.1, 0.3, 0.1)
+    assert unet_nn.filters == (32, 64, 128, 256, 320, 320)
+    assert unet_nn.rates(unet_nn.filters) == (0,) * 11
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"name": "vnet"}, r"unet\|unet_nn"),
+        ({"activation": "tanh"}, r"softmax\|sigmoid"),
+        ({"filters": (8,), "dropout": (0,)}, "two levels"),
+        ({"dropout": (0, 0)}, "expected 3 rates"),
+    ],
+)
+def test_wrong_options_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(tiny("unet"), **changes)

@@ -1,0 +1,77 @@
+"""The first steps of each optimizer, by hand: one weight of 2, gradient 0.5, learning rate 0.1."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from brats_tfrecord.training.optimization import optimizers
+
+NAMES = ("adam", "adamw", "sgd", "lamb", "ranger", "novograd")
+
+
+def after(name, steps, weight_decay=0.0, gradient=0.5):
+    weight = tf.Variable([2.0])
+    optimizer = optimizers.make_optimizer(name, 0.1, weight_decay)
+    optimizers.create_slots(optimizer, [weight])
+    for _ in range(steps):
+        optimizer.apply_gradients([(tf.constant([gradient]), weight)])
+    assert int(optimizer.iterations) == steps
+    return float(weight[0])
+
+
+@pytest.mark.parametrize(
+    "name, decay, expected",
+    [
+        ("adam", 0, 2 - 0.1),  # normalised gradient 1
+        ("adamw", 0, 2 - 0.1),
+        ("adamw", 0.5, 2 - 0.1 * 0.5 * 2 - 0.1),
+        ("sgd", 0, 2 - 0.1 * 0.5 * (1 + 0.99)),  # Nesterov looks one step ahead
+        ("sgd", 0.5, 2 - 0.1 * 0.5 * 2 - 0.1 * 0.5 * (1 + 0.99)),
+        ("lamb", 0, 2 - 0.1 * 2),  # as long as the weight
+        ("ranger", 0, 2 - 0.1 * 0.5),  # not rectified yet: the gradient itself
+        ("ranger", 0.5, 2 - 0.1 * (0.5 + 0.5 * 2)),
+        ("novograd", 0, 2 - 0.1),
+        ("novograd", 0.5, 2 - 0.1 * (1 + 0.5 * 2)),
+    ],
+)
+def test_the_first_step(name, decay, expected):
+    np.testing.assert_allclose(after(name, 1, decay), expected, rtol=1e-5)
+
+
+def test_lamb_decays_against_the_gradient():
+    """Its steps are as long as the weight; only the direction tells: 2 x decay over -1."""
+    assert after("lamb", 1, 0, gradient=-0.5) > 2 > after("lamb", 1, 1.0, gradient=-0.5)
+
+
+def test_ranger_steps_half_back_at_the_sixth_step():
+    fast = after("ranger", 5) - 2
+    sixth = after("ranger", 6) - 2
+    assert fast < sixth < 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schedule_arrives(name):
+    """Learning rates 0 and then 0.1: the first update moves nothing."""
+    schedule = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.0, 0.1])
+    weight = tf.Variable([2.0])
+    optimizer = optimizers.make_optimizer(name, schedule)
+    optimizers.create_slots(optimizer, [weight])
+    course = []
+    for _ in range(2):
+        optimizer.apply_gradients([(tf.constant([0.5]), weight)])
+        course.append(float(weight[0]))
+    assert course[0] == 2 > course[1]
+
+
+def test_addons_stay_out_until_asked():
+    code = (
+        "import sys; from brats_tfrecord.training import optimizers as o; "
+        "o.make_optimizer('adamw'); print('tensorflow_addons' in sys.modules); "
+        "o.make_optimizer('lamb'); print('tensorflow_addons' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]
+    assert "end of life" not in run.stderr
