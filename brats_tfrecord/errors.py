@@ -1,36 +1,36 @@
-"""The errors a user can cause, kept apart from our own bugs.
+"""Exceptions for errors that a user can cause or fix.
 
-Every message names the file or flag, what came, what was expected and the way out, in one line.
-The command lines print it and exit with `InputError.exit_code`; anything else is a bug of ours.
+Each message is one line that names the file or flag, the value received, the value expected and
+the remedy. The command lines print it and exit with `exit_code`. Any other exception is a bug.
 """
 
 
 class InputError(ValueError):
-    """Bad input or flags; nothing was written."""
+    """Input or flags are invalid; nothing was written."""
 
     exit_code = 2
 
 
 class CaseError(InputError):
-    """One case cannot be used; the rest of the cohort can."""
+    """One case cannot be used; other cases of the cohort can."""
 
 
 class TrainingDiverged(RuntimeError):
-    """Training met a loss that is not finite."""
+    """The training loss is not finite."""
 
     exit_code = 3
 
 
 class Stopped(RuntimeError):
-    """Work that was stopped from outside and can go on: run the same command again.
+    """The work was stopped from outside; the same command continues it.
 
     Attributes:
-        exit_code: 75 by default (EX_TEMPFAIL of sysexits.h, which SLURM scripts requeue on).
+        exit_code: 75 by default (EX_TEMPFAIL of sysexits.h, on which SLURM scripts requeue).
     """
 
-    def __init__(self, message, exit_code=75):
+    def __init__(self, message: str, exit_code: int = 75) -> None:
         super().__init__(message, exit_code)
         self.exit_code = exit_code
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.args[0]

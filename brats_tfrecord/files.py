@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all."""
+"""Writes files and folders atomically, locks folders and checks output paths."""
 
 import contextlib
 import errno
@@ -8,30 +8,38 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from brats_tfrecord.errors import InputError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers of a disk, or a user's quota on it, that is full."""
+"""Error numbers of a full disk and of an exceeded disk quota."""
 
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+"""The names that `_temporary` makes."""
 
 
 @contextlib.contextmanager
-def replacing(path, durable=True):
-    """Yields a temporary path beside `path`, moved onto it when the block ends well.
+def replacing(path: Path | str, durable: bool = True) -> Iterator[Path]:
+    """Yields a temporary file name beside `path`, which replaces `path` when the block ends.
 
-    The temporary name is unique, so writers never share one; on an error it is removed and
-    `path` stays as it was. The bytes reach the disk before the name does, unless `durable` is
-    false: then only a power cut can leave a file that is not whole.
+    After an error the temporary file is removed and `path` is unchanged. The name is unique, so
+    that concurrent writers never share a file.
+
+    Args:
+        path: the file to replace or create; missing parent folders are created.
+        durable: whether to wait until the bytes are on the disk. Without it, a power failure can
+            leave an incomplete file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         if durable:
@@ -42,39 +50,65 @@ def replacing(path, durable=True):
         temporary.unlink(missing_ok=True)
 
 
-def remove_orphans(folder, deep=True):
-    """Removes what writers killed within `replacing` have left in `folder`, and if `deep`, below.
+@contextlib.contextmanager
+def replacing_folder(path: Path | str) -> Iterator[Path]:
+    """Yields a temporary folder name beside `path`, which replaces `path` when the block ends.
 
-    For whoever knows that nobody else is writing there now.
+    After an error the temporary folder is removed and `path` is unchanged.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, previous = _temporary(path), _temporary(path)
+    try:
+        yield temporary
+        if path.exists():  # a rename cannot replace a folder that is not empty
+            path.rename(previous)
+        temporary.rename(path)
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_orphans(folder: Path | str, deep: bool = True) -> None:
+    """Removes the temporary files and folders of writers that were killed.
+
+    Call it only while no other process writes to `folder`.
+
+    Args:
+        folder: where to search.
+        deep: whether to search the folders below as well.
     """
     for path in list(Path(folder).glob("**/.*.tmp" if deep else ".*.tmp")):
-        if _TEMPORARY.fullmatch(path.name):
+        if not _TEMPORARY.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(path):
-    """Holds the operating system's lock on the file `path`, which dies with its process.
+def locked(path: Path | str) -> Iterator[None]:
+    """Holds an operating-system lock on the file `path`, which is removed afterwards.
 
-    The file is there while the lock is held, and removed after it; a killed holder's stays, and
-    holds nobody up.
+    The lock ends with its process. The file of a killed process remains, but does not block.
 
     Raises:
-        Locked: another process holds it.
+        Locked: another process holds the lock.
     """
     path = Path(path)
-    with _own_lock(path) as stream:
+    with _lock(path) as stream:
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
         try:
-            yield stream
+            yield
         finally:
             path.unlink(missing_ok=True)
 
 
-def _own_lock(path):
-    """The file `path`, opened and locked."""
+def _lock(path):
+    """Opens and locks the file `path`."""
     while True:
         stream = open(path, "a+")  # noqa: SIM115 - the caller closes it
         try:
@@ -83,7 +117,7 @@ def _own_lock(path):
             with stream:
                 stream.seek(0)
                 raise Locked(stream.read().strip() or "unknown") from error
-        # Whoever held it before may have removed it between our opening and locking it.
+        # The previous holder may have removed the file after it was opened here.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
                 return stream
@@ -91,14 +125,14 @@ def _own_lock(path):
 
 
 class Locked(Exception):
-    """A lock that somebody else holds; its text says who."""
+    """Another process holds the lock; the message names it."""
 
 
-def require_writable(flag, folder):
-    """Makes `folder` if it is missing, and proves that files can be made in it.
+def require_writable(flag: str, folder: Path | str) -> None:
+    """Creates `folder` if it is missing and checks that files can be created in it.
 
     Raises:
-        InputError: naming `flag`, before any work was done for nothing.
+        InputError: it cannot be written to; names `flag`.
     """
     folder = Path(folder)
     try:
@@ -111,38 +145,40 @@ def require_writable(flag, folder):
         ) from error
 
 
-def require_outside(flag, folder, other_flag, other):
-    """Raises `InputError` where `folder`, given by `flag`, is or lies within `other`."""
-    inner, outer = Path(folder).resolve(), Path(other).resolve()
-    if inner == outer or outer in inner.parents:
+def require_outside(
+    flag: str, folder: Path | str, other_flag: str, other_folder: Path | str
+) -> None:
+    """Raises `InputError` if `folder`, given by `flag`, is `other_folder` or lies within it."""
+    inner, outer = Path(folder).resolve(), Path(other_folder).resolve()
+    if inner.is_relative_to(outer):
         raise InputError(
-            f"{flag}={folder}: lies within {other_flag}={other}, which it would "
+            f"{flag}={folder}: lies within {other_flag}={other_folder}, which it would "
             "change; expected a folder elsewhere"
         )
 
 
-def write_bytes(path, data):
-    """Writes `data` to `path`, whole or not at all."""
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Writes `data` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path, text):
-    """Writes `text` as UTF-8 to `path`, whole or not at all."""
+def write_text(path: Path | str, text: str) -> None:
+    """Writes `text` as UTF-8 to `path` atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path, value):
-    """Writes `value` as stable, readable JSON: sorted keys, two spaces, one final newline."""
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes `value` as JSON with sorted keys, an indent of two spaces and a final newline."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path):
-    """The JSON value of a regular file.
+def read_json(path: Path | str) -> Any:
+    """Reads the JSON value of a regular file.
 
     Raises:
         OSError: no such file.
-        ValueError: not JSON, or nothing to read from without waiting, such as a pipe.
+        ValueError: not JSON, or not a regular file (a pipe is refused, not waited for).
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path} is not a regular file")
@@ -152,12 +188,21 @@ def read_json(path):
         raise ValueError(f"{path} is nested too deeply") from error
 
 
-def sha256(path):
-    """Hex SHA-256 of the regular file at `path`, read in pieces; OSError if it is none."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+def sha256(path: Path | str) -> str:
+    """Computes the hex SHA-256 of a regular file, 1 MiB at a time.
+
+    Raises:
+        OSError: no such file, or not a regular file (a pipe is refused, not waited for).
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
+
+
+def _temporary(path):
+    """Returns a unique, hidden name beside `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")

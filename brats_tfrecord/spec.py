@@ -1,7 +1,7 @@
-"""The vocabulary: modalities, classes, label schemes, regions. Imports nothing of the project.
+"""Names and ids of modalities, classes, label schemes and regions. Imports nothing of the project.
 
-Canonical names and ids are the same for every release; a `LabelScheme` says which values a
-release writes into its mask files. Regions are derived from classes and never stored.
+Canonical names and ids are the same for every release; a `LabelScheme` maps them to the values in
+the mask files of a release. Regions are derived from classes and never stored.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,10 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Canonical modality names, in the order in which volumes are stacked on the channel axis."""
 
 ORIENTATION = ("L", "P", "S")
-"""Axis codes of every array inside the project: BraTS's own order."""
+"""Axis codes of every array in the project, and of the files of BraTS."""
+
+BRATS_GRID = (240, 240, 155)
+"""Shape (X, Y, Z) in voxels of 1 mm of every volume that BraTS publishes."""
 
 BACKGROUND, NCR, ED, ET, RC = range(5)
 """Canonical class ids: background, necrosis, edema, enhancing tumour, resection cavity."""
@@ -24,7 +27,7 @@ CLASS_TITLES = (
     "resection cavity",
 )
 CLASS_COLOURS = ("#000000", "#e6332a", "#3aaa35", "#ffd500", "#36a9e1")
-"""One colour a class (sRGB), the same in every figure, report and viewer."""
+"""Colour of each class (sRGB) in figures, reports and the viewer."""
 
 REGIONS = {"WT": (NCR, ED, ET), "TC": (NCR, ET), "ET": (ET,)}
 """Evaluation regions as unions of canonical classes (Menze et al. 2015, BraTS)."""
@@ -35,11 +38,11 @@ REGION_COLOURS = {"WT": "#3aaa35", "TC": "#e6332a", "ET": "#ffd500"}
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """Which value a release's mask files hold for each canonical class.
+    """The label values in the mask files of a release.
 
     Attributes:
-        name: the scheme's name, as flags and manifests spell it.
-        values: file value of class 0, 1, 2, …; its length is the number of classes.
+        name: the scheme's name in flags and manifests.
+        values: file values of classes 0, 1, 2, …; its length is the number of classes.
     """
 
     name: str
@@ -65,3 +68,26 @@ LABEL_SCHEMES = {
         LabelScheme("msd", (0, 2, 1, 3)),
     )
 }
+
+
+def structures(classes: int = 4) -> tuple[str, ...]:
+    """Returns the names of the structures in the order of tables: regions, then classes.
+
+    Args:
+        classes: number of classes, background included. With 5 the resection cavity comes last.
+
+    Returns:
+        ("WT", "TC", "ET", "NCR/NET", "ED"[, "RC"]). ET is both a region and a class, listed once.
+
+    Raises:
+        ValueError: `classes` is neither 4 nor 5.
+    """
+    if classes not in (4, 5):
+        raise ValueError(f"classes is {classes}; expected 4, or 5 with the resection cavity")
+    names = [name for name in CLASS_NAMES[1:classes] if name not in REGIONS]
+    return (*REGIONS, *names)
+
+
+def members(structure: str) -> tuple[int, ...]:
+    """Returns the class ids that make up a structure."""
+    return REGIONS.get(structure) or (CLASS_NAMES.index(structure),)

@@ -1,26 +1,26 @@
-"""How counts, durations and foreign text are written for people. Imports nothing of the project."""
+"""Formats counts, durations and untrusted text for people. Imports nothing of the project."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""First characters that make a spreadsheet compute a text cell (OWASP, CSV injection)."""
+"""First characters that make a spreadsheet evaluate a text cell (OWASP, CSV injection)."""
 
 
 def plural(count: int, noun: str) -> str:
-    """Writes a count with its noun: (1, "case") -> "1 case", (2000, "case") -> "2,000 cases"."""
+    """Formats a count with its noun: (1, "case") -> "1 case", (2000, "case") -> "2,000 cases"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """Writes seconds as hours, minutes and seconds: 3725 -> "1:02:05"."""
+    """Formats seconds as hours, minutes and seconds: 3725 -> "1:02:05"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def csv_cell(text: str | None) -> str | None:
-    """Makes foreign text safe as a CSV cell.
+    """Makes untrusted text safe as a CSV cell.
 
-    Text that a spreadsheet would compute gets an apostrophe in front; a carriage return, which
-    some readers take for the end of a line, becomes a space. None and "" stay as they are.
+    Text that a spreadsheet would evaluate is prefixed with an apostrophe. A carriage return, which
+    some readers take for the end of a line, becomes a space. None and "" are returned unchanged.
     """
     if not text:
         return text

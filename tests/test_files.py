@@ -1,4 +1,4 @@
-"""The lock that keeps two processes out of one folder."""
+"""Atomic replacement of files and folders, and the lock that one process at a time holds."""
 
 import os
 import subprocess
@@ -17,6 +17,50 @@ with files.locked(sys.argv[1]):
 """
 
 
+def test_a_file_is_replaced_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    for text in ("first", "second"):
+        with files.replacing(path) as temporary:
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "new" / "model"
+    for name in ("first", "second"):
+        with files.replacing_folder(path) as temporary:
+            temporary.mkdir()
+            (temporary / name).touch()
+        assert os.listdir(path) == [name]
+    assert os.listdir(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize("replacing", [files.replacing, files.replacing_folder])
+def test_an_error_leaves_the_old_content_and_no_temporary_file(tmp_path, replacing):
+    path = tmp_path / "a"
+    path.mkdir() if replacing is files.replacing_folder else path.touch()
+    with pytest.raises(KeyError):
+        with replacing(path) as temporary:
+            temporary.mkdir() if path.is_dir() else temporary.touch()
+            raise KeyError
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_orphans_of_killed_writers_are_removed(tmp_path, deep):
+    orphan = ".a.29809-8ce1caa4.tmp"
+    for folder in (tmp_path, tmp_path / "below"):
+        folder.mkdir(exist_ok=True)
+        (folder / orphan).touch()
+        (folder / ".model.29809-8ce1caa4.tmp" / "variables").mkdir(parents=True)
+        (folder / ".notes.tmp").touch()  # not ours
+    files.remove_orphans(tmp_path, deep)
+    assert sorted(os.listdir(tmp_path)) == [".notes.tmp", "below"]
+    assert (tmp_path / "below" / orphan).exists() == (not deep)
+    assert (tmp_path / "below" / ".notes.tmp").exists()
+
+
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock `tmp_path / "lock"` until its input is closed."""
@@ -32,7 +76,7 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_a_lock_of_another_process_names_it(tmp_path, holder):
+def test_the_error_names_the_process_that_holds_the_lock(tmp_path, holder):
     with pytest.raises(files.Locked, match=f"process {holder.pid} on "):
         with files.locked(tmp_path / "lock"):
             pass
@@ -40,7 +84,7 @@ def test_a_lock_of_another_process_names_it(tmp_path, holder):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_holder_holds_nobody_up(tmp_path, holder):
+def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
     holder.kill()
     holder.wait()
     with files.locked(tmp_path / "lock"):
@@ -48,16 +92,16 @@ def test_a_killed_holder_holds_nobody_up(tmp_path, holder):
     assert not (tmp_path / "lock").exists()
 
 
-def test_a_lock_removed_between_opening_and_locking_is_taken_anew(tmp_path, monkeypatch):
-    """As when its holder leaves at that very moment."""
+def test_a_lock_file_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch):
+    """The previous holder may finish at that moment."""
     flock, calls = files.fcntl.flock, []
 
-    def late(stream, how):
+    def flock_late(stream, operation):
         if not calls:
             (tmp_path / "lock").unlink()
-        calls.append(how)
-        flock(stream, how)
+        calls.append(operation)
+        flock(stream, operation)
 
-    monkeypatch.setattr(files.fcntl, "flock", late)
+    monkeypatch.setattr(files.fcntl, "flock", flock_late)
     with files.locked(tmp_path / "lock"):
         assert (tmp_path / "lock").exists() and len(calls) == 2

@@ -1,5 +1,6 @@
-"""Tiny cases, fast enough to be converted many times over, and what tests do to conversions."""
+"""Tiny cases that are quick to convert, and functions that watch a running conversion."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -19,7 +20,10 @@ TINY_FLAGS = ("--folds=3", "--cases_per_shard=2", "--crop_window=0:16,0:16,0:12"
 
 
 def write_tiny_case(root, index, shape=TINY_SHAPE):
-    """An ellipsoid of a brain with a nested tumour of all classes; every case another."""
+    """Writes a case with an ellipsoid brain and a nested tumour of all classes.
+
+    Returns the folder. The intensities differ between cases.
+    """
     rng = np.random.default_rng(index)
     grid = np.indices(shape).transpose(1, 2, 3, 0) - (np.array(shape) - 1) / 2
     radius = np.sqrt(((grid / (0.4 * np.array(shape))) ** 2).sum(axis=-1))
@@ -35,7 +39,7 @@ def write_tiny_case(root, index, shape=TINY_SHAPE):
 
 
 def listing(root):
-    """Relative path -> SHA-256 of every file below `root`, hidden ones too."""
+    """Returns relative path -> SHA-256 of every file below `root`, including hidden files."""
     return {
         path.relative_to(root).as_posix(): files.sha256(path)
         for path in sorted(Path(root).rglob("*"))
@@ -44,7 +48,7 @@ def listing(root):
 
 
 def start_conversion(*flags):
-    """A running convert_to_tfrecord.py; its output is read from the pipes."""
+    """Starts convert_to_tfrecord.py with pipes for its output; returns the process."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tools" / "convert_to_tfrecord.py"), *map(str, flags)],
         stdout=subprocess.PIPE,
@@ -55,24 +59,21 @@ def start_conversion(*flags):
 
 
 def wait_for(condition, seconds=60):
-    """Waits until `condition()` is true, and returns what it returned."""
+    """Waits until `condition()` is true and returns its value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := condition():
             return result
         time.sleep(0.005)
-    raise AssertionError(f"nothing of the kind within {seconds} s")
+    raise AssertionError(f"the condition is not true after {seconds} s")
 
 
 def workers_of(process):
-    """The worker processes of a running conversion, as `psutil.Process`."""
-    found = []
+    """Returns the worker processes of a running conversion, as `psutil.Process`."""
+    workers = []
     for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if "loky" in " ".join(child.cmdline()) and "resource_tracker" not in " ".join(
-                child.cmdline()
-            ):
-                found.append(child)
-        except psutil.Error:
-            continue  # gone meanwhile
-    return found
+        with contextlib.suppress(psutil.Error):  # the child may have ended
+            command = " ".join(child.cmdline())
+            if "loky" in command and "resource_tracker" not in command:
+                workers.append(child)
+    return workers

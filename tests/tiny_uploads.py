@@ -1,4 +1,4 @@
-"""Files as users upload them, right and wrong ones, made in memory."""
+"""Uploaded files in memory, valid and invalid ones."""
 
 import gzip
 import zipfile
@@ -15,21 +15,21 @@ KINDS = (*MODALITIES, "seg")
 
 
 def brain(seed=0, dtype=np.int16):
-    """[X, Y, Z]: every other voxel background, the others from 50 to 999."""
+    """Makes [X, Y, Z] of which every other slice is background and the others 50 to 999."""
     array = np.random.default_rng(seed).integers(50, 1000, SHAPE)
     array[..., ::2] = 0
     return array.astype(dtype)
 
 
 def labels(dtype=np.uint8):
-    """[X, Y, Z] with every label of brats2020."""
+    """Makes [X, Y, Z] with one voxel of each label of brats2020."""
     array = np.zeros(SHAPE, dtype)
     array[0, 0, 1], array[3, 0, 0], array[0, 4, 5] = 1, 2, 4
     return array
 
 
 def nifti(array, affine=AFFINE, kind=nibabel.Nifti1Image, **fields):
-    """Bytes of a .nii; `fields` go into the header unchecked, where nibabel would mend them."""
+    """Returns the bytes of a .nii; `fields` of the header are not checked or corrected."""
     image = kind(array, affine)
     image.header.set_sform(affine, code=1)
     image.header.set_qform(affine, code=1)
@@ -51,15 +51,19 @@ def big_endian(array):
 
 
 def upload(**changed):
-    """[(name, bytes)] of a whole case, `kind=bytes` in place of the right ones, None to leave."""
-    made = {name: nifti(brain(seed)) for seed, name in enumerate(MODALITIES)}
-    made["seg"] = nifti(labels())
-    made.update(changed)
-    return [(f"Case_1_{kind}.nii.gz", data) for kind, data in made.items() if data is not None]
+    """Makes [(name, bytes)] of a whole case.
+
+    Args:
+        **changed: kind -> other bytes for that file, or None to omit it.
+    """
+    contents = {name: nifti(brain(seed)) for seed, name in enumerate(MODALITIES)}
+    contents["seg"] = nifti(labels())
+    contents.update(changed)
+    return [(f"Case_1_{kind}.nii.gz", data) for kind, data in contents.items() if data is not None]
 
 
 def zeros_gz(megabytes, head=b""):
-    """A gzip stream of `head` and that many MB of zeros: a thousandth of it on the wire."""
+    """Makes a gzip stream of `head` and that many MB of zeros, a thousandth of its content."""
     packed = BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as stream:
         stream.write(head)
@@ -106,7 +110,7 @@ def shifted(array):
     return nifti(array, moved)
 
 
-# A T2 file of the user -> what the message must say of it.
+# Name of a fault -> (function that makes the T2 file, regular expression of the message).
 BAD_T2 = {
     "empty": (lambda: b"", "the file is empty; copy it again"),
     "empty gzip": (lambda: gzip.compress(b""), r"\(nothing is packed in it\)"),
@@ -180,11 +184,11 @@ BAD_SEG = {
     "another grid": (lambda: shifted(labels()), "voxels up to 12 mm from those of"),
     "4-D": (
         lambda: nifti(np.stack([labels()] * 2, -1)),
-        "is 6x7x8x2, 4-D; expected one label a voxel",
+        "is 6x7x8x2, 4-D; expected one label per voxel",
     ),
 }
 
-# Every one is unusual, and right.
+# Unusual files that are valid: name -> function that makes the T2 file.
 GOOD_T2 = {
     "nifti-2": lambda: nifti(brain(2), kind=nibabel.Nifti2Image),
     "big-endian": lambda: big_endian(brain(2)),
@@ -201,7 +205,7 @@ GOOD_T2 = {
 
 
 def large_bombs():
-    """Yields T2 files of a hundredth of what they unpack to, under headers of all sizes."""
+    """Yields (T2 file larger than its case when expanded, regular expression of the message)."""
     yield zeros_gz(100, nifti(brain())), "far more than the voxels"
     yield zeros_gz(100), "it has no NIfTI header"
     yield (zeros_gz(108, nifti(brain(), dim=dims(300, 300, 600))), "has shape 300x300x600, but")
@@ -210,19 +214,19 @@ def large_bombs():
 
 
 def hostile():
-    """Yields (uploads, what the message must say) of every kind."""
+    """Yields (uploads, regular expression of the message) for every kind of fault."""
     for make, message in BAD_T2.values():
         yield upload(t2=make()), message
     for make, message in BAD_SEG.values():
         yield upload(seg=make()), message
     for data, message in large_bombs():
         yield upload(t2=data), message
-    # Files that agree with each other are unpacked as far as their headers say, unless too large.
+    # Files on one grid are expanded to the size in their headers, unless it is too large.
     for size, message in ((300, "every voxel is 0; "), (500, "take 3.2 GB of memory; expected")):
         alike = zeros_gz(2 * size**3 // 1_000_000 + 1, nifti(0 * brain(), dim=dims(*[size] * 3)))
         yield upload(**dict.fromkeys(MODALITIES, alike), seg=None), message
     yield upload(t2=None), "no t2 image"
     yield (
         [(name.replace("Case_1_seg", "Case_1-seg"), data) for name, data in upload()],
-        "does not tell what its labels mean",
+        "does not say which label scheme",
     )

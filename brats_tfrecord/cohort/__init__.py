@@ -1,1 +1,1 @@
-"""Where patients come from: layouts on disk, NIfTI files, phantoms."""
+"""Finds the cases of a cohort on disk and reads their NIfTI files."""

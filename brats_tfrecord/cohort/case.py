@@ -1,6 +1,8 @@
-"""A case and a cohort as names of files: nothing here opens one."""
+"""The files of a case and of a cohort. Nothing in this module opens a file."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,51 +14,53 @@ RELEASE_2023_SUFFIXES = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"
 
 
 class ImageFiles(Mapping):
-    """Canonical modality -> `Path`, kept as one folder and endings that cases share.
+    """A mapping from canonical modality to `Path` that stores one folder and shared endings.
 
-    A hundred thousand cases hold half a million names; as `Path` objects they would take a
-    gigabyte in every process that plans.
+    A hundred thousand cases have half a million file names; as `Path` objects they would take a
+    gigabyte in every process that plans a conversion.
 
     Args:
         folder: the folder of the files.
-        case_id: what the file names begin with.
-        endings: modality -> rest of the file name; in the order of `spec.MODALITIES`.
+        case_id: the beginning of the file names.
+        endings: modality -> the remainder of the file name, in the order of `spec.MODALITIES`.
     """
 
     __slots__ = ("case_id", "endings", "folder")
 
-    def __init__(self, folder, case_id, endings):
+    def __init__(self, folder: str, case_id: str, endings: Mapping[str, str]) -> None:
         self.folder = folder
         self.case_id = case_id
         self.endings = endings
 
-    def __getitem__(self, modality):
+    def __getitem__(self, modality: str) -> Path:
         return Path(self.folder, self.case_id + self.endings[modality])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.endings)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.endings)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"ImageFiles({dict(self)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One examination of one patient, as files.
+    """The files of one examination of one patient.
+
+    A file is a `Path`, or a `content.MemoryFile` for an upload.
 
     Attributes:
         case_id: unique in the cohort; the prefix of the file names.
-        patient_id: cases of one patient share it, and therefore a fold.
-        images: canonical modality -> file. May lack modalities; reading then says so.
+        patient_id: shared by all cases of a patient, which are kept in one fold.
+        images: canonical modality -> file. Modalities may be missing.
         mask: the segmentation file, or None for an unlabelled case.
         label_scheme: name of the scheme of the mask's values (`spec.LABEL_SCHEMES`).
-        grade: "HGG", "LGG" or None where it is not known.
-        layout: name of the layout (`naming.LAYOUTS`) that the names follow.
-        channels: modality -> index on the fourth axis, where one 4-D file holds all modalities.
-        notes: what is unusual in the names, each with what is done about it.
+        grade: "HGG", "LGG" or None if unknown.
+        layout: name of the layout (`naming.LAYOUTS`) that the file names follow, or "".
+        channels: modality -> index on the fourth axis, if one 4-D file holds all modalities.
+        notes: unusual properties of the names, each with its consequence.
     """
 
     case_id: str
@@ -69,32 +73,31 @@ class Case:
     channels: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def image(self, modality):
-        """The file of `modality`; raises `CaseError` naming what is there if it is missing."""
+    def image(self, modality: str) -> Path:
+        """Returns the file of `modality`; raises `CaseError` if it is missing."""
         if modality not in self.images:
-            there = ", ".join(name for name in spec.MODALITIES if name in self.images) or "none"
+            available = ", ".join(name for name in spec.MODALITIES if name in self.images) or "none"
             since_2023 = self.layout == "brats2023-2024"
-            place = getattr(self.images, "folder", "")
-            wanted = f"-{RELEASE_2023_SUFFIXES[modality]}" if since_2023 else f"_{modality}"
+            suffix = f"-{RELEASE_2023_SUFFIXES[modality]}" if since_2023 else f"_{modality}"
+            folder = getattr(self.images, "folder", "")
             raise CaseError(
-                f"{self.case_id}: no {modality} image{place and f' in {place}'}; found {there}, "
-                "expected a file named "
-                f"{self.case_id}{wanted}.nii or .nii.gz beside them"
+                f"{self.case_id}: no {modality} image{folder and f' in {folder}'}; found "
+                f"{available}, expected a file named {self.case_id}{suffix}.nii or .nii.gz"
             )
         return self.images[modality]
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The cases below a folder, and how their names were understood.
+    """The cases below a folder, with the layout and label scheme derived from their names.
 
     Attributes:
         root: the folder that was searched.
-        cases: `Case` by case, sorted by id.
-        layout: name of the layout that all cases follow.
-        label_scheme: name of the scheme of all masks.
-        reason: why it is that scheme, for people.
-        notes: what is unusual beside the cases (files of no known name, and the like).
+        cases: all `Case`s, sorted by id.
+        layout: name of the layout of all cases.
+        label_scheme: name of the label scheme of all masks.
+        reason: the reason for that label scheme, for people.
+        notes: unusual findings that belong to no case, such as files with unknown names.
     """
 
     root: Path

@@ -1,10 +1,12 @@
-"""Lines for people about a cohort: whom it holds, and what is unusual in it."""
+"""Text lines that describe a cohort: patients, ids, layout and anomalies."""
 
 import itertools
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from brats_tfrecord.cohort import naming
+from brats_tfrecord.cohort.case import Cohort
 from brats_tfrecord.wording import plural
 
 _GAPS_SHOWN = 6
@@ -14,8 +16,8 @@ _REFUSALS_SHOWN = 20
 _ID = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
 
-def lines(cohort):
-    """Patients, cases, grades, ids, layout and label scheme of a `case.Cohort`, by names alone."""
+def lines(cohort: Cohort) -> list[str]:
+    """Describes patients, cases, grades, ids, layout and label scheme, from names alone."""
     cases = cohort.cases
     patients = len({case.patient_id for case in cases})
     labelled = sum(case.mask is not None for case in cases)
@@ -33,25 +35,24 @@ def lines(cohort):
     ]
 
 
-def id_ranges(case_ids):
-    """First and last id, and the numbers missing between, for each way to begin an id.
+def id_ranges(case_ids: Iterable[str]) -> list[str]:
+    """Describes the first and last id and the missing numbers, one text for each id prefix.
 
-    Of ids that end in a timepoint, the patient's number counts.
+    For ids that end in a timepoint, the number of the patient is used.
 
     >>> id_ranges(["BraTS20_Training_001", "BraTS20_Training_004"])
     ['BraTS20_Training_001 to BraTS20_Training_004 (2), gaps at 2-3']
     """
-    kinds = {}
+    by_prefix: dict[str | None, list[tuple[int, str]]] = {}
     for case_id in case_ids:
         match = _ID.fullmatch(naming.patient_of(case_id))
-        kinds.setdefault(match[1] if match else None, []).append(
-            (int(match[2]) if match else 0, case_id)
-        )
+        prefix, number = (match[1], int(match[2])) if match else (None, 0)
+        by_prefix.setdefault(prefix, []).append((number, case_id))
     texts = []
-    for prefix, found in sorted(kinds.items(), key=lambda item: item[0] or ""):
-        (_, first), (_, last) = min(found), max(found)
-        text = first if len(found) == 1 else f"{first} to {last} ({len(found)})"
-        gaps = _gaps(sorted({number for number, _ in found})) if prefix is not None else []
+    for prefix, ids in sorted(by_prefix.items(), key=lambda item: item[0] or ""):
+        (_, first), (_, last) = min(ids), max(ids)
+        text = first if len(ids) == 1 else f"{first} to {last} ({len(ids)})"
+        gaps = _gaps(sorted({number for number, _ in ids})) if prefix is not None else []
         more = f" and {len(gaps) - _GAPS_SHOWN} more" if len(gaps) > _GAPS_SHOWN else ""
         texts.append(
             f"{text}, {'gaps at ' + ', '.join(gaps[:_GAPS_SHOWN]) if gaps else 'no gaps'}{more}"
@@ -59,44 +60,47 @@ def id_ranges(case_ids):
     return texts
 
 
-def counts(counter):
-    """ "240x240x155 (368), 182x218x182 (1)": the most common first, six at most."""
-    shown = ", ".join(f"{name} ({count:,})" for name, count in counter.most_common(_KINDS_SHOWN))
-    rest = len(counter) - _KINDS_SHOWN
-    return shown + (f" and {rest} more" if rest > 0 else "") or "unknown"
+def counts(counter: Counter[str]) -> str:
+    """Formats counts, at most six, highest first: "240x240x155 (368), 182x218x182 (1)"."""
+    shown = ", ".join(f"{name} ({number:,})" for name, number in counter.most_common(_KINDS_SHOWN))
+    hidden = len(counter) - _KINDS_SHOWN
+    return shown + (f" and {hidden} more" if hidden > 0 else "") or "unknown"
 
 
-def count(anomalies, note, case_id):
-    """Counts `note` for a case, keeping the first few ids: `anomalies` is note -> [count, ids]."""
-    entry = anomalies.setdefault(note, [0, []])
-    entry[0] += 1
-    entry[1] = sorted([*entry[1], case_id])[:_CASES_SHOWN]
+class Anomalies:
+    """Counts of each note, with the first few case ids."""
 
+    def __init__(self) -> None:
+        self._cases: dict[str, tuple[int, list[str]]] = {}
 
-def anomaly_lines(cohort, anomalies, refusals, *, quiet=False):
-    """The anomalies with count, cases and what will be done; then each refusal.
+    def add(self, note: str, case_id: str) -> None:
+        """Counts `note` for a case."""
+        number, case_ids = self._cases.get(note, (0, []))
+        self._cases[note] = number + 1, sorted([*case_ids, case_id])[:_CASES_SHOWN]
 
-    Args:
-        cohort: `case.Cohort`; its own notes come first.
-        anomalies: as `count` fills it.
-        refusals: dict case id -> reason.
-        quiet: say nothing where there is nothing.
-    """
-    if not (cohort.notes or anomalies or refusals):
-        return [] if quiet else ["Anomalies: none"]
-    found = [f"  {note}" for note in cohort.notes]
-    for note, (number, case_ids) in sorted(anomalies.items(), key=lambda item: -item[1][0]):
-        more = " …" if number > len(case_ids) else ""
-        found.append(f"  {plural(number, 'case')} ({', '.join(case_ids)}{more}): {note}")
-    for case_id in sorted(refusals)[:_REFUSALS_SHOWN]:
-        found.append(f"  will be refused: {refusals[case_id]}")
-    if len(refusals) > _REFUSALS_SHOWN:
-        found.append(f"  will be refused: {len(refusals) - _REFUSALS_SHOWN:,} more cases")
-    return ["Anomalies:", *found]
+    def lines(self, cohort: Cohort, refusals: dict[str, str]) -> list[str]:
+        """Formats the notes of the cohort, the counted notes and the refusals.
+
+        Args:
+            cohort: its own notes come first.
+            refusals: case id -> reason.
+
+        Returns:
+            lines below the line "Anomalies:"; empty without any anomaly.
+        """
+        texts = [f"  {note}" for note in cohort.notes]
+        for note, (number, case_ids) in sorted(self._cases.items(), key=lambda item: -item[1][0]):
+            more = " …" if number > len(case_ids) else ""
+            texts.append(f"  {plural(number, 'case')} ({', '.join(case_ids)}{more}): {note}")
+        for case_id in sorted(refusals)[:_REFUSALS_SHOWN]:
+            texts.append(f"  will be refused: {refusals[case_id]}")
+        if len(refusals) > _REFUSALS_SHOWN:
+            texts.append(f"  will be refused: {len(refusals) - _REFUSALS_SHOWN:,} more cases")
+        return ["Anomalies:", *texts] if texts else []
 
 
 def _gaps(numbers):
-    """The runs of whole numbers missing from a sorted list, as text."""
+    """Formats the runs of whole numbers missing from a sorted list."""
     return [
         f"{low + 1}" if high - low == 2 else f"{low + 1}-{high - 1}"
         for low, high in itertools.pairwise(numbers)

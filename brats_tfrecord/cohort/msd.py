@@ -1,12 +1,14 @@
-"""MSD Task01_BrainTumour: `imagesTr/BRATS_001.nii.gz` holds all modalities, 4-D.
+"""The layout of Task01_BrainTumour of the Medical Segmentation Decathlon (MSD).
 
-`labelsTr/` has masks of the same names, `imagesTs/` has no masks. `dataset.json` beside the
-folders says in which order the modalities lie; where it is there, it must agree.
+`imagesTr/BRATS_001.nii.gz` is 4-D and holds all modalities; `labelsTr/` has masks of the same
+names; the images in `imagesTs/` have no masks. If a `dataset.json` is present, its modalities and
+labels must be those of the task.
 """
 
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from brats_tfrecord import spec
@@ -34,45 +36,41 @@ _LABELS = {"0": "background", "1": "edema", "2": "non-enhanc", "3": "enhanc"}
 _UNLABELLED = ("no mask of that name in labelsTr: taken as an unlabelled case",)
 
 
-def parse_image(name):
-    """(case id, ending) of a file in `imagesTr` or `imagesTs`, or None.
+def parse_image(name: str) -> tuple[str, str] | None:
+    """Splits the name of a file in `imagesTr` or `imagesTs` into case id and ending.
 
-    Names that end in four digits (`BRATS_001_0000`) are nnU-Net's, one file a modality.
+    Returns None for other names. Names that end in four digits (`BRATS_001_0000`) are those of
+    nnU-Net, which has one file for each modality.
     """
     match = _IMAGE.fullmatch(name)
     return (match["case"], match["ending"]) if match else None
 
 
-def cases_of_folder(folder, names, label_scheme):
-    """Yields the `Case`s of an `imagesTr` or `imagesTs` folder.
+def cases_of_folder(folder: str, names: Iterable[str], label_scheme: str) -> Iterator[Case]:
+    """Yields the cases of an `imagesTr` or `imagesTs` folder.
 
     Args:
-        folder: path of the folder, as text.
-        names: its file names that `parse_image` knows.
+        folder: path of the folder.
+        names: its file names; those that `parse_image` does not know are skipped.
         label_scheme: name of the scheme of the masks.
 
     Raises:
-        InputError: dataset.json tells of other modalities or labels than Task01's.
+        InputError: dataset.json declares other modalities or labels than those of Task01.
     """
     parent = os.path.dirname(folder) or os.curdir
-    check_dataset_json(Path(parent, "dataset.json"))
-    labels = _listed(os.path.join(parent, LABEL_FOLDER))
+    _check_dataset_json(Path(parent, "dataset.json"))
     with_labels = os.path.basename(folder) == "imagesTr"
-    shared = {}
+    labels = _names_in(os.path.join(parent, LABEL_FOLDER)) if with_labels else set()
+    endings_of: dict[str, dict[str, str]] = {}  # shared by the cases, to save memory
     for name in names:
-        case_id, ending = parse_image(name)
-        endings = shared.setdefault(ending, dict.fromkeys(spec.MODALITIES, ending))
-        mask = None
-        if with_labels:
-            found = next(
-                (
-                    label
-                    for label in (name, f"{case_id}.nii.gz", f"{case_id}.nii")
-                    if label in labels
-                ),
-                None,
-            )
-            mask = Path(parent, LABEL_FOLDER, found) if found else None
+        parsed = parse_image(name)
+        if not parsed:
+            continue
+        case_id, ending = parsed
+        endings = endings_of.setdefault(ending, dict.fromkeys(spec.MODALITIES, ending))
+        candidates = (name, f"{case_id}.nii.gz", f"{case_id}.nii")
+        label = next((label for label in candidates if label in labels), None)
+        mask = Path(parent, LABEL_FOLDER, label) if label else None
         yield Case(
             case_id,
             case_id,
@@ -86,30 +84,21 @@ def cases_of_folder(folder, names, label_scheme):
         )
 
 
-def labels_without_image(folder, names):
-    """The names in a `labelsTr` folder that have no image of that name in `imagesTr`."""
-    images = {
-        parsed[0]
-        for parsed in map(
-            parse_image, _listed(os.path.join(os.path.dirname(folder) or os.curdir, "imagesTr"))
-        )
-        if parsed
-    }
-    return [
-        name
-        for name in names
-        if naming.is_nifti(name) and (parse_image(name) or ("",))[0] not in images
-    ]
+def labels_without_image(folder: str, names: Iterable[str]) -> list[str]:
+    """Returns the NIfTI names of a `labelsTr` folder without an image of that name."""
+    parent = os.path.dirname(folder) or os.curdir
+    images = {_case_id(name) for name in _names_in(os.path.join(parent, "imagesTr"))} - {""}
+    return [name for name in names if naming.is_nifti(name) and _case_id(name) not in images]
 
 
-def check_dataset_json(path):
-    """Raises InputError if `path` is there and does not describe Task01_BrainTumour."""
+def _check_dataset_json(path: Path) -> None:
+    """Raises `InputError` if `path` exists and does not describe Task01_BrainTumour."""
     if not path.is_file():
         return
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        modalities = {str(index): str(name) for index, name in described["modality"].items()}
-        labels = {str(value): str(name) for value, name in described["labels"].items()}
+        description = json.loads(path.read_text(encoding="utf-8"))
+        modalities = {str(index): str(name) for index, name in description["modality"].items()}
+        labels = {str(value): str(name) for value, name in description["labels"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read as an MSD dataset.json ({type(error).__name__}); "
@@ -135,7 +124,14 @@ def _shown(table):
     return ascii(", ".join(f"{key} {name}" for key, name in sorted(table.items())))[1:121]
 
 
-def _listed(folder):
+def _case_id(name):
+    """Returns the case id of a file name, or ""."""
+    parsed = parse_image(name)
+    return parsed[0] if parsed else ""
+
+
+def _names_in(folder):
+    """Returns the set of names in a folder; empty if it cannot be listed."""
     try:
         return set(os.listdir(folder))
     except OSError:

@@ -1,7 +1,7 @@
-"""What names of files and folders say: layout, case, modality, patient, release, label scheme.
+"""Derives layout, case, modality, patient and label scheme from names of files and folders.
 
-Only names are looked at. A mask value of 4 is enhancing tumour until 2021 and a resection cavity
-in 2024, so values cannot tell a release; where names do not tell either, the user must.
+The label scheme cannot be derived from the values of a mask: 4 is the enhancing tumour until 2021
+and the resection cavity in 2024. If the names do not decide it either, the user must.
 """
 
 import re
@@ -11,6 +11,7 @@ from brats_tfrecord.cohort.case import RELEASE_2023_SUFFIXES
 from brats_tfrecord.errors import InputError
 
 LAYOUTS = ("brats2018-2021", "brats2023-2024", "msd")
+"""Names of the known ways to name and arrange the files of a cohort."""
 
 _KINDS = {
     "brats2018-2021": {**{name: name for name in spec.MODALITIES}, "seg": "seg"},
@@ -34,8 +35,8 @@ _SAME_LABELS_EVERY_YEAR = {"SSA": "BraTS-Africa", "MEN": "the meningioma", "GOAT
 _ASK = f"say which with --label_scheme={'|'.join(spec.LABEL_SCHEMES)}"
 
 
-def parse_file(name):
-    """Splits a file name of a BraTS release.
+def parse_file(name: str) -> tuple[str, str, str] | None:
+    """Splits the name of a file of a BraTS release.
 
     Returns:
         (layout, case id, kind: a canonical modality or "seg"), or None for any other name.
@@ -51,23 +52,23 @@ def parse_file(name):
     return layout, match["case"], _KINDS[layout][suffix]
 
 
-def is_nifti(name):
-    """Whether a name ends as a NIfTI file's does."""
+def is_nifti(name: str) -> bool:
+    """Returns whether a name ends in .nii or .nii.gz."""
     return name.lower().endswith((".nii", ".nii.gz"))
 
 
-def is_stray_mask(name):
-    """Whether it is a mask under its original name, as BraTS 2020's case 355 has it."""
+def is_stray_mask(name: str) -> bool:
+    """Returns whether a mask has kept its original name, as in case 355 of BraTS 2020."""
     return _STRAY_MASK.fullmatch(name) is not None
 
 
-def is_unsafe(name):
-    """Whether a name cannot be shown in one line: control characters, or not UTF-8."""
+def is_unsafe(name: str) -> bool:
+    """Returns whether a name cannot be shown in one line: control characters, or not UTF-8."""
     return _UNSAFE.search(name) is not None
 
 
-def patient_of(case_id):
-    """The id without its timepoint, where it has one.
+def patient_of(case_id: str) -> str:
+    """Returns the id of the patient: the case id without its timepoint, if it has one.
 
     >>> patient_of("BraTS-GLI-00000-001"), patient_of("BraTS20_Training_001")
     ('BraTS-GLI-00000', 'BraTS20_Training_001')
@@ -76,40 +77,40 @@ def patient_of(case_id):
     return match["patient"] if match else case_id
 
 
-def scheme_of(layout, case_id, folder):
-    """Decides the label scheme of a case by its names.
+def scheme_of(layout: str, case_id: str, folder: str) -> tuple[str, str]:
+    """Derives the label scheme of a case from its names.
 
     Args:
         layout: one of `LAYOUTS`.
         case_id: the case's id.
-        folder: absolute path of the case's folder; the last part that names a year counts.
+        folder: absolute path of the case's folder; its last part that names a year is used.
 
     Returns:
         (name of the scheme, the reason for people).
 
     Raises:
-        InputError: the names contradict each other, or do not tell.
+        InputError: the names contradict each other, or do not decide the scheme.
     """
     if layout == "msd":
         return "msd", "MSD Task01 counts edema as 1, non-enhancing tumour as 2, enhancing as 3"
-    part, year = _release(folder)
-    named = f"folder {part}"
+    folder_name, year = _release(folder)
+    named = f"folder {folder_name}"
     match = _ID_2023.fullmatch(case_id)
     if layout == "brats2018-2021":
         if match or (year or 0) >= 23:
             raise InputError(
-                f"{case_id}: its files end as those of BraTS 2018-2021 do, but "
+                f"{case_id}: its file names are those of BraTS 2018-2021, but "
                 f"{'its id' if match else named} is of a later release; {_ASK}"
             )
         return "brats2020", "file names of BraTS 2018-2021, whose masks hold 1, 2 and 4"
-    collection = match["collection"].upper() if match else ""
-    if collection == "GLI" and match["timepoint"]:
-        return _scheme_of_glioma(case_id, int(match["timepoint"]), named, year)
+    collection, timepoint = (match["collection"].upper(), match["timepoint"]) if match else ("", "")
+    if collection == "GLI" and timepoint:
+        return _scheme_of_glioma(case_id, int(timepoint), named, year)
     if collection == "PED" and year != 23:
         raise InputError(
-            f"{case_id}: BraTS-PED masks of 2024 hold classes and an order of their "
-            "own, cysts among them, which no label scheme here knows; if yours are of "
-            f"2023 or relabelled, {_ASK}"
+            f"{case_id}: BraTS-PED masks of 2024 have other classes, such as cysts, in another "
+            "order, and no label scheme here describes them; if yours are of 2023 or relabelled, "
+            f"{_ASK}"
         )
     if collection in _SAME_LABELS_EVERY_YEAR:
         return "brats2023", (
@@ -119,29 +120,32 @@ def scheme_of(layout, case_id, folder):
     if year == 23 or (year == 24 and collection == "MET"):
         return "brats2023", f"{named}; its masks hold 1, 2 and 3"
     raise InputError(
-        f"{case_id}: neither its id nor a folder name tells whose labels its mask "
-        f"holds; {_ASK}, or put it below a folder such as BraTS2023"
+        f"{case_id}: neither its id nor a folder name decides the label scheme of its mask; "
+        f"{_ASK}, or put it below a folder such as BraTS2023"
     )
 
 
 def _scheme_of_glioma(case_id, timepoint, named, year):
-    """GLI ids tell by themselves: timepoints are 100 and up in the post-treatment release."""
-    scheme, own_year = ("brats2024", 24) if timepoint >= 100 else ("brats2023", 23)
+    """Derives the scheme of a GLI id; timepoints from 100 on are of the post-treatment release."""
+    own_year = 24 if timepoint >= 100 else 23
     if year not in (None, own_year):
         raise InputError(
             f"{case_id}: its timepoint is of BraTS 20{own_year}, but {named} names "
             f"another release; {_ASK}"
         )
     if own_year == 24:
-        return scheme, (
+        return "brats2024", (
             "GLI timepoints from 100 up are those of BraTS 2024 (post-treatment), "
             "where 4 is the resection cavity"
         )
-    return scheme, "GLI timepoints below 100 are those of BraTS 2023, whose masks hold 1, 2 and 3"
+    return (
+        "brats2023",
+        "GLI timepoints below 100 are those of BraTS 2023, whose masks hold 1, 2 and 3",
+    )
 
 
 def _release(folder):
-    """(name, two-digit year) of the nearest folder that names a BraTS year, or (None, None)."""
+    """Returns name and two-digit year of the innermost folder with a BraTS year, or Nones."""
     for part in reversed(folder.split("/")):
         match = _YEAR.search(part)
         if match:

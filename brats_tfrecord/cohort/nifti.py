@@ -1,11 +1,12 @@
-"""Reads NIfTI cases into LPS arrays with every geometry check, and writes arrays back.
+"""Reads NIfTI cases into LPS arrays, checks their geometry, and writes arrays back.
 
-Inside the project every array is in LPS order (`spec.ORIENTATION`); `Geometry` remembers how the
-file lay, and is what undoes the reorientation on writing. What is unusual in a file is refused, or
-handled and noted; nothing is repaired in silence.
+All arrays of the project are in LPS order (`spec.ORIENTATION`); a `Geometry` keeps the order of the
+file, so that writing can restore it. Unusual files are refused, or handled and noted; nothing is
+repaired silently.
 """
 
 import gzip
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,31 +17,29 @@ import numpy as np
 
 from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import naming
-from brats_tfrecord.cohort.content import open_content
-from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.case import Case
+from brats_tfrecord.cohort.content import MemoryFile, open_content
+from brats_tfrecord.cohort.geometry import Geometry, is_one_millimetre
 from brats_tfrecord.cohort.header import parse_header
 from brats_tfrecord.cohort.voxels import Voxels
 from brats_tfrecord.errors import CaseError, InputError
 
 BARE_MASK_AFFINES = ("refuse", "ignore")
-"""What to do with a mask whose affine says nothing, but whose array fits its images'."""
-
-SPACING_TOLERANCE = 0.05
-"""How far spacings may be off the 1 mm that the recipe and its windows are made for."""
+"""Choices for a mask with a meaningless affine and the array shape of its images."""
 
 
 @dataclass(frozen=True)
 class RawCase:
-    """A case as read: LPS order, intensities untouched.
+    """The unprocessed volumes and mask of a case, in LPS order.
 
     Attributes:
         case_id, patient_id, grade, label_scheme: as in `case.Case`.
         modalities: names of the channels of `volumes`.
-        volumes: float32 [X, Y, Z, C]; each channel lies in one piece in memory.
-        mask: int16 [X, Y, Z], the file's own label values, or None.
-        geometry: how the first file lay.
-        notes: what was unusual in the files, each "what: what was done", without numbers or paths,
-            so that equal ones of many cases can be counted.
+        volumes: float32 [X, Y, Z, C]; each channel is contiguous in memory.
+        mask: int16 [X, Y, Z] with the label values of the file, or None.
+        geometry: geometry of the first file.
+        notes: anomalies of the files, each "finding: consequence", without numbers or paths, so
+            that the same anomaly of many cases can be counted.
     """
 
     case_id: str
@@ -55,56 +54,39 @@ class RawCase:
 
 
 def read_case(
-    case,
-    modalities=spec.MODALITIES,
-    with_mask=True,
+    case: Case,
+    modalities: Sequence[str] = spec.MODALITIES,
+    with_mask: bool = True,
     *,
-    any_spacing=False,
-    bare_mask_affine="refuse",
-    threads=1,
-):
-    """Reads the volumes and the mask of `case` into one `RawCase`.
+    any_spacing: bool = False,
+    bare_mask_affine: str = "refuse",
+    threads: int = 1,
+) -> RawCase:
+    """Reads the volumes and the mask of a case.
 
     Args:
-        case: a `case.Case`.
-        modalities: which, in the order of the channels.
-        with_mask: whether to read the mask, where there is one.
-        any_spacing: whether voxels may measure anything but 1 mm (they are not resampled here).
+        case: the files.
+        modalities: the modalities to read, in the order of the channels.
+        with_mask: whether to read the mask, if the case has one.
+        any_spacing: whether spacings other than 1 mm are allowed (nothing is resampled here).
         bare_mask_affine: one of `BARE_MASK_AFFINES`.
-        threads: how many files are read at a time; more than one hold all files' bytes at once.
+        threads: number of files read at a time; above 1, the bytes of all files are in memory at
+            once.
 
     Raises:
         CaseError: a modality is missing, a file is unreadable, not 3-D or not finite, geometries
-            differ, spacing is not 1 mm, or the mask holds fractions.
+            differ, the spacing is not 1 mm, or the mask holds fractions.
     """
     if bare_mask_affine not in BARE_MASK_AFFINES:
         raise InputError(
             f"--bare_mask_affine={bare_mask_affine}: expected one of {', '.join(BARE_MASK_AFFINES)}"
         )
-    paths = [case.image(modality) for modality in modalities]
-    notes, opened = [], None
-    contents = _contents(paths, bool(case.channels), threads)
-    for index, (modality, path) in enumerate(zip(modalities, paths)):
-        channel = case.channels.get(modality)
-        if opened is None or opened.path != path:  # one 4-D file holds all of MSD's modalities
-            opened = next(contents)
-            notes.extend(opened.notes())
-        geometry = opened.header.geometry
-        if index == 0:
-            first = geometry
-            if not any_spacing:
-                _check_spacing(path, first)
-            stack = np.empty((len(paths), *first.lps_shape), np.float32)
-        check_grid(path, geometry, paths[0], first, "image", notes)
-        if opened.fill(stack[index], channel) < 0:
-            notes.append("negative intensities: kept, they take no part in the bias correction")
-    if first.bare:
-        notes.append(
-            f"affine of the images {first.bare}: taken as it is, but left and right rest on it"
-        )
-    mask = opened = None
+    notes: list[str] = []
+    first_path = case.image(modalities[0])
+    stack, geometry = _read_images(case, modalities, any_spacing, threads, notes)
+    mask = None
     if with_mask and case.mask is not None:
-        mask = _read_mask(case.mask, paths[0], first, bare_mask_affine, notes)
+        mask = _read_mask(case.mask, first_path, geometry, bare_mask_affine, notes)
     return RawCase(
         case.case_id,
         case.patient_id,
@@ -113,22 +95,24 @@ def read_case(
         tuple(modalities),
         np.moveaxis(stack, 0, -1),
         mask,
-        first,
+        geometry,
         tuple(dict.fromkeys(notes)),
     )
 
 
-def read_geometry(path, channel=None):
+def read_geometry(path: Path | str | MemoryFile, channel: int | None = None) -> Geometry:
     """Reads only the header of `path`; raises `CaseError` as `read_volume` does."""
     with open_content(path) as content:
         return parse_header(path, content.head, four_d=channel is not None).geometry
 
 
-def read_volume(path, channel=None):
+def read_volume(
+    path: Path | str | MemoryFile, channel: int | None = None
+) -> tuple[np.ndarray, Geometry]:
     """Reads one volume.
 
     Args:
-        path: a 3-D file; or a 4-D one, with `channel`.
+        path: a 3-D file, or a 4-D file if `channel` is given.
         channel: index on the fourth axis, or None.
 
     Returns:
@@ -144,16 +128,16 @@ def read_volume(path, channel=None):
     return volume, voxels.header.geometry
 
 
-def write_volume(path, array, geometry):
-    """Writes an LPS array as NIfTI in the file order, affine, units and codes of `geometry`.
+def write_volume(path: Path | str, array: np.ndarray, geometry: Geometry) -> None:
+    """Writes an LPS array as NIfTI with the axis order, affine, units and codes of `geometry`.
 
     Args:
-        path: ends in `.nii.gz` (or `.nii`); replaced whole or not at all.
+        path: a name in `.nii.gz` or `.nii`; the file is replaced as a whole or not at all.
         array: [X, Y, Z] or [X, Y, Z, C], LPS order; its dtype is kept.
-        geometry: where the result shall lie.
+        geometry: geometry of the file to write.
 
     Raises:
-        InputError: `path` ends otherwise, or is a folder.
+        InputError: `path` has another ending, or is a folder.
     """
     if not naming.is_nifti(str(path)) or Path(path).is_dir():
         raise InputError(f"{path}: expected a file name that ends in .nii.gz or .nii")
@@ -163,10 +147,10 @@ def write_volume(path, array, geometry):
     files.write_bytes(path, data)
 
 
-def to_bytes(array, geometry, slope=None):
-    """The bytes of the `.nii` file that `write_volume` would write; arguments as there.
+def to_bytes(array: np.ndarray, geometry: Geometry, slope: float | None = None) -> bytes:
+    """Returns the bytes of the `.nii` file that `write_volume` would write.
 
-    With a `slope` the file says that a voxel stands for `slope` times its number in `array`.
+    With a `slope`, the header declares that an intensity is `slope` times the value in `array`.
     """
     image = nibabel.Nifti1Image(geometry.from_lps(array), geometry.affine)
     image.header.set_qform(geometry.affine, code=geometry.qform_code)
@@ -177,38 +161,75 @@ def to_bytes(array, geometry, slope=None):
     return image.to_bytes()
 
 
-def _contents(paths, four_d, threads):
-    """Yields the `Voxels` of each file in order, read ahead where there are threads to do so."""
-    paths = dict.fromkeys(paths)
+def _read_images(
+    case: Case, modalities: Sequence[str], any_spacing: bool, threads: int, notes: list[str]
+) -> tuple[np.ndarray, Geometry]:
+    """Reads the images as float32 [C, X, Y, Z], with the geometry of the first file."""
+    paths = [case.image(modality) for modality in modalities]
+    opened = _read_files(paths, bool(case.channels), threads)
+    voxels: Voxels | None = None
+    for index, (modality, path) in enumerate(zip(modalities, paths)):
+        if voxels is None or voxels.path != path:  # one 4-D file holds all of MSD's modalities
+            voxels = next(opened)
+            notes.extend(voxels.notes())
+        geometry = voxels.header.geometry
+        if index == 0:
+            first = geometry
+            if not any_spacing:
+                _check_spacing(path, first)
+            stack = np.empty((len(paths), *first.lps_shape), np.float32)
+        check_grid(path, geometry, paths[0], first, "image", notes)
+        if voxels.fill(stack[index], case.channels.get(modality)) < 0:
+            notes.append("negative intensities: kept, they take no part in the bias correction")
+    if first.bare:
+        notes.append(
+            f"affine of the images {first.bare}: taken as it is, but left and right rest on it"
+        )
+    return stack, first
+
+
+def _read_files(paths: Sequence[Path], four_d: bool, threads: int) -> Iterator[Voxels]:
+    """Yields the `Voxels` of each distinct file in order, read ahead if there are more threads."""
+    distinct = dict.fromkeys(paths)
     read = partial(Voxels, four_d=four_d)
     if threads == 1:
-        yield from map(read, paths)
+        yield from map(read, distinct)
         return
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(read, paths)
+        yield from pool.map(read, distinct)
 
 
-def check_grid(path, geometry, first_path, first, what, notes):
-    """Refuses a file that does not share the grid of the first; notes one that lies turned.
+def check_grid(
+    path: Path | MemoryFile,
+    geometry: Geometry,
+    first_path: Path | MemoryFile,
+    first: Geometry,
+    kind: str,
+    notes: list[str],
+) -> None:
+    """Refuses a file on another grid than the case's first file.
+
+    A file in another orientation on the same grid is noted.
 
     Args:
-        path: the file, for errors.
-        geometry: its `Geometry`.
-        first_path, first: the same of the case's first file.
-        what: "image" or "mask", for the note.
+        path: the file, for error messages.
+        geometry: its geometry.
+        first_path, first: path and geometry of the case's first file.
+        kind: "image" or "mask", for the note.
         notes: list that a note is added to.
 
     Raises:
-        CaseError: another shape, or an affine that puts voxels elsewhere.
+        CaseError: another shape, or an affine that places voxels elsewhere.
     """
     if geometry.lps_shape != first.lps_shape:
-        turned = geometry.shape == first.shape
-        ours, theirs = (
-            _times(grid.lps_shape if turned else grid.shape) for grid in (geometry, first)
+        same_file_shape = geometry.shape == first.shape
+        shape, expected = (
+            "x".join(map(str, grid.lps_shape if same_file_shape else grid.shape))
+            for grid in (geometry, first)
         )
         raise CaseError(
-            f"{path}: has shape {ours}{' once turned to LPS' if turned else ''}, but "
-            f"{first_path.name} has {theirs}; the files of a case must share one grid"
+            f"{path}: has shape {shape}{' once turned to LPS' if same_file_shape else ''}, but "
+            f"{first_path.name} has {expected}; the files of a case must share one grid"
         )
     if not geometry.shares_grid(first):
         raise CaseError(
@@ -218,18 +239,13 @@ def check_grid(path, geometry, first_path, first, what, notes):
         )
     if geometry.orientation != first.orientation:
         notes.append(
-            f"{what} in another orientation than the first image, on the same grid: "
+            f"{kind} in another orientation than the first image, on the same grid: "
             "reoriented by its affine"
         )
 
 
-def is_millimetre(geometry):
-    """Whether voxels measure 1 mm along each axis, to `SPACING_TOLERANCE`."""
-    return all(abs(size - 1) <= SPACING_TOLERANCE for size in geometry.spacing_mm)
-
-
 def _read_mask(path, first_path, first, bare_mask_affine, notes):
-    """The labels of `path`, int16 [X, Y, Z] on the grid `first` of the images."""
+    """Reads a mask as int16 [X, Y, Z] on the grid `first` of the images."""
     voxels = Voxels(path)
     notes.extend(voxels.notes())
     own = voxels.header.geometry
@@ -253,12 +269,8 @@ def _read_mask(path, first_path, first, bare_mask_affine, notes):
 
 
 def _check_spacing(path, geometry):
-    if not is_millimetre(geometry):
+    if not is_one_millimetre(geometry.spacing_mm):
         spacing = " x ".join(f"{size:.3g}" for size in geometry.spacing_mm)
         raise CaseError(
             f"{path}: voxels measure {spacing} mm; expected 1 x 1 x 1 mm, give --resample=1mm"
         )
-
-
-def _times(shape):
-    return "x".join(map(str, shape))

@@ -1,47 +1,52 @@
-"""The voxels of one NIfTI file as finite intensities or labels in LPS order."""
+"""Reads the voxels of one NIfTI file as finite intensities or labels in LPS order."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from brats_tfrecord.cohort.content import open_content
+from brats_tfrecord.cohort.content import MemoryFile, open_content
+from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.cohort.header import parse_header
 from brats_tfrecord.errors import CaseError
 
 
 class Voxels:
-    """All stored voxels of one file.
-
-    Attributes:
-        header: its `header.Header`.
+    """The stored voxels of one file.
 
     Args:
         path: the file.
-        four_d: whether it must be 4-D, a channel a modality, instead of 3-D.
+        four_d: whether the file must be 4-D, one channel per modality, instead of 3-D.
+
+    Attributes:
+        path: the file.
+        header: its `header.Header`.
 
     Raises:
-        CaseError: missing, empty, truncated or damaged file, or not of that dimension.
+        CaseError: missing, empty, truncated or damaged file, or another number of dimensions.
     """
 
-    def __init__(self, path, *, four_d=False):
+    def __init__(self, path: Path | str | MemoryFile, *, four_d: bool = False) -> None:
         self.path = path
         with open_content(path) as content:
             self.header = parse_header(path, content.head, four_d=four_d)
             stored = content.voxel_bytes(self.header.offset, self.header.byte_count)
-            self.misnamed = content.compressed != str(path).lower().endswith(".gz")
+            self._misnamed = content.compressed != str(path).lower().endswith(".gz")
         self._stored = stored.view(self.header.dtype).reshape(self.header.shape, order="F")
 
-    def notes(self):
-        """What is unusual in the file as such, and what is done about it."""
-        if self.misnamed:
+    def notes(self) -> Iterator[str]:
+        """Yields the anomalies of the file, each "finding: consequence"."""
+        if self._misnamed:
             yield "gzip or not, the name says otherwise than the content: read by content"
         if self.header.dropped_axes:
             yield "trailing axes of length one: dropped"
 
-    def fill(self, target, channel=None):
-        """Puts the intensities in LPS order into `target`.
+    def fill(self, target: np.ndarray, channel: int | None = None) -> float:
+        """Copies the intensities in LPS order to `target`.
 
         Args:
             target: float32 [X, Y, Z] array of the geometry's `lps_shape`, overwritten.
-            channel: index on the fourth axis of a 4-D file, None for a 3-D one.
+            channel: index on the fourth axis of a 4-D file, None for a 3-D file.
 
         Returns:
             the lowest intensity.
@@ -59,14 +64,17 @@ class Voxels:
             self._refuse(values)
         return lowest
 
-    def labels(self, geometry):
-        """The label values, int16 [X, Y, Z], put into LPS order as `geometry` tells.
+    def labels(self, geometry: Geometry) -> tuple[np.ndarray, bool]:
+        """Returns the label values in LPS order.
+
+        Args:
+            geometry: the geometry to reorient by; usually the file's own.
 
         Returns:
-            (labels, whether values had to be rounded).
+            (int16 [X, Y, Z], whether values had to be rounded).
 
         Raises:
-            CaseError: values that are not near whole numbers, or beyond int16.
+            CaseError: values that are not near whole numbers, or out of range of int16.
         """
         with np.errstate(all="ignore"):
             values = self._scaled(self._channel(None))
@@ -126,14 +134,15 @@ class Voxels:
 
 
 def _copy(target, source):
-    """target[...] = source of [X, Y, Z] arrays, plane by plane where their fastest axes differ.
+    """Copies `source` to `target`, both [X, Y, Z], plane by plane if their fastest axes differ.
 
-    NIfTI's first axis moves fastest, NumPy's last: a plane of the two fits into the cache.
+    The first axis is the fastest in NIfTI, the last one in NumPy. A plane of both fits into the
+    processor's cache.
     """
     fastest = int(np.argmin(np.abs(source.strides)))
     if fastest == 2:
         target[...] = source
         return
-    across = 1 - fastest
-    for to, plane in zip(np.moveaxis(target, across, 0), np.moveaxis(source, across, 0)):
+    axis = 1 - fastest
+    for to, plane in zip(np.moveaxis(target, axis, 0), np.moveaxis(source, axis, 0)):
         to[...] = plane

@@ -1,6 +1,8 @@
-"""Walks a cohort's folders, and counts what is left out on the way."""
+"""Walks the folders of a cohort and counts the files that are left out."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from brats_tfrecord.cohort import naming
 
@@ -8,37 +10,31 @@ _SHOWN = 3
 
 
 class Leftovers:
-    """What is left out, by reason: a count and the first few names, however many there are."""
+    """Counts the paths that are left out for each reason, and keeps the first few of them."""
 
-    def __init__(self):
-        self._found = {}
+    def __init__(self) -> None:
+        self._paths: dict[str, tuple[int, list[str]]] = {}
 
-    def add(self, reason, name):
-        """Counts `name` under `reason` (a plural, such as "masks without any image")."""
-        entry = self._found.setdefault(reason, [0, []])
-        entry[0] += 1
-        if len(entry[1]) < _SHOWN:
-            entry[1].append(name)
+    def add(self, reason: str, path: str) -> None:
+        """Counts `path` under `reason` (a plural, such as "masks without any image")."""
+        count, paths = self._paths.get(reason, (0, []))
+        self._paths[reason] = count + 1, paths if len(paths) == _SHOWN else [*paths, path]
 
-    def lines(self):
-        """One line a reason: its count, the first names (escaped), and that they are left out."""
+    def lines(self) -> tuple[str, ...]:
+        """Formats one line for each reason, with its count and the first paths, escaped."""
         return tuple(
-            f"{reason} ({count:,}): {', '.join(map(_shown, names))}"
-            f"{' …' if count > len(names) else ''}: left out"
-            for reason, (count, names) in self._found.items()
+            f"{reason} ({count:,}): {', '.join(map(_shown, paths))}"
+            f"{' …' if count > len(paths) else ''}: left out"
+            for reason, (count, paths) in self._paths.items()
         )
 
 
-def folders(root, leftovers):
-    """Yields (folder, its file names) of `root` and every folder below it, in order of names.
+def folders(root: Path | str, leftovers: Leftovers) -> Iterator[tuple[str, list[str]]]:
+    """Yields (folder, its sorted file names) for `root` and every folder below it, sorted.
 
-    Links are followed, but no folder is entered twice. Hidden names are skipped. Names that
-    cannot be shown in one line, and folders that cannot be listed, go to `leftovers`. A folder
-    named as an image counts as a file: reading will refuse it, by name.
-
-    Args:
-        root: where to start.
-        leftovers: a `Leftovers`.
+    Links are followed, but no folder is visited twice. Hidden names are skipped. Names that
+    cannot be shown in one line and folders that cannot be listed are added to `leftovers`. A
+    folder with the name of an image is yielded as a file, so that reading refuses it by name.
     """
     seen = set()
     waiting = [os.fspath(root)]
@@ -80,5 +76,5 @@ def _is_folder(entry):
 
 
 def _shown(name):
-    """The name as it is, or escaped where it could not be shown in one line."""
+    """Returns the name, escaped if it cannot be shown in one line."""
     return ascii(name) if naming.is_unsafe(name) else name

@@ -1,1 +1,1 @@
-"""The synthetic cohort: anatomy, image contrast, bias fields, gliomas."""
+"""Generates the synthetic cohort: anatomy, image contrast, bias fields and gliomas."""

@@ -1,12 +1,14 @@
-"""The phantom's healthy head: outline, folded cortex, fissures, ventricles, deep grey, cerebellum.
+"""The healthy anatomy of the phantom: outline, cortex, fissures, ventricles, nuclei, cerebellum.
 
 Shapes are implicit functions of head coordinates in millimetres: x to the patient's left, y to
-the back, z up, 0 near the third ventricle. They are evaluated on a 2 mm grid and resampled to
-voxels, where distances become tissue fractions. Sulci are the zero level of band-passed noise,
-drawn out towards the centre and cut off at a depth: an even labyrinth, as gyri are.
+the back, z up, with the origin near the third ventricle. They are evaluated on a 2 mm grid and
+resampled to voxels, where distances become tissue fractions. Sulci are the zero level of
+band-passed noise, stretched towards the centre and limited in depth, which gives a labyrinth of
+even width like that of real gyri.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +16,15 @@ from scipy import ndimage
 
 from brats_tfrecord.phantom import fields
 
-# Rows of x, y, z, radius along one lateral ventricle: horn, body, atrium, and its two other horns.
+# Rows of x, y, z, radius: frontal horn, body and atrium of a lateral ventricle, then its two other
+# horns.
 _VENTRICLE = np.array(
     [[9, -36, 6, 4], [8, -18, 14, 6], [10, 4, 19, 6], [16, 24, 15, 7], [22, 35, 6, 8]], np.float32
 )
 _OCCIPITAL_HORN = np.array([[22, 35, 6, 7], [21, 56, 3, 3]], np.float32)
 _TEMPORAL_HORN = np.array([[22, 35, 6, 7], [30, 20, -10, 4], [30, -4, -20, 3]], np.float32)
 
-# Centre and semi-axes of thalamus, caudate head and lentiform nucleus (left; mirrored).
+# Centre and semi-axes of thalamus, caudate head and lentiform nucleus; the right side is mirrored.
 _DEEP_GREY = (((10, 6, 3), (8, 14, 8)), ((12, -24, 5), (5, 12, 9)), ((25, -5, -1), (7, 18, 10)))
 
 
@@ -30,8 +33,8 @@ class Outline:
     """Signed distances (mm, positive inside) on the coarse grid.
 
     Attributes:
-        cerebrum, cerebellum, stem: the three parts.
-        hull: their union, the brain as skull stripping leaves it.
+        cerebrum, cerebellum, stem: the three parts of the brain.
+        hull: their union, which is the brain after skull stripping.
     """
 
     cerebrum: np.ndarray
@@ -42,13 +45,13 @@ class Outline:
 
 @dataclass(frozen=True)
 class Tissues:
-    """What the voxels inside the hull are made of; every field is 1-D over those voxels.
+    """Tissue fractions and distances of the voxels inside the hull, 1-D over those voxels.
 
     Attributes:
-        inside: bool [X, Y, Z] of the box: the voxels meant.
+        inside: bool [X, Y, Z] over the box, true for those voxels.
         points: head coordinates x, y, z in millimetres.
         depth: distance to the hull in millimetres.
-        csf, grey: tissue fractions; white matter is the rest.
+        csf, grey: tissue fractions; the remainder is white matter.
         pial: distance to the nearest CSF outside the ventricles, negative within it.
         ventricle: signed distance to the ventricles, negative inside.
         midline: signed distance from the interhemispheric plane.
@@ -56,7 +59,7 @@ class Tissues:
     """
 
     inside: np.ndarray
-    points: tuple[np.ndarray, np.ndarray, np.ndarray]
+    points: tuple[np.ndarray, ...]
     depth: np.ndarray
     csf: np.ndarray
     grey: np.ndarray
@@ -66,8 +69,8 @@ class Tissues:
     cerebellum: np.ndarray
 
 
-def outline(rng, grid):
-    """Draws the brain's outer shape: size and proportions vary by a few per cent."""
+def draw_outline(rng: np.random.Generator, grid: fields.Grid) -> Outline:
+    """Draws the outer shape of a brain; size and proportions vary by a few per cent."""
     x, y, z = (
         axis / np.float32(scale)
         for axis, scale in zip(grid.points, rng.normal(1, 0.022, 3).clip(0.96, 1.03))
@@ -87,21 +90,23 @@ def outline(rng, grid):
     return Outline(cerebrum, cerebellum, stem, hull)
 
 
-def tissues(rng, grid, shape, displaced):
+def fill_outline(
+    rng: np.random.Generator, grid: fields.Grid, outline: Outline, points: Sequence[np.ndarray]
+) -> Tissues:
     """Fills the outline with tissue.
 
     Args:
-        rng: `numpy.random.Generator`.
-        grid: the `fields.Grid`.
-        shape: the `Outline`.
-        displaced: head coordinates (x, y, z), each on the coarse grid, from which inner anatomy
-            is taken: a growing lesion pushes it aside while the hull stays.
+        rng: source of the random numbers.
+        grid: the grid.
+        outline: the outer shape.
+        points: head coordinates (x, y, z) at which the inner anatomy is evaluated, each on the
+            coarse grid; `gliomas.displaced_points` models the mass effect of a tumour with them.
     """
-    x, y, z = (part + 2.0 * grid.noise(rng, 28) for part in displaced)
-    inside = grid.to_voxels(shape.hull) > 0
+    x, y, z = (part + 2.0 * grid.noise(rng, 28) for part in points)
+    inside = grid.to_voxels(outline.hull) > 0
     voxels = {
         name: grid.to_voxels(field)[inside]
-        for name, field in _inner_shapes(rng, grid, shape, x, y, z).items()
+        for name, field in _inner_shapes(rng, grid, outline, x, y, z).items()
     }
     depth = voxels["hull"]
     pial = _pial_distance(rng, voxels)
@@ -124,23 +129,23 @@ def tissues(rng, grid, shape, displaced):
     )
 
 
-def _inner_shapes(rng, grid, shape, x, y, z):
-    """Every field that the voxels need, on the coarse grid."""
+def _inner_shapes(rng, grid, outline, x, y, z):
+    """Computes every field that is resampled to voxels, on the coarse grid."""
     lateral = np.abs(x)
-    # The fissure ends at the corpus callosum; below it lie thalamus and brain stem.
+    # The fissure ends at the corpus callosum, above thalamus and brain stem.
     central = 30 * _ellipsoid(x / 60, (y - 1) / 45, (z - 2) / 27)
-    fissure_end = fields.clamp_below(np.maximum(central, shape.stem + 4))
-    cerebrum = np.minimum(shape.cerebrum, -shape.cerebellum)
-    # On the medial wall sulci are shallow.
+    fissure_end = fields.clamp_below(np.maximum(central, outline.stem + 4))
+    cerebrum = np.minimum(outline.cerebrum, -outline.cerebellum)
+    # Sulci are shallow on the medial wall.
     near = np.minimum(cerebrum, np.hypot(x, fissure_end) + 5)
     reach = 17.5 + 6 * grid.noise(rng, 9)
     sylvian = (z + 5 - 0.3 * (y + 8)) * 0.95 + 2.5 * grid.noise(rng, 9)
     sylvian_end = fields.clamp_below(np.maximum(33 - lateral, np.abs(y + 2) - 33))
     return {
-        "hull": shape.hull,
+        "hull": outline.hull,
         "cerebrum": cerebrum,
-        "cerebellum": shape.cerebellum,
-        "stem": shape.stem,
+        "cerebellum": outline.cerebellum,
+        "stem": outline.stem,
         "midline": x,
         "fissure_end": fissure_end,
         "sulci": _sulci(rng, grid, x, y, z),
@@ -155,9 +160,10 @@ def _inner_shapes(rng, grid, shape, x, y, z):
 
 
 def _sulci(rng, grid, x, y, z):
-    """Signed distance (mm) to the sheets on which sulci lie.
+    """Computes the signed distance (mm) to the sheets that contain the sulci.
 
-    Noise is taken at points drawn outwards along their ray, so that sheets stand on the hull.
+    The noise is sampled at points shifted outwards along their ray, so that the sheets are
+    perpendicular to the hull.
     """
     pattern = grid.noise(rng, 6.2, band_pass=True)
     radius = np.sqrt((x / 68) ** 2 + (y / 84) ** 2 + (z / 60) ** 2)
@@ -165,17 +171,17 @@ def _sulci(rng, grid, x, y, z):
     indices = [
         (part * pull - axis[0]) / fields.COARSE_MM for part, axis in zip((x, y, z), grid.coarse)
     ]
-    drawn = ndimage.map_coordinates(pattern, indices, order=1, mode="reflect")
-    slope = np.sqrt(sum(part * part for part in np.gradient(drawn, fields.COARSE_MM)))
+    sheets = ndimage.map_coordinates(pattern, indices, order=1, mode="reflect")
+    slope = np.sqrt(sum(part * part for part in np.gradient(sheets, fields.COARSE_MM)))
     slope = ndimage.gaussian_filter(slope, 2.0, truncate=2.0)
-    return (drawn / np.maximum(slope, 0.25 * slope.mean())).astype(np.float32)
+    return (sheets / np.maximum(slope, 0.25 * slope.mean())).astype(np.float32)
 
 
 def _pial_distance(rng, voxels):
-    """Distance to the CSF outside: hull, sulci, fissures and the cerebellar tent."""
-    # Sulci gape at the surface and close in the depth; atrophy widens them all.
-    gape = rng.uniform(-0.1, 0.3) + 0.8 * np.exp(-fields.clamp_below(voxels["cerebrum"]) / 5)
-    sulci = np.hypot(voxels["sulci"], voxels["sulci_end"]) - gape
+    """Computes the distance to the outer CSF: hull, sulci, fissures and the cerebellar tent."""
+    # Sulci are wide at the surface and narrow at depth; atrophy widens all of them.
+    width = rng.uniform(-0.1, 0.3) + 0.8 * np.exp(-fields.clamp_below(voxels["cerebrum"]) / 5)
+    sulci = np.hypot(voxels["sulci"], voxels["sulci_end"]) - width
     fissure = np.hypot(voxels["midline"], voxels["fissure_end"]) - 1.1
     sylvian = np.hypot(voxels["sylvian"], voxels["sylvian_end"]) - rng.uniform(1.2, 2.2)
     pial = np.minimum(np.minimum(voxels["cerebrum"], sulci), np.minimum(fissure, sylvian))
@@ -185,22 +191,26 @@ def _pial_distance(rng, voxels):
 
 
 def _with_cerebellum(voxels, grey, csf):
-    """Cerebellar tissue: thin folia around a white core that branches into them."""
-    where = voxels["cerebellum"] > 0
-    depth = voxels["cerebellum"][where]
-    # Towards the centre, where folia would be finer than a voxel, they fade.
-    fade = fields.step(voxels["folia_size"][where] - 16, 3)
-    wave = fade * np.cos(voxels["folia"][where])
-    grey[where] = 0.9 - 0.7 * fields.step(depth - 7.5 + 4 * wave, 1.2)
+    """Adds cerebellar tissue: thin folia around a white core that branches into them."""
+    inside = voxels["cerebellum"] > 0
+    depth = voxels["cerebellum"][inside]
+    # Folia fade towards the centre, where they would be finer than a voxel.
+    fade = fields.step(voxels["folia_size"][inside] - 16, 3)
+    wave = fade * np.cos(voxels["folia"][inside])
+    grey[inside] = 0.9 - 0.7 * fields.step(depth - 7.5 + 4 * wave, 1.2)
     fissures = 0.6 * fields.step(wave - 0.7, 0.15) * fields.step(10 - depth, 1.5)
-    csf[where] = np.maximum(csf[where], fissures)
+    csf[inside] = np.maximum(csf[inside], fissures)
     return grey, csf
 
 
 def _ventricles(rng, x, y, z):
-    """Signed distance to the ventricles, negative inside; the two sides differ in size."""
+    """Computes the signed distance to the ventricles, negative inside.
+
+    The two lateral ventricles differ in size.
+    """
     size = rng.uniform(0.85, 1.5)
-    sides = np.where(x > 0, *(size * rng.uniform(0.88, 1.12, 2))).astype(np.float32)
+    left, right = size * rng.uniform(0.88, 1.12, 2)
+    sides = np.where(x > 0, left, right).astype(np.float32)
     lateral = np.abs(x)
     horns = [
         tube(lateral, y, z, chain, sides) for chain in (_VENTRICLE, _OCCIPITAL_HORN, _TEMPORAL_HORN)
@@ -211,9 +221,18 @@ def _ventricles(rng, x, y, z):
     return np.minimum(paired, np.minimum(third, fourth)).astype(np.float32)
 
 
-def tube(x, y, z, chain, size):
-    """Signed distance to a chain of tapering capsules, slimmer from side to side."""
-    nearest = None
+def tube(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, chain: np.ndarray, size: np.ndarray | float
+) -> np.ndarray:
+    """Computes the signed distance (mm) to a tube, negative inside.
+
+    Args:
+        x, y, z: head coordinates, broadcastable to one another.
+        chain: [N, 4], x, y, z and radius of the points that the tube connects. Its width along x
+            is two thirds of its height.
+        size: factor of the radii.
+    """
+    distances = []
     for (*start, first), (*end, last) in itertools.pairwise(chain):
         along = [b - a for a, b in zip(start, end)]
         t = sum((p - a) * d for p, a, d in zip((x, y, z), start, along)) / sum(d * d for d in along)
@@ -221,23 +240,21 @@ def tube(x, y, z, chain, size):
         gaps = [p - a - t * d for p, a, d in zip((x, y, z), start, along)]
         distance = np.sqrt((1.5 * gaps[0]) ** 2 + gaps[1] ** 2 + gaps[2] ** 2)
         distance -= (first + t * (last - first)) * size
-        nearest = distance if nearest is None else np.minimum(nearest, distance)
-    return nearest
+        distances.append(distance)
+    return np.minimum.reduce(distances)
 
 
 def _nuclei(lateral, y, z):
-    """Signed distance (about) to the deep grey nuclei, positive inside."""
-    return np.maximum.reduce(
-        [
-            min(semi)
-            * _ellipsoid(*((part - c) / s for part, c, s in zip((lateral, y, z), at, semi)))
-            for at, semi in _DEEP_GREY
-        ]
-    ).astype(np.float32)
+    """Computes the approximate signed distance to the deep grey nuclei, positive inside."""
+    distances = []
+    for centre, semi_axes in _DEEP_GREY:
+        scaled = ((part - c) / s for part, c, s in zip((lateral, y, z), centre, semi_axes))
+        distances.append(min(semi_axes) * _ellipsoid(*scaled))
+    return np.maximum.reduce(distances).astype(np.float32)
 
 
 def _ellipsoid(x, y, z, power=2.0):
-    """1 at the centre, 0 on the surface, negative outside, of a unit (super)ellipsoid."""
+    """Computes the level of a unit superellipsoid: 1 at the centre, 0 on the surface."""
     if power == 2.0:
         return 1 - np.sqrt(x * x + y * y + z * z)
     power = np.float32(power)
@@ -245,6 +262,6 @@ def _ellipsoid(x, y, z, power=2.0):
 
 
 def _union(first, second, blend_mm=4.0):
-    """Smooth maximum of two levels, rounded over `blend_mm` where they meet."""
+    """Computes a smooth maximum of two levels, rounded over `blend_mm` where they meet."""
     bridge = fields.clamp_below(1 - np.abs(first - second) / np.float32(blend_mm))
     return np.maximum(first, second) + bridge * bridge * np.float32(blend_mm / 4)

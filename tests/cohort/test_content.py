@@ -1,4 +1,4 @@
-"""Bytes of a file: from the disk or from memory, packed by whatever wrote them."""
+"""Reading the bytes of a file, from the disk or from memory, compressed or not."""
 
 import gzip
 
@@ -19,7 +19,7 @@ EMPTY = gzip.compress(b"", mtime=0)
 @pytest.mark.parametrize(
     "data", [FILE, GZIP, bytearray(FILE), memoryview(GZIP), np.frombuffer(FILE, np.int16)]
 )
-def test_a_file_in_memory_reads_as_one_on_the_disk(tmp_path, data):
+def test_a_file_in_memory_reads_like_a_file_on_the_disk(tmp_path, data):
     path = tmp_path / "A_t1.nii"
     path.write_bytes(data)
     for file in (path, MemoryFile("A_t1.nii", data)):
@@ -27,14 +27,15 @@ def test_a_file_in_memory_reads_as_one_on_the_disk(tmp_path, data):
         assert np.array_equal(volume, VOXELS) and geometry.orientation == ("L", "P", "S")
 
 
-def test_an_empty_file_in_memory_is_refused_by_its_name():
-    with pytest.raises(CaseError, match="^what the user calls it: the file is empty"):
-        nifti.read_volume(MemoryFile("what the user calls it", b""))
+def test_an_empty_file_in_memory_is_refused_with_its_name():
+    with pytest.raises(CaseError, match="^A_t1.nii: the file is empty"):
+        nifti.read_volume(MemoryFile("A_t1.nii", b""))
 
 
 def members(size):
-    """The file as gzip members of `size` bytes each."""
-    return b"".join(gzip.compress(FILE[at : at + size]) for at in range(0, len(FILE), size))
+    """Compresses the file as gzip members of `size` bytes each."""
+    starts = range(0, len(FILE), size)
+    return b"".join(gzip.compress(FILE[start : start + size]) for start in starts)
 
 
 @pytest.mark.parametrize("data", [members(1), members(100), GZIP + 1000 * EMPTY])
@@ -42,14 +43,14 @@ def test_many_gzip_members_are_one_file(data):
     assert np.array_equal(nifti.read_volume(MemoryFile("A", data))[0], VOXELS)
 
 
-def test_members_that_only_cost_time_are_not_unpacked():
+def test_thousands_of_empty_gzip_members_are_refused():
     data = GZIP + 2000 * EMPTY
     with pytest.raises(CaseError, match="^A: .*thousands of nearly empty gzip members"):
         nifti.read_volume(MemoryFile("A", data))
 
 
 @pytest.mark.parametrize(
-    "data, kind",
+    "data, file_format",
     [
         (bytes(128) + b"DICM" + bytes(500), "a DICOM slice"),
         (b"\x89PNG\r\n" + bytes(500), "a PNG"),
@@ -63,6 +64,6 @@ def test_members_that_only_cost_time_are_not_unpacked():
         (bytes(500), "it has no NIfTI header"),
     ],
 )
-def test_other_kinds_of_file_are_called_by_their_name(data, kind):
-    with pytest.raises(CaseError, match=rf"^A: .*\({kind}"):
+def test_the_error_names_the_format_of_other_files(data, file_format):
+    with pytest.raises(CaseError, match=rf"^A: .*\({file_format}"):
         nifti.read_volume(MemoryFile("A", data))

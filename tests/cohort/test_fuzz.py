@@ -1,12 +1,13 @@
-"""Mutated NIfTI files: every one is refused in one line that names it, or read right.
+"""Fuzz test of the NIfTI reader: mutated files are read correctly, or refused by name in one line.
 
-A seeded mutation `index` damages one file of a small case, or the headers of all five alike. A
-child process reads the cases under a memory limit and tells what came of each; the parent ends it
-when a case takes too long. "Right" is proved against nibabel's own reading of the same file turned
-to LPS, where the mutation changes what the file says, and against the voxels as they were, where
-the file is merely damaged. The memory stated is what the child took above its imports.
+A seeded mutation changes one file of a small case, or the headers of all five files alike. A child
+process reads the cases under a memory limit and reports an outcome for each; the parent kills it
+when a case takes too long. If the mutation changes a header, the result is compared with nibabel's
+reading of the same file, reoriented to LPS. If the mutation damages a file, it is compared with the
+original voxels. Memory is measured above that of the imports.
 
-By hand: `python tests/cohort/test_fuzz.py FOLDER FIRST LAST` leaves the last case's files there.
+Usage, leaving the files of the last case in FOLDER:
+  python tests/cohort/test_fuzz.py FOLDER FIRST LAST
 """
 
 import gzip
@@ -33,7 +34,7 @@ SHAPE = (24, 20, 16)
 AFFINE = np.array([[-1.0, 0, 0, 11], [0, -1.0, 0, 30], [0, 0, 1.0, -7], [0, 0, 0, 1]])
 SECONDS_A_CASE = 20
 MEMORY_MB = 512
-"""What a child may take above what it holds after its imports: most mutants are 15 kB."""
+"""Memory limit of a child above that of its imports; most files have 15 kB."""
 
 KINDS = (*spec.MODALITIES, "seg")
 FINE, FAULTS = ("refused", "right"), ("wrong", "traceback", "out of memory", "crash", "hang")
@@ -43,18 +44,18 @@ HEADER = nibabel.nifti1.header_dtype
 
 
 def arrays():
-    """Kind -> array in LPS order: an ellipsoid of noise, labels 0, 1, 2, 4 in the mask."""
+    """Makes kind -> array in LPS order: ellipsoids of noise, and a mask of 0, 1, 2 and 4."""
     rng = np.random.default_rng(SEED)
     distance = sum(
         ((grid - (n - 1) / 2) / (n / 2.4)) ** 2 for grid, n in zip(np.ogrid[:24, :20, :16], SHAPE)
     )
-    made = {
+    volumes = {
         kind: np.where(distance < 1, rng.integers(1, 900, SHAPE), 0).astype(np.int16)
         for kind in spec.MODALITIES
     }
-    made["seg"] = np.digitize(-distance, [-0.3, -0.2, -0.1]).astype(np.uint8)
-    made["seg"][made["seg"] == 3] = 4
-    return made
+    mask = np.digitize(-distance, [-0.3, -0.2, -0.1]).astype(np.uint8)
+    mask[mask == 3] = 4
+    return {**volumes, "seg": mask}
 
 
 def whole_file(array, affine=AFFINE, form=nibabel.Nifti1Image):
@@ -65,21 +66,21 @@ def whole_file(array, affine=AFFINE, form=nibabel.Nifti1Image):
     return image.to_bytes()
 
 
-# What a header can say. Each edits the header, a structured array, in place.
+# Mutations of the header. Each changes the header, a structured array, in place.
 
 
 def any_fields(rng, header):
     for name in rng.choice(HEADER.names, rng.integers(1, 4)):
-        place = header[name]
-        if place.dtype.kind == "S":
-            header[name] = rng.bytes(place.dtype.itemsize)
-        elif place.ndim:
-            place[rng.integers(place.size)] = interesting(rng, place.dtype)
+        field = header[name]
+        if field.dtype.kind == "S":
+            header[name] = rng.bytes(field.dtype.itemsize)
+        elif field.ndim:
+            field[rng.integers(field.size)] = unusual_number(rng, field.dtype)
         else:
-            header[name] = interesting(rng, place.dtype)
+            header[name] = unusual_number(rng, field.dtype)
 
 
-def interesting(rng, dtype):
+def unusual_number(rng, dtype):
     if dtype.kind == "f":
         return rng.choice(FLOATS)
     limits = np.iinfo(dtype)
@@ -164,7 +165,7 @@ HEADER_EDITS = (
 )
 
 
-# Other things a file can be, all of them legal: made from the array, in LPS order.
+# Other valid files, each made from an array in LPS order.
 
 
 def big_endian(rng, array):
@@ -174,7 +175,7 @@ def big_endian(rng, array):
 
 def nifti_2(rng, array):
     data = whole_file(array, form=nibabel.Nifti2Image)
-    if rng.random() < 0.5:  # an extent of the 64-bit kind
+    if rng.random() < 0.5:  # a 64-bit extent
         extent = int(rng.choice([-1, 0, 2**31, 2**40, 2**62]))
         data = data[:24] + extent.to_bytes(8, "little", signed=True) + data[32:]
     return data
@@ -186,9 +187,9 @@ def other_type(rng, array):
 
 
 def not_finite(rng, array):
-    holed = array.astype(np.float32)
-    holed[tuple(rng.integers(0, SHAPE))] = rng.choice([np.nan, np.inf, -np.inf])
-    return whole_file(holed)
+    array = array.astype(np.float32)
+    array[tuple(rng.integers(0, SHAPE))] = rng.choice([np.nan, np.inf, -np.inf])
+    return whole_file(array)
 
 
 def trailing_axis(rng, array):
@@ -196,7 +197,7 @@ def trailing_axis(rng, array):
 
 
 def other_order(rng, array):
-    """The same voxels in another order of the file, each still at its place in the world."""
+    """Reorders the axes; each voxel keeps its position in the world."""
     order = np.column_stack([rng.permutation(3), rng.choice([-1, 1], 3)])
     image = nibabel.Nifti1Image(array, AFFINE).as_reoriented(order)
     return whole_file(np.asarray(image.dataobj), image.affine)
@@ -215,7 +216,7 @@ def extension(rng, array):
 LEGAL = (big_endian, nifti_2, other_type, not_finite, trailing_axis, other_order, extension)
 
 
-# What happens to files on their way. Each takes the bytes as they lie on the disk.
+# Damage to files. Each function takes the bytes on the disk.
 
 
 def truncated(rng, data):
@@ -223,10 +224,10 @@ def truncated(rng, data):
 
 
 def flipped(rng, data):
-    """Bits flip in the compressed stream, past gzip's own header of ten bytes."""
+    """Flips bits in the compressed stream, behind the ten bytes of gzip's header."""
     data = bytearray(data)
-    for place in rng.integers(10, len(data), rng.integers(1, 4)):
-        data[place] ^= 1 << rng.integers(8)
+    for position in rng.integers(10, len(data), rng.integers(1, 4)):
+        data[position] ^= 1 << rng.integers(8)
     return bytes(data)
 
 
@@ -264,7 +265,7 @@ DAMAGE = (truncated, truncated, flipped, junk_after, wrong_checksum, members, mi
 def mutate(index, folder):
     """Writes the files of mutation `index`; returns (name of the mutation, `Case`).
 
-    The mutants are called `mutant_…`, the files that stay as they are `fine_…`.
+    Mutated files are called `mutant_…`, the others `fine_…`.
     """
     rng = np.random.default_rng([SEED, index])
     group = rng.choice(3, p=[0.5, 0.2, 0.3])
@@ -274,7 +275,7 @@ def mutate(index, folder):
     packed = rng.random() < 0.5 or mutation in (flipped, wrong_checksum, members)
     paths = {}
     for kind, array in arrays().items():
-        # The same draws for every file: a case whose five headers agree gets past the comparison.
+        # The same draws for every file: five headers that agree pass the check of the grid.
         draws = np.random.default_rng([SEED, index, 1])
         data, mutant = whole_file(array), kind in chosen
         if mutant and group == 0:
@@ -294,7 +295,7 @@ def mutate(index, folder):
 
 
 def outcome(case, damaged):
-    """(what came of reading `case`, one of FINE and FAULTS; why)."""
+    """Reads `case`; returns the outcome, one of FINE and FAULTS, and its reason."""
     try:
         raw = nifti.read_case(case, any_spacing=True)
     except CaseError as error:
@@ -311,39 +312,37 @@ def outcome(case, damaged):
 
 
 def one_line(error):
-    places = [
+    lines = [
         f"{Path(frame.filename).name}:{frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
     ]
-    return f"{type(error).__name__}: {error} ({' '.join(places)})"
+    return f"{type(error).__name__}: {error} ({' '.join(lines)})"
 
 
 def compare(raw, case, truth):
-    """ "right" if every array and its place in the world is what the files say."""
+    """Compares a case with `truth`, or else with nibabel's reading; returns as `outcome`."""
     for kind in KINDS:
-        mine = raw.mask if kind == "seg" else raw.volumes[..., raw.modalities.index(kind)]
+        actual = raw.mask if kind == "seg" else raw.volumes[..., raw.modalities.index(kind)]
         if truth:
-            theirs, affine = truth[kind].astype(np.float64), AFFINE
+            expected, affine = truth[kind].astype(np.float64), AFFINE
         else:
-            theirs, affine = reading_of_nibabel(case.mask if kind == "seg" else case.images[kind])
-        largest = np.abs(theirs).max()
-        if mine.shape != theirs.shape or not np.allclose(
-            mine, theirs, 1e-5, 1e-6 * largest + 1e-3 * (kind == "seg")
-        ):
-            return "wrong", f"{kind}: not what the file holds"
+            expected, affine = read_with_nibabel(case.mask if kind == "seg" else case.images[kind])
+        tolerance = 1e-6 * np.abs(expected).max() + 1e-3 * (kind == "seg")
+        if actual.shape != expected.shape or not np.allclose(actual, expected, 1e-5, tolerance):
+            return "wrong", f"{kind}: other voxels"
         if not np.allclose(raw.geometry.lps_affine, affine, 1e-6, 2e-3):
-            return "wrong", f"{kind}: lies elsewhere"
+            return "wrong", f"{kind}: another affine"
     return "right", ""
 
 
-def reading_of_nibabel(path):
-    """(float64 [X, Y, Z], its affine), LPS order."""
+def read_with_nibabel(path):
+    """Reads float64 [X, Y, Z] in LPS order and its affine."""
     data = bytearray(path.read_bytes())
     if data[:2] == b"\x1f\x8b":
         data = bytearray(gzip.decompress(data))
     if data[:4] == (348).to_bytes(4, "little"):
-        mend(np.frombuffer(data, HEADER, 1).reshape(()))
-        data[348:352] = bytes(4)  # extensions say nothing of the voxels, however damaged
+        repair(np.frombuffer(data, HEADER, 1).reshape(()))
+        data[348:352] = bytes(4)  # no extensions: even damaged ones do not concern the voxels
     form = nibabel.Nifti2Image if b"n+2" in data[:16] else nibabel.Nifti1Image
     image = form.from_bytes(bytes(data))
     voxels = np.asarray(image.dataobj).reshape(image.shape[:3])
@@ -356,18 +355,18 @@ def reading_of_nibabel(path):
     return np.asarray(image.dataobj)[::-1, ::-1], image.affine @ to_lps
 
 
-def mend(header):
-    """What the standard allows and nibabel refuses or misreads, said in another way."""
-    if header["vox_offset"] == 0:  # not declared: right behind the header
+def repair(header):
+    """Rewrites fields that the standard allows and nibabel refuses or misreads."""
+    if header["vox_offset"] == 0:  # not declared, so right behind the header
         header["vox_offset"] = 352
-    for name in ("qform_code", "sform_code"):  # above 0 is set, whether the code is known or not
+    for name in ("qform_code", "sform_code"):  # any code above 0 counts as set
         header[name] = np.clip(header[name], 0, 1)
-    if header["sform_code"]:  # decides alone; the qform may be no rotation
+    if header["sform_code"]:  # the sform has priority, and the qform may be no rotation
         header["qform_code"] = header["quatern_b"] = header["quatern_c"] = header["quatern_d"] = 0
 
 
 def child(folder, first, last):
-    """Reads the mutations [first, last); one JSON line each."""
+    """Reads the mutations [first, last); prints one JSON line for each."""
     limit = resource_of("VmSize") + MEMORY_MB * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     before = resource_of("VmHWM")
@@ -376,7 +375,7 @@ def child(folder, first, last):
         try:
             result, why = outcome(case, name in {mutation.__name__ for mutation in DAMAGE})
         except Exception as error:
-            result, why = "wrong", f"unlike nibabel: {one_line(error)}"
+            result, why = "wrong", f"nibabel refuses the file: {one_line(error)}"
         print(
             json.dumps([index, name, result, why, (resource_of("VmHWM") - before) // 10**6]),
             flush=True,
@@ -384,7 +383,7 @@ def child(folder, first, last):
 
 
 def resource_of(field):
-    """Bytes of one line of /proc/self/status."""
+    """Returns a value of /proc/self/status in bytes."""
     line = next(
         line
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -394,63 +393,64 @@ def resource_of(field):
 
 
 def run(folder, count):
-    """Reads mutations 0 to count - 1 in children; list of [index, mutation, outcome, why, MB]."""
-    found, said, errors = [], folder / "said.jsonl", folder / "errors.txt"
-    while len(found) < count:
-        command = [sys.executable, __file__, str(folder), str(len(found)), str(count)]
-        with open(said, "w") as out, open(errors, "w") as err:
-            ended = (
-                "crash"
-                if finished(subprocess.Popen(command, stdout=out, stderr=err), said)
-                else "hang"
-            )
-        found += map(json.loads, said.read_text().splitlines())
-        if len(found) < count:
-            found.append([len(found), "?", ended, errors.read_text()[-300:], 0])
-    return found
+    """Reads `count` mutations in child processes.
+
+    Returns:
+        list of [index, mutation, outcome, reason, memory in MB].
+    """
+    rows, output, errors = [], folder / "output.jsonl", folder / "errors.txt"
+    while len(rows) < count:
+        command = [sys.executable, __file__, str(folder), str(len(rows)), str(count)]
+        with open(output, "w") as out, open(errors, "w") as err:
+            ended = wait(subprocess.Popen(command, stdout=out, stderr=err), output)
+        rows += map(json.loads, output.read_text().splitlines())
+        if len(rows) < count:
+            fault = "crash" if ended else "hang"
+            rows.append([len(rows), "?", fault, errors.read_text()[-300:], 0])
+    return rows
 
 
-def finished(process, said):
-    """Waits for the child; ends it, and returns False, once a case takes too long."""
+def wait(process, output):
+    """Waits until the child ends; kills it and returns False if a case takes too long."""
     while True:
-        size = said.stat().st_size
+        size = output.stat().st_size
         try:
             process.wait(SECONDS_A_CASE)
             return True
         except subprocess.TimeoutExpired:
-            if said.stat().st_size == size:
+            if output.stat().st_size == size:
                 process.kill()
                 process.wait()
                 return False
 
 
-def check(found):
-    """Prints the table; no mutation may end in one of the faults."""
-    counts = Counter((name, result) for _, name, result, _, _ in found)
+def check(rows):
+    """Prints a table of the outcomes and fails if there is a fault."""
+    counts = Counter((name, result) for _, name, result, _, _ in rows)
     print(f"\n{'mutation':16}" + "".join(f"{result:>14}" for result in FINE + FAULTS))
     for name in sorted({mutation for mutation, _ in counts}):
         print(f"{name:16}" + "".join(f"{counts[name, result]:>14}" for result in FINE + FAULTS))
-    ends = Counter(result for _, _, result, _, _ in found)
-    print(f"{'all':16}" + "".join(f"{ends[result]:>14}" for result in FINE + FAULTS))
-    print(f"peak memory of a child above its imports: {max(row[-1] for row in found)} MB")
+    totals = Counter(result for _, _, result, _, _ in rows)
+    print(f"{'all':16}" + "".join(f"{totals[result]:>14}" for result in FINE + FAULTS))
+    print(f"peak memory of a child above its imports: {max(row[-1] for row in rows)} MB")
     faults = [
         f"{index} {name}: {result}: {why}"
-        for index, name, result, why, _ in found
+        for index, name, result, why, _ in rows
         if result in FAULTS
     ]
     assert not faults, f"seed {SEED}\n" + "\n".join(faults)
-    assert set(ends) == set(FINE)
+    assert set(totals) == set(FINE)
 
 
-def test_forty_mutated_files_are_refused_or_read_right(tmp_path):
+def test_forty_mutated_cases_are_refused_or_read_correctly(tmp_path):
     check(run(tmp_path, 40))
 
 
 @pytest.mark.soak
-def test_a_thousand_mutated_files_are_refused_or_read_right(tmp_path):
-    found = run(tmp_path, 1000)
-    check(found)
-    assert max(row[-1] for row in found) < 100
+def test_a_thousand_mutated_cases_are_refused_or_read_correctly(tmp_path):
+    rows = run(tmp_path, 1000)
+    check(rows)
+    assert max(row[-1] for row in rows) < 100
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+"""Finding cases by names; the files of most tests are empty."""
+
 import os
 import pickle
 import tracemalloc
@@ -22,7 +24,7 @@ def make_2023(folder, case_id, kinds="t1n t1c t2w t2f seg"):
     return make_case(folder, case_id, kinds, joint="-")
 
 
-def test_training_and_validation_folders_compressed_or_not(tmp_path):
+def test_finds_labelled_and_unlabelled_cases_compressed_or_not(tmp_path):
     make_case(tmp_path / "train", "BraTS20_Training_002")
     make_case(tmp_path / "train", "BraTS20_Training_001", suffix=".nii")
     make_case(tmp_path / "valid", "BraTS20_Validation_001", "t1 t1ce t2 flair")
@@ -35,14 +37,14 @@ def test_training_and_validation_folders_compressed_or_not(tmp_path):
     assert first.layout == "brats2018-2021" and not first.channels and not first.notes
 
 
-def test_t1_is_not_t1ce(tmp_path):
+def test_t1_and_t1ce_are_told_apart(tmp_path):
     folder = make_case(tmp_path, "A_001")
     [case] = find_cases(tmp_path)
     assert case.image("t1") == folder / "A_001_t1.nii.gz"
     assert case.image("t1ce") == folder / "A_001_t1ce.nii.gz"
 
 
-def test_names_since_2023(tmp_path):
+def test_finds_cases_with_the_names_since_2023(tmp_path):
     for timepoint in ("000", "001"):
         folder = make_2023(tmp_path / "train", f"BraTS-GLI-00008-{timepoint}")
     cohort = find_cohort(tmp_path)
@@ -59,27 +61,27 @@ def test_names_since_2023(tmp_path):
     assert second.mask == folder / "BraTS-GLI-00008-001-seg.nii.gz"
 
 
-def test_all_files_in_one_folder(tmp_path):
+def test_finds_cases_that_share_one_folder(tmp_path):
     for case_id in ("A_001", "A_002"):
         for kind in ("t1", "t1ce", "t2", "flair", "seg"):
             (tmp_path / f"{case_id}_{kind}.nii.gz").touch()
     assert [case.case_id for case in find_cases(tmp_path)] == ["A_001", "A_002"]
 
 
-def test_cases_travel_to_workers(tmp_path):
+def test_cases_can_be_pickled(tmp_path):
     make_case(tmp_path, "A_001")
     [case] = find_cases(tmp_path)
-    again = pickle.loads(pickle.dumps(case))
-    assert again == case and dict(again.images) == dict(case.images)
+    restored = pickle.loads(pickle.dumps(case))
+    assert restored == case and dict(restored.images) == dict(case.images)
 
 
-def test_grades_by_folder(tmp_path):
+def test_grades_come_from_folder_names(tmp_path):
     make_case(tmp_path / "HGG", "Brats18_A_1")
     make_case(tmp_path / "LGG", "Brats18_B_1")
     assert [case.grade for case in find_cases(tmp_path)] == ["HGG", "LGG"]
 
 
-def test_grades_by_table_where_no_folder_tells(tmp_path):
+def test_grades_come_from_the_table_for_cases_without_a_grade_folder(tmp_path):
     make_case(tmp_path, "BraTS20_Training_001")
     make_case(tmp_path, "BraTS20_Training_002")
     make_case(tmp_path / "HGG", "Brats18_C_1")
@@ -99,54 +101,56 @@ def test_grades_by_table_where_no_folder_tells(tmp_path):
     }
 
 
-def test_one_cases_own_folder_is_a_cohort(tmp_path):
+def test_the_folder_of_one_case_is_a_cohort(tmp_path):
     assert len(find_cases(make_case(tmp_path, "A_001"))) == 1
 
 
 @pytest.mark.parametrize(
-    "make, case_id, kinds, wanted",
+    "make, case_id, kinds, expected_name",
     [
         (make_case, "A_001", "t1 t2 flair seg", "A_001_t1ce.nii"),
         (make_2023, "BraTS-GLI-00008-000", "t1n t2w t2f seg", "BraTS-GLI-00008-000-t1c.nii"),
     ],
 )
-def test_missing_modality_is_told_when_it_is_wanted(tmp_path, make, case_id, kinds, wanted):
+def test_the_error_of_a_missing_modality_names_the_expected_file(
+    tmp_path, make, case_id, kinds, expected_name
+):
     make(tmp_path, case_id, kinds)
     [case] = find_cases(tmp_path)
     with pytest.raises(
         CaseError,
-        match=(f"{case_id}: no t1ce image in {tmp_path}.*; found t1, t2, flair.*{wanted}"),
+        match=f"{case_id}: no t1ce image in {tmp_path}.*; found t1, t2, flair.*{expected_name}",
     ):
         case.image("t1ce")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
-def test_no_folder_and_no_case(tmp_path, name):
+def test_a_folder_that_is_missing_or_has_no_case_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="no such folder|no case found"):
         find_cases(tmp_path / name)
 
 
-def test_one_id_in_two_folders(tmp_path):
+def test_one_id_in_two_folders_is_refused(tmp_path):
     make_case(tmp_path / "a", "A_001")
     make_case(tmp_path / "b", "A_001")
     with pytest.raises(InputError, match="A_001 lies in two folders"):
         find_cases(tmp_path)
 
 
-def test_a_link_back_to_the_cohort_is_no_second_case(tmp_path):
+def test_a_link_back_to_the_cohort_is_not_followed_twice(tmp_path):
     (make_case(tmp_path, "A_001") / "again").symlink_to(tmp_path)
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     assert len(find_cases(tmp_path)) == 1
 
 
-def test_one_modality_in_two_files(tmp_path):
+def test_two_files_of_one_modality_are_refused(tmp_path):
     folder = make_case(tmp_path, "A_001")
     (folder / "A_001_t1.nii").touch()
     with pytest.raises(InputError, match="two t1 files for A_001"):
         find_cases(tmp_path)
 
 
-def test_two_layouts_are_refused_and_either_can_be_chosen(tmp_path):
+def test_mixed_layouts_are_refused_and_either_can_be_chosen(tmp_path):
     make_case(tmp_path, "A_001")
     make_2023(tmp_path, "BraTS-GLI-00008-000")
     with pytest.raises(
@@ -159,7 +163,7 @@ def test_two_layouts_are_refused_and_either_can_be_chosen(tmp_path):
         assert [case.case_id for case in find_cases(tmp_path, layout)] == [case_id]
 
 
-def test_two_label_schemes_are_refused_and_one_can_be_forced(tmp_path):
+def test_mixed_label_schemes_are_refused_and_either_can_be_chosen(tmp_path):
     make_2023(tmp_path, "BraTS-GLI-00008-000")
     make_2023(tmp_path, "BraTS-GLI-00008-100")
     with pytest.raises(
@@ -180,12 +184,12 @@ def test_two_label_schemes_are_refused_and_one_can_be_forced(tmp_path):
         ({"label_scheme": "2020"}, "--label_scheme=2020: expected one of auto, brats2020"),
     ],
 )
-def test_unknown_choices(tmp_path, flags, message):
+def test_unknown_flag_values_are_refused(tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
         find_cohort(tmp_path, **flags)
 
 
-def test_the_mask_of_patient_355(tmp_path):
+def test_the_misnamed_mask_of_case_355_is_taken(tmp_path):
     folder = make_case(tmp_path, "BraTS20_Training_355", "t1 t1ce t2 flair", ".nii")
     (folder / STRAY).touch()
     cohort = find_cohort(tmp_path)
@@ -196,12 +200,12 @@ def test_the_mask_of_patient_355(tmp_path):
 @pytest.mark.parametrize(
     "kinds, more",
     [
-        ("t1 t1ce t2 flair seg", [STRAY]),  # the case has a mask
-        ("t1 t1ce t2 flair", [STRAY, "W40_1998.09.19_Segm.nii"]),  # which of the two?
-        ("t1 t1ce t2 flair", ["A_002_t1.nii", STRAY]),  # whose is it?
+        ("t1 t1ce t2 flair seg", [STRAY]),  # the case has another mask
+        ("t1 t1ce t2 flair", [STRAY, "W40_1998.09.19_Segm.nii"]),  # two candidates
+        ("t1 t1ce t2 flair", ["A_002_t1.nii", STRAY]),  # two cases
     ],
 )
-def test_a_stray_mask_is_not_guessed(tmp_path, kinds, more):
+def test_an_ambiguous_misnamed_mask_is_left_out(tmp_path, kinds, more):
     folder = make_case(tmp_path, "A_001", kinds)
     for name in more:
         (folder / name).touch()
@@ -211,7 +215,7 @@ def test_a_stray_mask_is_not_guessed(tmp_path, kinds, more):
     assert "NIfTI files of no known name" in cohort.notes[0] and STRAY in cohort.notes[0]
 
 
-def test_what_is_left_out_is_named(tmp_path):
+def test_the_notes_list_the_files_left_out(tmp_path):
     folder = make_case(tmp_path, "A_001")
     for index in range(5):
         (folder / f"scan{index}.nii.gz").touch()
@@ -235,7 +239,7 @@ def test_what_is_left_out_is_named(tmp_path):
         (b"\x1b[2J", r"\x1b[2J"),
     ],
 )
-def test_names_that_cannot_be_shown_are_told_escaped(tmp_path, name, shown):
+def test_unprintable_names_are_escaped_in_the_notes(tmp_path, name, shown):
     make_case(tmp_path, "A_001")
     (tmp_path / os.fsdecode(name)).mkdir()
     cohort = find_cohort(tmp_path)
@@ -243,7 +247,7 @@ def test_names_that_cannot_be_shown_are_told_escaped(tmp_path, name, shown):
     assert shown in cohort.notes[0] and cohort.notes[0].isprintable()
 
 
-def test_a_folder_named_as_an_image_is_left_to_reading_to_refuse(tmp_path):
+def test_a_folder_with_the_name_of_an_image_is_listed_as_a_file(tmp_path):
     folder = make_case(tmp_path, "A_001", "t1 t1ce t2 seg")
     (folder / "A_001_flair.nii" / "inside").mkdir(parents=True)
     [case] = find_cases(tmp_path)
@@ -251,13 +255,13 @@ def test_a_folder_named_as_an_image_is_left_to_reading_to_refuse(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
+def test_the_notes_count_folders_that_cannot_be_listed(tmp_path):
     make_case(tmp_path, "A_001")
     (tmp_path / "closed").mkdir(mode=0)
     assert "folders that cannot be listed (1)" in find_cohort(tmp_path).notes[0]
 
 
-def test_a_cohort_of_a_hundred_thousand_must_fit_into_memory(tmp_path):
+def test_a_case_takes_less_than_2_kb_of_memory(tmp_path):
     for index in range(200):
         make_2023(tmp_path, f"BraTS-GLI-{index:05d}-000")
     find_cases(tmp_path)

@@ -1,4 +1,4 @@
-"""MSD Task01: one 4-D file a case, its own order of modalities and of labels."""
+"""MSD Task01: one 4-D file per case, with its own order of modalities and labels."""
 
 import json
 
@@ -30,7 +30,10 @@ def save(path, array):
 
 
 def make_task(root, channels=4):
-    """Two cases with a mask and one without; channel c is 100 c plus a ramp."""
+    """Writes two cases with a mask and one without; returns the ramp.
+
+    Channel c of each image is the ramp plus 100 c.
+    """
     ramp = np.arange(np.prod(SHAPE)).reshape(SHAPE)
     image = np.stack([ramp + 100 * channel for channel in range(channels)], -1).astype(np.float32)
     mask = np.zeros(SHAPE, np.uint8)
@@ -44,7 +47,7 @@ def make_task(root, channels=4):
     return ramp
 
 
-def test_channels_and_labels_get_their_canonical_names(tmp_path):
+def test_channels_and_labels_are_mapped_to_canonical_names(tmp_path):
     ramp = make_task(tmp_path / "Task01_BrainTumour")
     cohort = layouts.find_cohort(tmp_path)
     assert (cohort.layout, cohort.label_scheme, cohort.notes) == ("msd", "msd", ())
@@ -54,20 +57,20 @@ def test_channels_and_labels_get_their_canonical_names(tmp_path):
         ("BRATS_485", False),
     ]
     raw = nifti.read_case(cohort.cases[0], ("t1", "flair", "t2", "t1ce"))
-    # Voxel (0, 0, 0) of a RAS file is the last one along x and y in LPS order.
+    # Voxel (0, 0, 0) of a RAS file is the last voxel along x and y in LPS order.
     assert raw.volumes[3, 4, 0].tolist() == [100, 0, 300, 200]
     assert raw.volumes[0, 4, 0].tolist() == [value + ramp[3, 0, 0] for value in (100, 0, 300, 200)]
     classes = masks.to_classes(raw.mask, spec.LABEL_SCHEMES["msd"], "")
     assert classes[3, 4].tolist() == [spec.ED, spec.NCR, spec.ET, 0, 0, 0]
 
 
-def test_the_folder_of_images_alone_finds_its_masks(tmp_path):
+def test_masks_are_found_if_the_root_is_imagestr(tmp_path):
     make_task(tmp_path)
     first, second = layouts.find_cases(tmp_path / "imagesTr")
     assert first.mask == tmp_path / "labelsTr" / "BRATS_001.nii.gz" and second.mask
 
 
-def test_an_image_without_its_mask_and_a_mask_without_its_image_are_told(tmp_path):
+def test_images_without_a_mask_and_masks_without_an_image_are_noted(tmp_path):
     make_task(tmp_path)
     (tmp_path / "labelsTr" / "BRATS_002.nii.gz").rename(tmp_path / "labelsTr" / "BRATS_003.nii.gz")
     cohort = layouts.find_cohort(tmp_path)
@@ -90,14 +93,14 @@ def test_an_image_without_its_mask_and_a_mask_without_its_image_are_told(tmp_pat
         ({"labels": None}, "cannot be read as an MSD dataset.json"),
     ],
 )
-def test_dataset_json_must_agree(tmp_path, change, message):
+def test_a_dataset_json_of_another_task_is_refused(tmp_path, change, message):
     make_task(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps({**DESCRIPTION, **change}))
     with pytest.raises(InputError, match=f"dataset.json: {message}"):
         layouts.find_cases(tmp_path)
 
 
-def test_names_of_nnunet_are_not_taken_for_msds(tmp_path):
+def test_nnunet_names_are_not_taken_as_msd_images(tmp_path):
     (tmp_path / "imagesTr").mkdir()
     (tmp_path / "imagesTr" / "BRATS_001_0000.nii.gz").touch()
     with pytest.raises(InputError, match="no case found.*NIfTI files of no known name"):

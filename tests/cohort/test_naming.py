@@ -1,4 +1,4 @@
-"""What names say; folders here are absolute paths, none of them is opened."""
+"""Deriving layout, patient and label scheme from names. The folders do not exist."""
 
 import pytest
 
@@ -24,11 +24,11 @@ NOWHERE = "/data/scans"
         ("A_t1.nii.gz.part", None),
     ],
 )
-def test_file_names_of_the_releases(name, parsed):
+def test_file_names_of_all_releases_are_parsed(name, parsed):
     assert naming.parse_file(name) == parsed
 
 
-def test_a_patient_is_the_id_without_its_timepoint():
+def test_the_patient_is_the_case_id_without_its_timepoint():
     ids = ["BraTS-GLI-00008-000", "BraTS-GLI-00008-103", "BraTS-GoAT-00001", "BraTS20_Training_001"]
     assert [naming.patient_of(case_id) for case_id in ids] == [
         "BraTS-GLI-00008",
@@ -57,16 +57,16 @@ def test_a_patient_is_the_id_without_its_timepoint():
             "ASNR-MICCAI-BraTS2023-PED",
         ),
         ("ours-7", "/d/BraTS-2023/train", "brats2023", "BraTS-2023"),
-        # The nearest folder that names a year counts, not a project's name above it.
+        # The innermost folder with a year is used, not the name of a project above it.
         ("BraTS-GLI-00008-000", "/brats24_project/BraTS2023", "brats2023", "below 100"),
     ],
 )
-def test_the_release_tells_the_label_scheme(case_id, folder, scheme, reason):
-    decided, why = naming.scheme_of("brats2023-2024", case_id, folder)
-    assert decided == scheme and reason in why
+def test_id_or_folder_decide_the_label_scheme(case_id, folder, scheme, reason):
+    actual_scheme, actual_reason = naming.scheme_of("brats2023-2024", case_id, folder)
+    assert actual_scheme == scheme and reason in actual_reason
 
 
-def test_two_layouts_have_one_scheme_each():
+def test_layouts_with_only_one_label_scheme():
     assert naming.scheme_of("brats2018-2021", "BraTS2021_00000", NOWHERE)[0] == "brats2020"
     assert naming.scheme_of("msd", "BRATS_001", NOWHERE)[0] == "msd"
 
@@ -92,14 +92,14 @@ def test_two_layouts_have_one_scheme_each():
             "brats2023-2024",
             "BraTS-PED-00001-000",
             "/d/BraTS2024-PED",
-            "2024 hold classes and an order",
+            "2024 have other classes, such as cysts",
         ),
-        ("brats2023-2024", "BraTS-PED-00001-000", NOWHERE, "2024 hold classes"),
+        ("brats2023-2024", "BraTS-PED-00001-000", NOWHERE, "2024 have other classes"),
         ("brats2018-2021", "BraTS-GLI-00008-000", NOWHERE, "its id is of a later release"),
         ("brats2018-2021", "A_001", "/d/BraTS2023", "folder BraTS2023 is of a later release"),
     ],
 )
-def test_what_names_do_not_tell_the_user_must(layout, case_id, folder, message):
+def test_undecided_label_schemes_are_refused(layout, case_id, folder, message):
     with pytest.raises(InputError, match=message) as caught:
         naming.scheme_of(layout, case_id, folder)
     assert str(caught.value).startswith(case_id)

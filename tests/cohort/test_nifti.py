@@ -1,3 +1,5 @@
+"""Reading and writing of cases and volumes, and their geometry."""
+
 import gzip
 
 import nibabel
@@ -6,7 +8,7 @@ import pytest
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
-from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.geometry import Geometry, is_one_millimetre
 from brats_tfrecord.errors import CaseError
 
 LPS = np.array([[-1.0, 0, 0, 5], [0, -1.0, 0, 239], [0, 0, 1.0, -7], [0, 0, 0, 1]])
@@ -29,7 +31,7 @@ def ramp(shape=SHAPE, dtype=np.int16):
 
 
 def save_case(root, affines=None, shapes=None, seg=None):
-    """A case of four ramps, unlike in one file where asked."""
+    """Saves a case of four ramps; `affines` and `shapes` change files by kind."""
     for kind in spec.MODALITIES:
         save(
             root / "A_001" / f"A_001_{kind}.nii.gz",
@@ -43,16 +45,16 @@ def save_case(root, affines=None, shapes=None, seg=None):
 
 
 @pytest.mark.parametrize("affine", [LPS, RAS, SLA], ids=["LPS", "RAS", "SLA"])
-def test_reading_gives_lps_and_writing_gives_the_file_back(tmp_path, affine):
+def test_reading_reorients_to_lps_and_writing_restores_the_file_order(tmp_path, affine):
     source = save(tmp_path / "in.nii.gz", ramp(), affine)
     array, geometry = nifti.read_volume(source)
     assert array.shape == geometry.lps_shape
-    # Where a voxel lies in the world decides, not its place in the file.
+    # Each voxel keeps its position in the world, not its index in the file.
     for index in [(0, 0, 0), (1, 2, 3), tuple(n - 1 for n in array.shape)]:
         world = geometry.lps_affine @ [*index, 1]
         i, j, k = np.rint(np.linalg.inv(affine) @ world)[:3].astype(int)
         assert array[index] == ramp()[i, j, k]
-    # Towards higher indices: left, posterior, superior.
+    # Indices increase towards left, posterior and superior.
     assert nibabel.aff2axcodes(geometry.lps_affine) == spec.ORIENTATION
 
     nifti.write_volume(tmp_path / "out.nii.gz", array.astype(np.int16), geometry)
@@ -63,7 +65,7 @@ def test_reading_gives_lps_and_writing_gives_the_file_back(tmp_path, affine):
     assert back.header["xyzt_units"] == 2
 
 
-def test_written_bytes_hold_no_time(tmp_path):
+def test_written_bytes_do_not_depend_on_the_time(tmp_path):
     geometry = Geometry(SHAPE, LPS)
     for name in ("a.nii.gz", "b.nii.gz"):
         nifti.write_volume(tmp_path / name, ramp(), geometry)
@@ -71,7 +73,7 @@ def test_written_bytes_hold_no_time(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii.gz", "b.nii.gz"]
 
 
-def test_a_case_becomes_one_array_with_channels_by_name(tmp_path):
+def test_a_case_is_read_into_one_array_with_the_requested_channels(tmp_path):
     seg = np.zeros(SHAPE)
     seg[1, 2, 3:5] = 1, 4
     case = save_case(tmp_path, seg=seg)
@@ -83,7 +85,7 @@ def test_a_case_becomes_one_array_with_channels_by_name(tmp_path):
     assert nifti.read_case(case, with_mask=False).mask is None
 
 
-def test_float_masks_near_whole_numbers_are_labels_and_fractions_are_not(tmp_path):
+def test_float_masks_are_rounded_and_fractions_refused(tmp_path):
     raw = nifti.read_case(save_case(tmp_path / "a", seg=np.full(SHAPE, 3.9999998)))
     assert (raw.mask == 4).all()
     with pytest.raises(CaseError, match="A_001_seg.nii.gz: holds values that are not whole"):
@@ -91,7 +93,7 @@ def test_float_masks_near_whole_numbers_are_labels_and_fractions_are_not(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["t2", "seg"])
-def test_files_of_a_case_share_shape_and_affine(tmp_path, kind):
+def test_files_of_a_case_must_share_shape_and_affine(tmp_path, kind):
     moved = LPS.copy()
     moved[0, 3] += 0.01
     with pytest.raises(CaseError, match=rf"A_001_{kind}.nii.gz: its affine puts voxels up to 0.01"):
@@ -101,7 +103,7 @@ def test_files_of_a_case_share_shape_and_affine(tmp_path, kind):
             nifti.read_case(save_case(tmp_path / "b", shapes={"t2": (4, 5, 7)}))
 
 
-def test_spacing_must_be_a_millimetre(tmp_path):
+def test_other_spacings_than_1_mm_are_refused_unless_allowed(tmp_path):
     wide = dict.fromkeys(spec.MODALITIES, LPS @ np.diag([1, 1, 1.2, 1]))
     case = save_case(tmp_path, wide)
     with pytest.raises(CaseError, match="voxels measure 1 x 1 x 1.2 mm.*give --resample=1mm"):
@@ -109,11 +111,20 @@ def test_spacing_must_be_a_millimetre(tmp_path):
     assert nifti.read_case(case, any_spacing=True).geometry.spacing_mm == pytest.approx((1, 1, 1.2))
 
 
-@pytest.mark.parametrize("size", [0.96, 1.04])
-def test_a_millimetre_is_one_to_five_percent(tmp_path, size):
-    nifti.read_case(
-        save_case(tmp_path, dict.fromkeys(spec.MODALITIES, LPS @ np.diag([1, 1, size, 1])))
-    )
+@pytest.mark.parametrize(
+    "size, accepted", [(0.94, False), (0.96, True), (1, True), (1.04, True), (1.06, False)]
+)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_spacings_within_5_percent_of_1_mm_are_one_millimetre(axis, size, accepted):
+    spacing_mm = [1.0, 1.0, 1.0]
+    spacing_mm[axis] = size
+    assert is_one_millimetre(spacing_mm) == accepted
+
+
+def test_a_spacing_of_nearly_1_mm_is_read(tmp_path):
+    affines = dict.fromkeys(spec.MODALITIES, LPS @ np.diag([1, 1, 1.04, 1]))
+    raw = nifti.read_case(save_case(tmp_path, affines))
+    assert raw.geometry.spacing_mm == pytest.approx((1, 1, 1.04))
 
 
 def broken(tmp_path, name):
@@ -156,7 +167,7 @@ def broken(tmp_path, name):
         ("huge", "declares 30000x30000x30000 voxels"),
     ],
 )
-def test_bad_files_are_one_line_that_names_them(tmp_path, name, message):
+def test_the_error_of_a_bad_file_is_one_line_that_names_it(tmp_path, name, message):
     with pytest.raises(CaseError, match=f"x.nii.gz: .*{message}") as caught:
         nifti.read_volume(broken(tmp_path, name))
     assert "\n" not in str(caught.value)

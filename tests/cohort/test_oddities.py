@@ -1,4 +1,4 @@
-"""Files as they really come: each oddity is handled and noted, or refused by name."""
+"""Unusual files: each is read and noted, or refused with an error that names it."""
 
 import gzip
 import logging
@@ -19,8 +19,8 @@ LPS = np.array([[-1.0, 0, 0, 5], [0, -1.0, 0, 239], [0, 0, 1.0, -7], [0, 0, 0, 1
 
 
 @pytest.fixture(autouse=True)
-def silence(caplog):
-    """Nothing may reach the user but our own line."""
+def no_warnings(caplog):
+    """Fails a test that emits warnings or log records, which would reach the user."""
     with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
         yield
@@ -32,14 +32,14 @@ def ramp(dtype=np.int16):
 
 
 def labels(dtype=np.uint8):
-    """Every label, each at a place of its own."""
+    """A mask with one voxel of each label."""
     array = np.zeros(SHAPE, dtype)
     array[0, 0, 1], array[3, 0, 0], array[0, 4, 5] = 1, 2, 4
     return array
 
 
 def save(path, array, affine=LPS, kind=nibabel.Nifti1Image, codes=(1, 1), **fields):
-    """Writes a NIfTI file with header fields of any value, which nibabel would mend."""
+    """Writes a NIfTI file with header fields of any value, which nibabel would correct."""
     image = kind(array, affine)
     image.header.set_qform(affine, code=codes[0])
     image.header.set_sform(affine, code=codes[1])
@@ -52,15 +52,17 @@ def save(path, array, affine=LPS, kind=nibabel.Nifti1Image, codes=(1, 1), **fiel
     return path
 
 
-def make_case(folder, *, seg=None, **how):
-    """A case of four ramps saved as `how` says, and a mask saved as `seg` says."""
-    images = {name: save(folder / f"A_{name}.nii.gz", ramp(), **how) for name in spec.MODALITIES}
+def make_case(folder, *, seg=None, **options):
+    """Saves four ramps with the `options` of `save`, and a mask with the options `seg`."""
+    images = {
+        name: save(folder / f"A_{name}.nii.gz", ramp(), **options) for name in spec.MODALITIES
+    }
     mask = save(folder / "A_seg.nii.gz", **seg) if seg else None
     return Case("A", "A", images, mask, "brats2020", None)
 
 
 def turned(array):
-    """The LPS array and its affine as a file in RAS order holds them."""
+    """Returns an LPS array in RAS order, with its affine."""
     affine = LPS @ [[-1, 0, 0, SHAPE[0] - 1], [0, -1, 0, SHAPE[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]]
     return array[::-1, ::-1], affine
 
@@ -70,7 +72,7 @@ def turned(array):
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", ">f8", "<u4", "i1", "u1", ">i8"])
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
-def test_byte_order_type_and_version(tmp_path, dtype, kind):
+def test_all_byte_orders_types_and_versions_are_read(tmp_path, dtype, kind):
     endian = ">" if dtype.startswith(">") else "<"
     header = kind.header_class(endianness=endian)
     header.set_data_dtype(dtype)
@@ -82,10 +84,10 @@ def test_byte_order_type_and_version(tmp_path, dtype, kind):
     assert array.dtype == np.float32 and array.dtype.isnative
 
 
-def test_slope_and_intercept(tmp_path):
+def test_slope_and_intercept_are_applied(tmp_path):
     array, _ = nifti.read_volume(save(tmp_path / "x.nii", ramp(), scl_slope=0.5, scl_inter=-3))
     np.testing.assert_array_equal(array, ramp() * 0.5 - 3)
-    for slope in (0, np.nan):  # by the standard: not scaled
+    for slope in (0, np.nan):  # not scaled, by the standard
         array, _ = nifti.read_volume(save(tmp_path / "x.nii", ramp(), scl_slope=slope, scl_inter=7))
         np.testing.assert_array_equal(array, ramp())
     with pytest.raises(CaseError, match="scales voxels by inf"):
@@ -101,14 +103,14 @@ def test_slope_and_intercept(tmp_path):
         (-1e300, "holds values up to 1e[+]300, beyond 32-bit floats"),
     ],
 )
-def test_values_that_are_no_intensities(tmp_path, value, message):
+def test_values_that_are_not_finite_in_float32_are_refused(tmp_path, value, message):
     array = ramp(np.float64)
     array[1, 2, 3] = value
     with pytest.raises(CaseError, match=message):
         nifti.read_volume(save(tmp_path / "x.nii.gz", array))
 
 
-def test_negatives_are_kept_and_noted(tmp_path):
+def test_negative_intensities_are_kept_and_noted(tmp_path):
     case = make_case(tmp_path)
     save(case.images["t2"], ramp() - 3)
     raw = nifti.read_case(case)
@@ -117,15 +119,15 @@ def test_negatives_are_kept_and_noted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dtype, what",
+    "dtype, description",
     [
         (np.complex64, "complex numbers"),
         (np.dtype([(c, "u1") for c in "RGB"]), "RGB colours"),
         (np.dtype([(c, "u1") for c in "RGBA"]), "RGBA colours"),
     ],
 )
-def test_voxels_that_are_no_numbers(tmp_path, dtype, what):
-    with pytest.raises(CaseError, match=f"its voxels are {what}; expected"):
+def test_voxels_that_are_not_real_numbers_are_refused(tmp_path, dtype, description):
+    with pytest.raises(CaseError, match=f"its voxels are {description}; expected"):
         nifti.read_volume(save(tmp_path / "x.nii.gz", np.zeros(SHAPE, dtype)))
 
 
@@ -138,19 +140,19 @@ def test_trailing_axes_of_length_one_are_dropped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape, said",
+    "shape, message",
     [
-        ((4, 5, 6, 2), "4x5x6x2; expected a 3-D volume .of 4-D files only MSD's are read"),
-        ((4, 5, 1, 2), "4x5x1x2; expected a 3-D volume .of 4-D files only MSD's are read"),
+        ((4, 5, 6, 2), "4x5x6x2; expected a 3-D volume .4-D files are read from MSD's imagesTr"),
+        ((4, 5, 1, 2), "4x5x1x2; expected a 3-D volume .4-D files are read from MSD's imagesTr"),
         ((4, 5), "4x5; expected a 3-D volume$"),
     ],
 )
-def test_other_dimensions_are_refused(tmp_path, shape, said):
-    with pytest.raises(CaseError, match=f"has shape {said}"):
+def test_other_numbers_of_axes_are_refused(tmp_path, shape, message):
+    with pytest.raises(CaseError, match=f"has shape {message}"):
         nifti.read_volume(save(tmp_path / "x.nii.gz", np.zeros(shape, np.int16)))
 
 
-def test_only_msd_reads_four_axes(tmp_path):
+def test_four_axes_are_read_for_a_channel_of_msd_only(tmp_path):
     path = save(tmp_path / "x.nii.gz", np.stack([ramp(), ramp() * 2], -1))
     np.testing.assert_array_equal(nifti.read_volume(path, 1)[0], ramp() * 2)
     with pytest.raises(CaseError, match="has shape 4x5x6; expected a 4-D file of MSD"):
@@ -160,7 +162,7 @@ def test_only_msd_reads_four_axes(tmp_path):
 # Geometry
 
 
-def test_a_mask_in_another_orientation_on_the_same_grid_is_turned(tmp_path):
+def test_a_mask_in_another_orientation_on_the_same_grid_is_reoriented(tmp_path):
     array, affine = turned(labels())
     raw = nifti.read_case(make_case(tmp_path, seg={"array": array, "affine": affine}))
     np.testing.assert_array_equal(raw.mask, labels())
@@ -170,7 +172,7 @@ def test_a_mask_in_another_orientation_on_the_same_grid_is_turned(tmp_path):
     )
 
 
-def test_a_mask_elsewhere_is_refused(tmp_path):
+def test_a_mask_on_another_grid_is_refused(tmp_path):
     array, affine = turned(labels())
     affine = affine + np.pad([[2.5]], ((1, 2), (3, 0)))  # 2.5 mm along y
     with pytest.raises(CaseError, match="A_seg.nii.gz: its affine puts voxels up to 2.5 mm from"):
@@ -179,7 +181,7 @@ def test_a_mask_elsewhere_is_refused(tmp_path):
         nifti.read_case(make_case(tmp_path, seg={"array": labels()[1:]}))
 
 
-def test_axes_swapped_by_the_affine_are_told(tmp_path):
+def test_axes_swapped_by_the_affine_are_refused(tmp_path):
     cube = LPS[:, [1, 0, 2, 3]]
     with pytest.raises(CaseError, match="has shape 5x4x6 once turned to LPS, but A_t1.nii.gz has"):
         nifti.read_case(make_case(tmp_path, seg={"array": labels(), "affine": cube}))
@@ -188,17 +190,17 @@ def test_axes_swapped_by_the_affine_are_told(tmp_path):
 @pytest.mark.parametrize(
     "bare",
     [
-        {"affine": np.eye(4)},  # RAS by the letter
+        {"affine": np.eye(4)},  # RAS if taken literally
         {"codes": (0, 0)},
     ],
     ids=["identity", "no codes"],
 )
-def test_a_mask_with_a_bare_affine_is_the_users_choice(tmp_path, bare):
+def test_a_mask_with_a_bare_affine_is_read_only_on_request(tmp_path, bare):
     case = make_case(tmp_path, seg={"array": labels(), **bare})
     with pytest.raises(
         CaseError,
-        match="A_seg.nii.gz: its affine (is a bare identity|has no orie"
-        "ntation code) .*--bare_mask_affine=ignore",
+        match="A_seg.nii.gz: its affine (is a bare identity|has no orientation code) "
+        ".*--bare_mask_affine=ignore",
     ):
         nifti.read_case(case)
     raw = nifti.read_case(case, bare_mask_affine="ignore")
@@ -211,20 +213,20 @@ def test_a_mask_with_a_bare_affine_is_the_users_choice(tmp_path, bare):
 
 
 @pytest.mark.parametrize("bare", [{"affine": np.eye(4)}, {"codes": (0, 0)}])
-def test_images_with_a_bare_affine_are_taken_with_a_note(tmp_path, bare):
+def test_images_with_a_bare_affine_are_read_and_noted(tmp_path, bare):
     raw = nifti.read_case(make_case(tmp_path, **bare, seg={"array": labels(), **bare}))
     np.testing.assert_array_equal(raw.mask, raw.geometry.to_lps(labels()))
     [note] = raw.notes
     assert note.startswith("affine of the images") and "left and right rest on it" in note
 
 
-def test_a_qform_without_sform_is_enough(tmp_path):
+def test_a_qform_is_used_without_an_sform(tmp_path):
     array, geometry = nifti.read_volume(save(tmp_path / "x.nii.gz", ramp(), codes=(1, 0)))
     np.testing.assert_allclose(geometry.affine, LPS)
     np.testing.assert_array_equal(array, ramp())
 
 
-def test_pixdim_of_zero_matters_only_without_sform(tmp_path):
+def test_a_pixdim_of_zero_is_refused_only_without_an_sform(tmp_path):
     path = save(tmp_path / "x.nii.gz", ramp(), pixdim=np.zeros(8))
     assert nifti.read_volume(path)[1].spacing_mm == (1, 1, 1)
     path = save(tmp_path / "x.nii.gz", ramp(), pixdim=np.zeros(8), codes=(1, 0))
@@ -252,7 +254,7 @@ def test_pixdim_of_zero_matters_only_without_sform(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_headers_that_lie(tmp_path, fields, message, suffix):
+def test_invalid_headers_are_refused(tmp_path, fields, message, suffix):
     with pytest.raises(CaseError, match=message) as caught:
         nifti.read_volume(save(tmp_path / f"x{suffix}", ramp(), **fields))
     assert "\n" not in str(caught.value)
@@ -261,7 +263,7 @@ def test_headers_that_lie(tmp_path, fields, message, suffix):
 # Files
 
 
-def test_gzip_is_told_by_the_content(tmp_path):
+def test_gzip_is_recognised_by_the_content(tmp_path):
     case = make_case(tmp_path)
     plain = save(tmp_path / "plain.nii", ramp() + 1)
     plain.replace(case.images["flair"])
@@ -273,7 +275,7 @@ def test_gzip_is_told_by_the_content(tmp_path):
     np.testing.assert_array_equal(nifti.read_volume(packed)[0], ramp())
 
 
-def test_gzip_of_several_members_with_padding(tmp_path):
+def test_gzip_members_with_zero_padding_are_read(tmp_path):
     whole = save(tmp_path / "x.nii", ramp()).read_bytes()
     path = tmp_path / "x.nii.gz"
     path.write_bytes(
@@ -285,7 +287,7 @@ def test_gzip_of_several_members_with_padding(tmp_path):
         nifti.read_volume(path)
 
 
-def test_a_wrong_checksum_is_damage_even_where_every_voxel_could_be_read(tmp_path):
+def test_a_wrong_checksum_is_refused_even_if_all_voxels_can_be_read(tmp_path):
     path = save(tmp_path / "x.nii.gz", ramp())
     data = bytearray(path.read_bytes())
     data[-5] ^= 1  # the last byte of the checksum
@@ -294,7 +296,7 @@ def test_a_wrong_checksum_is_damage_even_where_every_voxel_could_be_read(tmp_pat
         nifti.read_volume(path)
 
 
-def test_a_bomb_behind_the_voxels_is_not_unpacked(tmp_path):
+def test_a_decompression_bomb_behind_the_voxels_is_refused(tmp_path):
     path = tmp_path / "x.nii.gz"
     path.write_bytes(
         gzip.compress(save(tmp_path / "x.nii", ramp()).read_bytes())
@@ -304,10 +306,10 @@ def test_a_bomb_behind_the_voxels_is_not_unpacked(tmp_path):
         nifti.read_volume(path)
 
 
-@pytest.mark.parametrize("make, what", [(os.mkdir, "a folder"), (os.mkfifo, "a pipe, socket")])
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make, what):
+@pytest.mark.parametrize("make, kind", [(os.mkdir, "a folder"), (os.mkfifo, "a pipe, socket")])
+def test_folders_and_pipes_are_refused(tmp_path, make, kind):
     make(tmp_path / "x.nii.gz")
-    with pytest.raises(CaseError, match=f"x.nii.gz: is {what}.*, not a regular file"):
+    with pytest.raises(CaseError, match=f"x.nii.gz: is {kind}.*, not a regular file"):
         nifti.read_volume(tmp_path / "x.nii.gz")
 
 
@@ -315,21 +317,21 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make, what):
 
 
 @pytest.mark.parametrize(
-    "dtype, off, notes",
+    "dtype, error, notes",
     [
         (np.float64, 0, ()),
         (np.float32, -3e-7, ("mask values near whole numbers: rounded",)),
         (">i4", 0, ()),
     ],
 )
-def test_masks_of_any_number_type_become_labels(tmp_path, dtype, off, notes):
-    array = (labels() + off).astype(dtype) if off else labels(dtype)
+def test_masks_of_any_number_type_are_read_as_int16(tmp_path, dtype, error, notes):
+    array = (labels() + error).astype(dtype) if error else labels(dtype)
     raw = nifti.read_case(make_case(tmp_path, seg={"array": array}))
     assert raw.mask.dtype == np.int16 and raw.notes == notes
     np.testing.assert_array_equal(raw.mask, labels())
 
 
-def test_a_scaled_mask_near_whole_numbers_is_rounded(tmp_path):
+def test_a_scaled_mask_is_rounded(tmp_path):
     raw = nifti.read_case(
         make_case(tmp_path, seg={"array": labels() * 3, "scl_slope": np.float32(1 / 3)})
     )
@@ -344,7 +346,7 @@ def test_a_scaled_mask_near_whole_numbers_is_rounded(tmp_path):
         (70000, "holds values from 0 to 70000; expected label values"),
     ],
 )
-def test_masks_that_are_none(tmp_path, value, message):
+def test_arrays_that_are_not_masks_are_refused(tmp_path, value, message):
     array = labels(np.float32)
     array[2, 2, 2] = value
     with pytest.raises(CaseError, match=f"A_seg.nii.gz: {message}"):

@@ -1,9 +1,12 @@
+"""The summary of a cohort before a conversion, and the table after reading all of it."""
+
 import pickle
 
 import nibabel
 import numpy as np
 import pytest
 
+from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, survey
 from brats_tfrecord.cohort.inventory import id_ranges
 from brats_tfrecord.errors import InputError
@@ -21,18 +24,18 @@ LPS = np.diag([-1.0, -1, 1, 1])
         (["A_9", "A_10"], ["A_9 to A_10 (2), no gaps"]),
         (["A_001", "B_005", "B_007"], ["A_001, no gaps", "B_005 to B_007 (2), gaps at 6"]),
         (["one", "two"], ["one to two (2), no gaps"]),
-        # The trailing number is the timepoint; the patient's number counts.
+        # The last number is the timepoint; the number of the patient is used.
         (
             ["BraTS-GLI-00002-000", "BraTS-GLI-00002-001", "BraTS-GLI-00005-000"],
             ["BraTS-GLI-00002-000 to BraTS-GLI-00005-000 (3), gaps at 3-4"],
         ),
     ],
 )
-def test_id_ranges_name_the_gaps_of_each_kind_of_id(ids, texts):
+def test_id_ranges_list_the_gaps_of_each_prefix(ids, texts):
     assert id_ranges(ids) == texts
 
 
-def test_a_summary_by_names_and_headers(small_cohort):
+def test_the_summary_describes_names_and_headers(small_cohort):
     text = "\n".join(survey.summary(layouts.find_cohort(small_cohort)))
     assert "5 patients, 5 cases (4 labelled)" in text
     assert "BraTS20_Training_001 to BraTS20_Training_004 (4), no gaps" in text
@@ -42,13 +45,13 @@ def test_a_summary_by_names_and_headers(small_cohort):
     assert "Anomalies" not in text
 
 
-def test_a_summary_of_many_reads_a_spread_sample(small_cohort, monkeypatch):
+def test_the_summary_of_a_large_cohort_reads_a_sample_of_headers(small_cohort, monkeypatch):
     monkeypatch.setattr(survey, "SAMPLE", 3)
     text = "\n".join(survey.summary(layouts.find_cohort(small_cohort)))
     assert "96x92x72 (3)" in text and "read of 3 cases, every 2th" in text
 
 
-def test_a_cohort_without_one_usable_case_is_refused(tmp_path):
+def test_a_cohort_without_any_usable_case_is_refused(tmp_path):
     (tmp_path / "A_001").mkdir()
     (tmp_path / "A_001" / "A_001_t1.nii.gz").touch()
     with pytest.raises(InputError, match="none of its 1 cases can be used; A_001: no t1ce"):
@@ -56,7 +59,7 @@ def test_a_cohort_without_one_usable_case_is_refused(tmp_path):
 
 
 def make_case(root, case_id, *, lowest=0, mask=(0, 1, 2, 4), flair=9):
-    """A case whose t1 begins at `lowest`, whose FLAIR is `flair` under the mask's first voxels."""
+    """Saves a case with a lowest t1 intensity of `lowest` and a FLAIR of `flair` in the tumour."""
     folder = root / case_id
     folder.mkdir()
     image = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
@@ -70,53 +73,53 @@ def make_case(root, case_id, *, lowest=0, mask=(0, 1, 2, 4), flair=9):
     nibabel.save(nibabel.Nifti1Image(labels, LPS), folder / f"{case_id}_seg.nii.gz")
 
 
-def examined(root, **how):
+def examine(root, **read_options):
     cohort = layouts.find_cohort(root)
-    return cohort, [survey.examine(case, **how) for case in cohort.cases]
+    return cohort, [survey.examine(case, **read_options) for case in cohort.cases]
 
 
-def test_a_case_examined(tmp_path):
+def test_an_examination_lists_the_properties_of_a_case(tmp_path):
     make_case(tmp_path, "A_001", lowest=-2, flair=0)
-    _, [found] = examined(tmp_path)
-    assert (found.shape, found.spacing_mm, found.orientation) == (SHAPE, (1, 1, 1), "LPS")
-    assert found.intensities == (
+    _, [case] = examine(tmp_path)
+    assert (case.shape, case.spacing_mm, case.orientation) == (SHAPE, (1, 1, 1), "LPS")
+    assert case.intensities == (
         ("t1", -2, 117),
         ("t1ce", 1, 120),
         ("t2", 1, 120),
         ("flair", 0, 120),
     )
-    assert found.labels == ((0, 117), (1, 1), (2, 1), (4, 1)) and found.refusal is None
-    assert [note.split(":")[0] for note in found.notes] == [
+    assert case.labels == ((0, 117), (1, 1), (2, 1), (4, 1)) and case.refusal is None
+    assert [note.split(":")[0] for note in case.notes] == [
         "negative intensities",
         "grid other than 240x240x155",
         "tumour voxels where FLAIR is 0",
     ]
-    assert pickle.loads(pickle.dumps(found)) == found and len(pickle.dumps(found)) < 2000
+    assert pickle.loads(pickle.dumps(case)) == case and len(pickle.dumps(case)) < 2000
 
 
-def test_a_bad_case_is_a_refusal_and_never_an_exception(tmp_path):
+def test_a_bad_case_is_refused_without_an_exception(tmp_path):
     make_case(tmp_path, "A_001")
     path = tmp_path / "A_001" / "A_001_t2.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    _, [found] = examined(tmp_path)
-    assert found.refusal.startswith(f"{path}: its data cannot be read")
-    assert found.shape == SHAPE and not found.intensities
+    _, [case] = examine(tmp_path)
+    assert case.refusal.startswith(f"{path}: its data cannot be read")
+    assert case.shape == SHAPE and not case.intensities
 
 
-def test_how_to_read_is_passed_on(tmp_path):
+def test_an_examination_uses_the_options_for_reading(tmp_path):
     make_case(tmp_path, "A_001")
     path = tmp_path / "A_001" / "A_001_seg.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), np.eye(4)), path)
-    assert "--bare_mask_affine=ignore" in examined(tmp_path)[1][0].refusal
-    assert examined(tmp_path, bare_mask_affine="ignore")[1][0].refusal is None
+    assert "--bare_mask_affine=ignore" in examine(tmp_path)[1][0].refusal
+    assert examine(tmp_path, bare_mask_affine="ignore")[1][0].refusal is None
 
 
-def test_the_table_of_a_cohort(tmp_path):
+def test_the_table_lists_values_and_anomalies_of_a_cohort(tmp_path):
     make_case(tmp_path, "A_001", lowest=-2)
     make_case(tmp_path, "A_002", lowest=-5, mask=(1, 1))
     make_case(tmp_path, "A_004", mask=(1, 3))
     (tmp_path / "A_004" / "strange.nii").touch()
-    assert survey.table(*examined(tmp_path)) == [
+    assert survey.table(*examine(tmp_path)) == [
         f"{tmp_path}: 3 patients, 3 cases (3 labelled)",
         "  ids           A_001 to A_004 (3), gaps at 3",
         "  layout        brats2018-2021",
@@ -144,14 +147,14 @@ def test_the_table_of_a_cohort(tmp_path):
     ]
 
 
-def test_a_flawless_cohort_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(survey, "DOCUMENTED_GRID", SHAPE)
+def test_the_table_of_a_cohort_without_anomalies_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(spec, "BRATS_GRID", SHAPE)
     make_case(tmp_path, "A_001")
-    assert survey.table(*examined(tmp_path))[-1] == "Anomalies: none"
+    assert survey.table(*examine(tmp_path))[-1] == "Anomalies: none"
 
 
-def test_real_cases(real_cases):
+def test_a_real_case_is_examined(real_cases):
     cohort = layouts.find_cohort(real_cases)
-    found = survey.examine(cohort.cases[0])
-    assert found.shape == (240, 240, 155) and found.refusal is None
-    assert [note.split(":")[0] for note in found.notes] == ["negative intensities"]
+    case = survey.examine(cohort.cases[0])
+    assert case.shape == (240, 240, 155) and case.refusal is None
+    assert [note.split(":")[0] for note in case.notes] == ["negative intensities"]

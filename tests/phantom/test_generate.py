@@ -1,4 +1,4 @@
-"""The phantom cohort: what its files are, what lies in them, and that it is no giveaway."""
+"""The phantom cohort: its files, its anatomy, and that no threshold can segment its tumours."""
 
 import hashlib
 
@@ -15,25 +15,25 @@ from brats_tfrecord.phantom import generate
 
 SMALL = (120, 120, 80)
 CROP = (slice(24, 96), slice(24, 96), slice(3, 75))
-"""The small volume's counterpart of the fixed crop."""
+"""The crop of the documented recipe, scaled to the small volume."""
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """Folder of three small labelled cases and one without a mask."""
+    """A folder with three small labelled cases and one without a mask."""
     root = tmp_path_factory.mktemp("phantoms")
     generate.write_cohort(root, 3, 5, unlabelled=1, shape=SMALL)
     return root
 
 
 @pytest.fixture(scope="module")
-def made(cohort):
-    """Its three labelled cases, as read back."""
+def phantoms(cohort):
+    """The three labelled cases, read from their files."""
     raw = [nifti.read_case(case) for case in layouts.find_cases(cohort)[:3]]
     return [generate.Phantom(case.volumes, case.mask) for case in raw]
 
 
-def test_files_have_the_names_that_find_cases_knows(cohort):
+def test_find_cases_finds_the_phantoms(cohort):
     cases = layouts.find_cases(cohort)
     assert [case.case_id for case in cases] == [
         "BraTS20_Training_001",
@@ -46,7 +46,7 @@ def test_files_have_the_names_that_find_cases_knows(cohort):
     assert [case.mask is not None for case in cases] == [True, True, True, False]
 
 
-def test_a_full_size_case_lies_as_brats_does(tmp_path):
+def test_a_full_size_case_has_the_geometry_of_brats(tmp_path):
     [folder] = generate.write_cohort(tmp_path, 1, 0)
     images = {
         path.name.split("_")[-1].split(".")[0]: nibabel.load(path)
@@ -66,37 +66,37 @@ def test_a_full_size_case_lies_as_brats_does(tmp_path):
     np.testing.assert_allclose(box, (138, 169, 138), atol=8)
     mask = np.asarray(images["seg"].dataobj)
     assert np.unique(mask).tolist() == [0, 1, 2, 4]
-    cut = np.count_nonzero(mask[48:192, 48:192, 5:149])
-    assert cut > 0.999 * np.count_nonzero(mask)
-    assert 20e3 < cut < 125e3
+    tumour_in_crop = np.count_nonzero(mask[48:192, 48:192, 5:149])
+    assert tumour_in_crop > 0.999 * np.count_nonzero(mask)
+    assert 20e3 < tumour_in_crop < 125e3
 
 
-def test_what_is_written_is_what_was_made(made):
-    straight = generate.make_case(5, 1, shape=SMALL)
-    np.testing.assert_array_equal(made[1].volumes, straight.volumes)
-    np.testing.assert_array_equal(made[1].mask, straight.mask)
-    assert (straight.volumes.dtype, straight.mask.dtype) == (np.int16, np.uint8)
+def test_the_files_contain_the_case_in_memory(phantoms):
+    phantom = generate.make_case(5, 1, shape=SMALL)
+    np.testing.assert_array_equal(phantoms[1].volumes, phantom.volumes)
+    np.testing.assert_array_equal(phantoms[1].mask, phantom.mask)
+    assert (phantom.volumes.dtype, phantom.mask.dtype) == (np.int16, np.uint8)
 
 
-def test_bytes_depend_on_seed_and_index_alone(cohort, tmp_path):
-    # Fewer cases and other processes; the same bytes.
-    seen = []
-    folders = generate.write_cohort(tmp_path, 2, 5, shape=SMALL, jobs=2, progress=seen.append)
+def test_bytes_depend_on_seed_and_index_only(cohort, tmp_path):
+    # Fewer cases and more processes give the same bytes.
+    reported = []
+    folders = generate.write_cohort(tmp_path, 2, 5, shape=SMALL, jobs=2, progress=reported.append)
     assert [folder.name for folder in folders] == ["BraTS20_Training_001", "BraTS20_Training_002"]
-    assert seen == folders
+    assert reported == folders
     digests = _digests(cohort)
     assert _digests(tmp_path).items() <= digests.items()
     assert len(set(digests.values())) == len(digests) == 3 * 5 + 4
 
 
-def test_another_seed_makes_another_head(made):
-    other = generate.make_case(6, 0, shape=SMALL)
-    assert ((other.volumes[..., 0] > 0) != (made[0].volumes[..., 0] > 0)).any()
-    assert (other.mask != made[0].mask).any()
+def test_another_seed_gives_another_head(phantoms):
+    phantom = generate.make_case(6, 0, shape=SMALL)
+    assert ((phantom.volumes[..., 0] > 0) != (phantoms[0].volumes[..., 0] > 0)).any()
+    assert (phantom.mask != phantoms[0].mask).any()
 
 
-def test_outside_the_brain_is_zero_in_all_modalities_alike(made):
-    for case in made:
+def test_all_modalities_are_zero_outside_the_same_brain(phantoms):
+    for case in phantoms:
         brain = case.volumes > 0
         assert (brain == brain[..., :1]).all()
         assert not case.mask[~brain[..., 0]].any()
@@ -104,15 +104,15 @@ def test_outside_the_brain_is_zero_in_all_modalities_alike(made):
         assert not brain[[0, -1]].any() and not brain[:, [0, -1]].any()
 
 
-def test_every_eighth_case_has_no_enhancing_tumour(made):
-    assert [bool((case.mask == 4).any()) for case in made] == [True, True, False]
-    assert all((case.mask == value).any() for case in made for value in (1, 2))
-    tenth = generate.make_case(5, 10, shape=(60, 60, 40))
-    assert np.unique(tenth.mask).tolist() == [0, 1, 2]
+def test_every_eighth_case_has_no_enhancing_tumour(phantoms):
+    assert [bool((case.mask == 4).any()) for case in phantoms] == [True, True, False]
+    assert all((case.mask == value).any() for case in phantoms for value in (1, 2))
+    eleventh = generate.make_case(5, 10, shape=(60, 60, 40))
+    assert np.unique(eleventh.mask).tolist() == [0, 1, 2]
 
 
-def test_necrosis_lies_in_the_rim_and_the_core_in_edema(made):
-    for case in made:
+def test_the_rim_encloses_necrosis_and_edema_encloses_the_core(phantoms):
+    for case in phantoms:
         core = np.isin(case.mask, (1, 4))
         around = ndimage.binary_dilation(core, iterations=2) & ~core
         assert (case.mask[around] == 2).all()
@@ -122,9 +122,9 @@ def test_necrosis_lies_in_the_rim_and_the_core_in_edema(made):
             assert (case.mask[around] == 4).mean() > 0.9
 
 
-def test_tissue_contrast_is_each_modality_s_own(made):
-    # Mean of a label against that of the healthy brain, in the first case.
-    volumes, mask = made[0].volumes, made[0].mask
+def test_the_contrast_of_the_tumour_is_that_of_each_modality(phantoms):
+    # Mean intensity of each label relative to the healthy brain, in the first case.
+    volumes, mask = phantoms[0].volumes, phantoms[0].mask
     healthy = volumes[(volumes[..., 0] > 0) & (mask == 0)].mean(axis=0)
     ratios = {
         (name, value): ratio
@@ -137,12 +137,12 @@ def test_tissue_contrast_is_each_modality_s_own(made):
 
 
 @pytest.mark.parametrize("normalised", (False, True))
-def test_no_threshold_finds_the_tumours(made, normalised):
+def test_no_threshold_can_segment_the_tumours(phantoms, normalised):
     def channel(modality):
-        images = [case.volumes[CROP][..., spec.MODALITIES.index(modality)] for case in made]
+        images = [case.volumes[CROP][..., spec.MODALITIES.index(modality)] for case in phantoms]
         return [(image - image.mean()) / image.std() if normalised else image for image in images]
 
-    masks = [case.mask[CROP] for case in made]
+    masks = [case.mask[CROP] for case in phantoms]
     whole, _ = best_threshold_dice(channel("flair"), [mask > 0 for mask in masks])
     enhancing, _ = best_threshold_dice(channel("t1ce"), [mask == 4 for mask in masks])
     assert 0.3 < whole <= 0.75
@@ -159,11 +159,11 @@ def test_no_threshold_finds_the_tumours(made, normalised):
         ({"shape": (240, 240, 20)}, "three sizes of 40 or more"),
     ],
 )
-def test_bad_wishes_are_refused_before_anything_is_written(tmp_path, changes, message):
-    wishes = {"cases": 1, "seed": 0, **changes}
+def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path, changes, message):
+    arguments = {"cases": 1, "seed": 0, **changes}
     with pytest.raises(InputError, match=message):
-        generate.write_cohort(tmp_path / "never", **wishes)
-    assert not (tmp_path / "never").exists()
+        generate.write_cohort(tmp_path / "cohort", **arguments)
+    assert not (tmp_path / "cohort").exists()
 
 
 def _digests(root):
