@@ -1,21 +1,21 @@
-"""Our figures of a case against MONAI's, surface-distance's, MedPy's and panoptica's.
+"""Time of our metrics of a case against MONAI, surface-distance, MedPy and panoptica.
 
 Usage:
   python benchmarks/bench_metrics.py
   python benchmarks/bench_metrics.py --cases=1 --rounds=3
 
-Truths are the tumours of a phantom cohort, 240 x 240 x 155 voxels of 1 mm; predictions are those
-tumours deformed by a smooth random field, which takes Dice to about 0.85 and HD95 to about 3 mm.
-The third case has no enhancing tumour. Peers compute Dice and HD95 of WT, TC and ET from masks of
-the regions, made outside the timing. `ours, regions` is under the BraTS 2020 rules, from label
-maps to every figure of the report (HD100, ASSD, sensitivity, specificity and volume error too,
-and the two classes that are no region); `ours, lesions` adds the lesion-wise ones of BraTS 2023.
-All take turns on two cores; every figure is the median. `HD95` is by how many mm a peer's largest
-differs from ours: definitions differ, tests/metrics/test_oracles.py says how.
+The truths are the tumours of phantoms of 240 x 240 x 155 voxels of 1 mm. The predictions are the
+same tumours deformed by a smooth random field, with a Dice of about 0.85 and an HD95 of about 3 mm.
+The third case has no enhancing tumour. The peers compute Dice and HD95 of WT, TC and ET from masks
+of the regions, which are prepared outside the timing. `ours, regions` computes all metrics of the
+BraTS 2020 rules from label maps (also HD100, ASSD, sensitivity, specificity and volume error, and
+the two classes that are not a region); `ours, lesions` adds the lesion-wise metrics of BraTS 2023.
+All run in turns on two cores; times are medians. `HD95` is the largest HD95 of a peer minus ours in
+mm; the definitions differ as described in tests/metrics/test_oracles.py.
 
-The last rows are of an absurd prediction, salt and pepper over the whole volume, ours alone.
-Prints a table; the last line is one JSON object: our seconds of regions, mean of the cases, and
-the smallest ratio of the fastest peer over the cases. Without the extra `peers`: one line, exit 2.
+The last rows are for a prediction of random noise in the whole volume, ours only. Prints a table;
+the last line is one JSON object with our mean time for regions and the smallest ratio of the
+fastest peer to ours over the cases. Without the extra `peers`: one line, exit 2.
 """
 
 import argparse
@@ -40,21 +40,23 @@ SPACING_MM = (1.0, 1.0, 1.0)
 def main():
     """Measures every case; returns the exit code."""
     options = parse_arguments()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # MONAI imports TensorFlow if it is there
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "3"
+    )  # MONAI imports TensorFlow if it is installed
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     try:
         peers = load_peers()
     except ImportError as error:
         print(
-            f"bench_metrics.py compares with peers, and {error.name} is not there: pip install "
+            f"bench_metrics.py needs {error.name}, which is not installed: pip install "
             "'brats-tfrecord[peers]'",
             file=sys.stderr,
         )
         return 2
     print(f"{'case':>4} {'tumour mL':>9} {'side':18} {'s':>8} {'ratio':>6} {'HD95':>6}")
     rows = [measure(number, peers, options.rounds) for number in range(options.cases)]
-    report_absurd()
+    report_noise()
     ours = [row.pop("ours, regions") for row in rows]
     means = {peer: statistics.fmean(row[peer] for row in rows) for peer in peers}
     print(
@@ -77,7 +79,7 @@ def parse_arguments():
     """The command line; a bad value ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=4, help="phantoms compared")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
     options = parser.parse_args()
     if options.cases < 1 or options.rounds < 1:
         parser.error("--cases and --rounds: expected 1 or more")
@@ -147,20 +149,20 @@ def measure(number, peers, rounds):
     sides = {"ours, regions": lambda: case_metrics(truth, prediction, SPACING_MM)}
     sides |= {name: (lambda peer=peer: peer(*pair)) for name, peer in peers.items()}
     sides["ours, lesions"] = lambda: case_metrics(truth, prediction, SPACING_MM, "brats2023")
-    results = {name: run() for name, run in sides.items()}  # and the caches are warm
+    results = {name: run() for name, run in sides.items()}  # also warms the caches
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
             seconds[name].append(timed(run))
-    row = {name: statistics.median(found) for name, found in seconds.items()}
+    row = {name: statistics.median(times) for name, times in seconds.items()}
     own = largest(results["ours, regions"][region]["hd95"] for region in spec.REGIONS)
-    for name, found in row.items():
+    for name, median in row.items():
         text = ""
         if name in peers:
             text = f"{largest(hd95 for _, hd95 in results[name]) - own:+6.2f}"
         print(
-            f"{number + 1:4} {np.count_nonzero(truth) / 1000:9.1f} {name:18} {found:8.4f} "
-            f"{found / row['ours, regions']:6.1f} {text}",
+            f"{number + 1:4} {np.count_nonzero(truth) / 1000:9.1f} {name:18} {median:8.4f} "
+            f"{median / row['ours, regions']:6.1f} {text}",
             flush=True,
         )
     return row
@@ -171,14 +173,14 @@ def largest(lengths_mm):
     return max(length for length in lengths_mm if np.isfinite(length))
 
 
-def report_absurd():
-    """Prints our time for salt and pepper: half of all voxels, of any class."""
+def report_noise():
+    """Prints our time for a prediction of noise: half of all voxels, of any class."""
     truth = canonical(generate.make_case(seed=0, index=0).mask)
     rng = np.random.default_rng(0)
     noise = rng.integers(1, 4, truth.shape, np.uint8) * (rng.random(truth.shape) < 0.5)
     for rules, name in (("brats2020", "ours, regions"), ("brats2023", "ours, lesions")):
-        found = timed(lambda rules=rules: case_metrics(truth, noise, SPACING_MM, rules))
-        print(f"{'noise':>14} {name:18} {found:8.2f}", flush=True)
+        duration = timed(lambda rules=rules: case_metrics(truth, noise, SPACING_MM, rules))
+        print(f"{'noise':>14} {name:18} {duration:8.2f}", flush=True)
 
 
 def canonical(mask):
@@ -197,17 +199,17 @@ def deformed(classes, rng, shift=2.0, smoothness=6.0):
         for at in np.nonzero(classes)
     )
     part = classes[box]
-    places = list(np.indices(part.shape, np.float32))
-    for place in places:
+    positions = list(np.indices(part.shape, np.float32))
+    for position in positions:
         field = ndimage.gaussian_filter(rng.standard_normal(part.shape, np.float32), smoothness)
-        place += shift / field.std() * field
+        position += shift / field.std() * field
     moved = np.zeros_like(classes)
-    moved[box] = ndimage.map_coordinates(part, places, order=0)
+    moved[box] = ndimage.map_coordinates(part, positions, order=0)
     return moved
 
 
 def timed(run):
-    """Seconds it takes."""
+    """Seconds that `run` takes."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began

@@ -5,12 +5,13 @@ Usage:
   python benchmarks/bench_n4.py --input_dir=cohort   # the first case of a cohort of your own
   python benchmarks/bench_n4.py --modalities=flair --masks=positive
 
-Every engine corrects the same voxels at the same settings: `positive` voxels, or ANTs' `get_mask`
-where positive; masks are found outside the timing. Ours is the median of three runs, one before,
-between and after the peers'. `variation` is the coefficient of variation, inside the mask, of our
-corrected volume over the peer's; against ANTsPy more than 1e-4 is no longer the same field, and
-exit code 1. Prints a table; the last line is one JSON object whose ratio is the smallest strongest
-peer / ours over volumes and masks. SimpleITK comes with the extra `peers`.
+Every engine corrects the same voxels with the same settings: `positive` voxels, or the positive
+voxels of ANTsPy's `get_mask`; masks are computed outside the timing. Our time is the median of
+three runs, before, between and after the peers'. `variation` is the coefficient of variation of the
+ratio of our corrected volume to the peer's inside the mask. More than 1e-4 against ANTsPy is a
+different field and exits with 1. Prints a table; the last line is one JSON object, whose ratio is
+the smallest ratio of the fastest peer's time to ours over volumes and masks. SimpleITK comes with
+the extra `peers`.
 """
 
 import argparse
@@ -38,11 +39,11 @@ def main():
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     peers = {"ANTsPy": correct_with_ants}
     try:
-        import SimpleITK  # noqa: F401 - only to know whether it is there
+        import SimpleITK  # noqa: F401 - tests whether it is installed
 
         peers["SimpleITK"] = correct_with_simpleitk
     except ImportError:
-        print("SimpleITK is left out; it comes with: pip install -e '.[peers]'")
+        print("SimpleITK is not installed and is omitted: pip install -e '.[peers]'")
     volumes = read_volumes(options.input_dir, options.modalities)
     print(
         f"{'volume':8} {'mask':9} {'ours s':>7}"
@@ -114,15 +115,15 @@ def measure(volume, mask, peers):
     Returns:
         (our median seconds, {peer: (seconds, coefficient of variation of ours / theirs)}).
     """
-    runs, found = [timed(n4.correct_bias_field, volume, mask)], {}
+    runs, results = [timed(n4.correct_bias_field, volume, mask)], {}
     for peer, correct in peers.items():
         seconds, theirs = timed(correct, volume, mask)
         ratio = runs[0][1][mask].astype(np.float64) / theirs[mask]
-        found[peer] = seconds, ratio.std() / ratio.mean()
+        results[peer] = seconds, ratio.std() / ratio.mean()
         runs.append(timed(n4.correct_bias_field, volume, mask))
     while len(runs) < 3:
         runs.append(timed(n4.correct_bias_field, volume, mask))
-    return float(np.median([seconds for seconds, _ in runs])), found
+    return float(np.median([seconds for seconds, _ in runs])), results
 
 
 def timed(correct, volume, mask):
@@ -153,11 +154,11 @@ def correct_with_simpleitk(volume, mask):
     return np.where(mask, volume / sitk.GetArrayFromImage(field).T, volume)
 
 
-def row_text(name, mask_name, ours, found):
-    """A row as the table shows it."""
+def row_text(name, mask_name, ours, results):
+    """Formats a row of the table."""
     return f"{name:8} {mask_name:9} {ours:7.2f}" + "".join(
         f" {seconds:12.2f} {seconds / ours:6.1f} {variation:10.1e}"
-        for seconds, variation in found.values()
+        for seconds, variation in results.values()
     )
 
 
@@ -165,7 +166,7 @@ def summarise(rows):
     """Prints medians and the JSON line; returns 1 if our field is not ANTs', else 0."""
     for chosen in dict.fromkeys(mask_name for mask_name, _, _ in rows):
         ratios = [
-            found["ANTsPy"][0] / ours for mask_name, ours, found in rows if mask_name == chosen
+            results["ANTsPy"][0] / ours for mask_name, ours, results in rows if mask_name == chosen
         ]
         print(f"median ratio against ANTsPy, {chosen}: {np.median(ratios):.1f}")
     print(
@@ -175,19 +176,20 @@ def summarise(rows):
                 "unit": "s per volume",
                 "ours": float(np.median([ours for _, ours, _ in rows])),
                 "peers": {
-                    peer: float(np.median([found[peer][0] for _, _, found in rows]))
+                    peer: float(np.median([results[peer][0] for _, _, results in rows]))
                     for peer in rows[0][2]
                 },
                 "ratio": min(
-                    min(seconds for seconds, _ in found.values()) / ours for _, ours, found in rows
+                    min(seconds for seconds, _ in results.values()) / ours
+                    for _, ours, results in rows
                 ),
             }
         )
     )
-    worst = max(found["ANTsPy"][1] for _, _, found in rows)
+    worst = max(results["ANTsPy"][1] for _, _, results in rows)
     if not worst <= MOST_VARIATION:
         print(
-            f"the field is not ANTs': variation {worst:.1e}; expected {MOST_VARIATION} at most",
+            f"field differs from ANTs: variation {worst:.1e}; expected at most {MOST_VARIATION}",
             file=sys.stderr,
         )
         return 1

@@ -1,9 +1,9 @@
-"""Arrays in, numbers out: how well a predicted label map agrees with the truth."""
+"""Agreement of a predicted label map with the truth: arrays in, numbers out."""
 
 from brats_tfrecord.metrics.overlap import confusion
 from brats_tfrecord.metrics.rules import METRIC_DECIMALS, METRIC_TITLES, RULE_SETS, RuleSet
 from brats_tfrecord.metrics.scoring import case_metrics
-from brats_tfrecord.metrics.structures import structures
+from brats_tfrecord.spec import structures
 
 __all__ = [
     "METRIC_DECIMALS",

@@ -1,5 +1,8 @@
-"""How large tumours are: their connected parts, with volumes and diameters."""
+"""Volumes and diameters of the connected parts of a tumour."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,23 +12,23 @@ from scipy.spatial.distance import cdist
 
 from brats_tfrecord import spec
 from brats_tfrecord.boxes import bounding_box
-from brats_tfrecord.metrics.structures import members, structures
+from brats_tfrecord.spec import members, structures
 
 _NEIGHBOURS_26 = ndimage.generate_binary_structure(3, 3)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """One connected tumour.
+    """Position, volumes and diameters of one connected tumour.
 
     Attributes:
-        centre: its voxel (x, y, z) nearest to its centre of mass, which itself may lie outside,
-            in the hole of a ring.
-        volumes_ml: of every structure within it, as the function of that name.
-        diameter_mm: the longest distance between two points of its outline.
-        axial_mm: (longest diameter in an axial slice, longest one perpendicular to it in that
-            slice): the two measures of RANO (Wen et al. 2010, J Clin Oncol 28(11)).
-        axial_slice: z of that slice.
+        centre: index (x, y, z) of the tumour voxel that is nearest to the centre of mass. The
+            centre of mass itself may lie outside the tumour, as in a ring.
+        volumes_ml: {structure: volume in mL}, as returned by `volumes_ml`.
+        diameter_mm: longest distance between two points of the outline.
+        axial_mm: longest diameter in an axial slice and the longest diameter perpendicular to it
+            in the same slice, the two measures of RANO (Wen et al. 2010, J Clin Oncol 28(11)).
+        axial_slice: z index of that slice.
     """
 
     centre: tuple[int, int, int]
@@ -35,16 +38,18 @@ class Extent:
     axial_slice: int
 
 
-def volumes_ml(voxels, spacing_mm, classes=4):
-    """Millilitres of every region, and of every class that is no region by itself.
+def volumes_ml(
+    voxels: Sequence[int] | np.ndarray, spacing_mm: Sequence[float], classes: int = 4
+) -> dict[str, float]:
+    """Computes the volume of every structure in millilitres.
 
     Args:
-        voxels: number of voxels of each class, at least `classes` long.
-        spacing_mm: (x, y, z) voxel spacing in millimetres: a voxel is as large as its product.
-        classes: number of classes, background included: which structures there are.
+        voxels: number of voxels of each class, at least `classes` entries.
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
+        classes: number of classes, background included.
 
     Returns:
-        {structure: float} in the order of `structures(classes)`.
+        {structure: volume in mL} in the order of `structures(classes)`.
     """
     voxel_mm3 = float(np.prod(spacing_mm))
     return {
@@ -53,25 +58,27 @@ def volumes_ml(voxels, spacing_mm, classes=4):
     }
 
 
-def extents(classes, spacing_mm, smallest_mm3=50):
-    """The 26-connected parts of the whole tumour, the largest first.
+def extents(
+    classes: np.ndarray, spacing_mm: Sequence[float], smallest_mm3: float = 50
+) -> list[Extent]:
+    """Measures the 26-connected parts of the whole tumour, the largest first.
 
-    A voxel's outline is taken at the middles of its six faces: a row of n voxels of 1 mm is n mm
-    long, a voxel alone 1 mm.
+    The outline of a voxel is the centres of its six faces: a row of n voxels of 1 mm is n mm
+    long, and a single voxel 1 mm.
 
     Args:
         classes: uint8 [X, Y, Z] canonical class ids, LPS order.
         spacing_mm: (x, y, z) voxel spacing in millimetres.
-        smallest_mm3: parts of this volume or less are left out.
+        smallest_mm3: parts of this volume or less are omitted.
 
     Returns:
-        a list of `Extent`; empty without tumour.
+        A list of `Extent`, empty if there is no tumour.
     """
     tumour = np.isin(classes, spec.REGIONS["WT"])
     if not tumour.any():
         return []
     box = bounding_box(tumour)
-    first = np.array([side.start for side in box])
+    origin = np.array([side.start for side in box])
     inside = classes[box]
     parts, count = ndimage.label(tumour[box], _NEIGHBOURS_26)
     volumes_mm3 = np.bincount(parts.ravel(), minlength=count + 1) * np.prod(spacing_mm)
@@ -85,61 +92,62 @@ def extents(classes, spacing_mm, smallest_mm3=50):
         _extent(
             parts[sides[part - 1]] == part,
             inside[sides[part - 1]],
-            first + [side.start for side in sides[part - 1]],
+            origin + [side.start for side in sides[part - 1]],
             spacing_mm,
         )
         for part in order
     ]
 
 
-def _extent(mask, classes, first, spacing_mm):
-    """The `Extent` of `mask` [x, y, z], whose first voxel is `first` of the grid."""
+def _extent(mask, classes, origin, spacing_mm):
+    """Measures `mask` [x, y, z], whose first voxel has the index `origin` in the volume."""
     spacing_mm = np.asarray(spacing_mm, float)
     voxels = np.argwhere(mask)
     nearest = ((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1).argmin()
+    centre_x, centre_y, centre_z = (int(index) for index in voxels[nearest] + origin)
     counts = np.bincount(classes[mask], minlength=len(spec.CLASS_NAMES))
     longest, across, z = max(
         (*_axial_diameters(np.argwhere(mask[..., z]), spacing_mm[:2]), z)
         for z in np.flatnonzero(mask.any(axis=(0, 1)))
     )
     return Extent(
-        tuple(int(index) for index in voxels[nearest] + first),
+        (centre_x, centre_y, centre_z),
         volumes_ml(counts, spacing_mm),
         _farthest(_outline(voxels[_on_surface(mask)], spacing_mm))[0],
         (longest, across),
-        int(z + first[2]),
+        int(z + origin[2]),
     )
 
 
 def _axial_diameters(voxels, spacing_mm):
-    """(longest, longest perpendicular) in mm of the voxels [N, 2] of a slice."""
+    """(longest, longest perpendicular) diameter in mm of the voxels [N, 2] of a slice."""
     points = _outline(voxels, spacing_mm)
     longest, start, end = _farthest(points)
     along = (end - start) / longest
     position, height = points @ along, points @ (-along[1], along[0])
-    # Chords: the points that lie at one place along the diameter, to a voxel's width.
-    places = np.floor((position - position.min()) / spacing_mm.max()).astype(int)
-    low, high = np.full(places.max() + 1, np.inf), np.full(places.max() + 1, -np.inf)
-    np.minimum.at(low, places, height)
-    np.maximum.at(high, places, height)
+    # A chord is measured between the points of one bin, a voxel wide, along the diameter.
+    bins = np.floor((position - position.min()) / spacing_mm.max()).astype(int)
+    low, high = np.full(bins.max() + 1, np.inf), np.full(bins.max() + 1, -np.inf)
+    np.minimum.at(low, bins, height)
+    np.maximum.at(high, bins, height)
     return longest, float((high - low).max())
 
 
 def _outline(voxels, spacing_mm):
-    """The middles of the faces of `voxels` [N, D] in mm, [2 D N, D]."""
+    """Centres of the faces of `voxels` [N, D] in mm, [2 D N, D]."""
     half = np.diag(np.asarray(spacing_mm, float) / 2)
     steps = np.concatenate([half, -half])
     return ((voxels * spacing_mm)[:, None] + steps).reshape(-1, len(half))
 
 
 def _on_surface(mask):
-    """Of each voxel of `mask`, in C order, whether one of its six neighbours is outside."""
+    """Whether each voxel of `mask`, in C order, has one of its six neighbours outside."""
     return ~ndimage.binary_erosion(mask)[mask]
 
 
 def _farthest(points):
-    """(distance, point, point) of the two that lie farthest apart; they are corners of the hull."""
+    """(distance, point, point) of the two points farthest apart, corners of the convex hull."""
     corners = points[ConvexHull(points).vertices]
-    apart = cdist(corners, corners)
-    first, second = np.unravel_index(apart.argmax(), apart.shape)
-    return float(apart[first, second]), corners[first], corners[second]
+    distances = cdist(corners, corners)
+    first, second = np.unravel_index(distances.argmax(), distances.shape)
+    return float(distances[first, second]), corners[first], corners[second]

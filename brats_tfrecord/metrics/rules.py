@@ -1,16 +1,19 @@
-"""Rule sets: which figures a table shows, and what they are where a mask is empty.
+"""Rule sets: the metrics of a table, and their values where a mask is empty.
 
-The figures themselves are the same under every set. Where one has no value (a ratio without a
-denominator, a distance to nothing) challenges disagree on what to write down, and scores change
-by it more than by most networks: each set's text is printed with every table.
+The metrics are computed in the same way under every rule set. Challenges disagree on the value of
+a metric that is undefined (a ratio without a denominator, the distance to an empty mask), and this
+can change scores more than the choice of the network. The text of the rule set is therefore
+printed with every table.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from brats_tfrecord.metrics.lesions import DILATIONS, PENALTY_MM, SMALLEST_MM3
 
 HD95_ONE_EMPTY_MM = 373.12866
-"""BraTS 2020: HD95 where one mask alone is empty, the diagonal of 240 x 240 x 155 at 1 mm."""
+"""HD95 of BraTS 2020 where one mask is empty: the diagonal of the volume, 240 x 240 x 155 mm."""
 
 METRIC_TITLES = {
     "dice": "Dice",
@@ -26,7 +29,7 @@ METRIC_TITLES = {
     "missed_lesions": "Missed lesions",
     "false_lesions": "False lesions",
 }
-"""Headings of tables, by metric key."""
+"""Table heading of every metric."""
 
 METRIC_DECIMALS = {
     "dice": 3,
@@ -42,7 +45,7 @@ METRIC_DECIMALS = {
     "missed_lesions": 1,
     "false_lesions": 1,
 }
-"""Decimals that tables show, by metric key; counts have one, for means of them."""
+"""Decimals shown in tables. Counts have one decimal, for the mean over cases."""
 
 _DISTANCES = ("hd95", "hd100", "assd")
 _WHOLE = ("dice", *_DISTANCES, "sensitivity", "specificity", "volume_error_ml")
@@ -59,14 +62,14 @@ _DEFINITIONS = (
 
 @dataclass(frozen=True)
 class RuleSet:
-    """One challenge's way to score.
+    """The scoring rules of one challenge.
 
     Attributes:
-        name: as flags spell it.
-        text: the sentences that are printed with every table.
-        metrics: keys of a structure's figures, in the order of tables.
-        both_empty, truth_empty, prediction_empty: figures where both masks are empty or one alone
-            is, by metric key. What they do not name keeps its value, None where it has none.
+        name: value of the command-line flag.
+        text: explanation that is printed with every table.
+        metrics: metrics of a structure, in the order of tables.
+        both_empty, truth_empty, prediction_empty: {metric: value} where both masks are empty or
+            only one is. Metrics that are not listed keep their value, None if undefined.
     """
 
     name: str
@@ -76,8 +79,10 @@ class RuleSet:
     truth_empty: dict[str, float] = field(default_factory=dict)
     prediction_empty: dict[str, float] = field(default_factory=dict)
 
-    def filled(self, figures, truth_empty, prediction_empty):
-        """The figures of one structure, with this set's values where masks are empty."""
+    def filled(
+        self, figures: dict[str, float | None], truth_empty: bool, prediction_empty: bool
+    ) -> dict[str, float | None]:
+        """Returns the metrics of one structure with the values of this set for empty masks."""
         if truth_empty and prediction_empty:
             return figures | self.both_empty
         if truth_empty:
@@ -110,10 +115,11 @@ RULE_SETS = {
             "BraTS 2023 (glioma). Lesion-wise: components are 26-connected; parts of the truth "
             f"that meet when it is dilated {DILATIONS} times (18-neighbourhood) are one lesion, "
             "compared with all predicted components that touch its dilation; lesions of the truth "
-            f"of {SMALLEST_MM3} mm³ or less are left out; a missed lesion, and a predicted "
-            f"component at no lesion, score Dice 0 and HD95 {PENALTY_MM:g} mm; the mean over all "
-            "is the case's score, Dice 1 and HD95 0 mm if there is none. The official code takes "
-            "HD95 between surface elements of DeepMind's surface-distance; here it is as below. "
+            f"of {SMALLEST_MM3} mm³ or less are ignored; missed lesions, and predicted components "
+            f"that touch no lesion's dilation, score Dice 0 and HD95 {PENALTY_MM:g} mm; the score "
+            "of a case is the mean over all of them, Dice 1 and HD95 0 mm if there are none. The "
+            "official code computes HD95 from the surface elements of DeepMind's "
+            "surface-distance; here it is computed as below. "
             "Whole structures: both empty: Dice 1, distances 0 mm, sensitivity 1; one of them "
             f"empty: Dice 0, distances {PENALTY_MM:g} mm (BraTS sets HD95; HD100 and ASSD follow "
             "it here); sensitivity 0 where the truth alone is empty." + _DEFINITIONS,
@@ -124,11 +130,11 @@ RULE_SETS = {
         ),
         RuleSet(
             "nnunet",
-            "nnU-Net (the evaluation of its first version). Nothing is filled in: what has no "
-            "value is left out of the means. Both masks empty: Dice, distances and sensitivity "
-            "have none; truth alone empty: Dice 0, distances and sensitivity have none; "
-            "prediction alone empty: Dice and sensitivity 0, distances have none. A missed or a "
-            "false structure so costs no distance." + _DEFINITIONS,
+            "nnU-Net (the evaluation of its first version). Undefined values are left out of the "
+            "means. Both masks empty: Dice, distances and sensitivity are undefined; only the "
+            "truth empty: Dice 0, distances and sensitivity are undefined; only the prediction "
+            "empty: Dice and sensitivity 0, distances are undefined. A missed or a false "
+            "structure therefore does not change the mean distances." + _DEFINITIONS,
             _WHOLE,
         ),
     )

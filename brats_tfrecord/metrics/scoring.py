@@ -1,4 +1,8 @@
-"""The figures of one case, structure by structure, by a stated rule set."""
+"""Metrics of one case, by structure, under a rule set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -6,29 +10,36 @@ from brats_tfrecord import spec
 from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.metrics import lesions, overlap, surface
 from brats_tfrecord.metrics.rules import RULE_SETS
-from brats_tfrecord.metrics.structures import code_table, members, structures
+from brats_tfrecord.spec import members, structures
 
 
-def case_metrics(truth, prediction, spacing_mm, rules="brats2020", classes=4):
-    """Compares two label maps, structure by structure.
+def case_metrics(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    rules: str = "brats2020",
+    classes: int = 4,
+) -> dict[str, dict[str, float | None]]:
+    """Compares a predicted label map with the true one.
 
     Args:
         truth, prediction: integer [X, Y, Z] of one shape, canonical class ids (`spec`).
         spacing_mm: (x, y, z) voxel spacing in millimetres.
         rules: name of a rule set of `RULE_SETS`.
-        classes: number of classes, background included: which structures are compared. A class
-            beyond it belongs to no structure.
+        classes: number of classes, background included, which determines the structures. Class
+            ids of `classes` or more belong to no structure.
 
     Returns:
-        {structure: {metric: value}} for `structures(classes)` and the rule set's `metrics`:
-        dice, sensitivity, specificity from 0 to 1; hd95, hd100, assd in mm; volume_error_ml in
-        mL, prediction minus truth; the lesion-wise ones as `lesions.figures` has them. Values
-        are float, or int for counts, and None where a figure is undefined (JSON has no NaN):
-        which ones are, the rule set says. Specificity is None where the truth fills the volume.
+        {structure: {metric: value}} for `structures(classes)` and the `metrics` of the rule set:
+        dice, sensitivity and specificity from 0 to 1; hd95, hd100 and assd in mm;
+        volume_error_ml in mL, prediction minus truth; the lesion-wise metrics of
+        `lesions.figures`. Values are float, or int for counts. Undefined values are None (JSON
+        has no NaN); the rule set determines which values are undefined for empty masks.
+        Specificity is None where the truth fills the volume.
 
     Raises:
-        ValueError: shapes differ or are not 3-D, a dtype is not integer, a value is no class id,
-            the spacing is not three positive lengths, or there is no such rule set.
+        ValueError: shapes differ or are not 3-D, a dtype is not integer, a value is not a class
+            id, the spacing is not three positive lengths, or the rule set is unknown.
     """
     if rules not in RULE_SETS:
         raise ValueError(f"rules is {rules!r}. Available: {', '.join(RULE_SETS)}")
@@ -39,7 +50,7 @@ def case_metrics(truth, prediction, spacing_mm, rules="brats2020", classes=4):
             f"truth has shape {truth.shape}, prediction {prediction.shape}; expected one shape"
         )
     spacing_mm = _checked_spacing(spacing_mm)
-    # Outside the tumours' box both are background: those voxels are counted, not visited.
+    # Outside this box both maps are background; it is enough to count those voxels.
     box = bounding_box(truth, prediction)
     voxels, truth, prediction = truth.size, truth[box], prediction[box]
     matrix = overlap.confusion(truth, prediction, len(spec.CLASS_NAMES))
@@ -61,7 +72,7 @@ def case_metrics(truth, prediction, spacing_mm, rules="brats2020", classes=4):
 
 
 def _figures(counts, distances, spacing_mm):
-    """Every whole-structure figure; None where it has no value. `distances`: None if empty."""
+    """All whole-structure metrics; `distances` is None if a mask is empty."""
     return {
         "dice": overlap.dice(counts),
         "hd95": None if distances is None else surface.hd95(distances),
@@ -94,3 +105,11 @@ def _checked_spacing(spacing_mm):
     if len(spacing) != 3 or not all(0 < length < np.inf for length in spacing):
         raise ValueError(f"spacing_mm is {spacing}; expected three positive lengths in mm")
     return spacing
+
+
+def code_table(names: Sequence[str]) -> np.ndarray:
+    """Returns the code of every class, uint8 [classes]: bit b is set if it is in structure b."""
+    table = np.zeros(len(spec.CLASS_NAMES), np.uint8)
+    for bit, name in enumerate(names):
+        table[list(members(name))] |= np.uint8(1 << bit)
+    return table

@@ -1,1 +1,1 @@
-"""Raw volumes to network input, and back: bias correction, crop, normalisation, masks, recipe."""
+"""Preprocessing of raw volumes to network input, and its inverse."""

@@ -1,19 +1,25 @@
-"""Places a window on an array, cuts it out, and puts it back."""
+"""Windows on arrays: their position, the crop, and its inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 
-def centred(box, shape, window_shape):
-    """Where a window goes to have a box at its centre.
+def centred(
+    box: Sequence[slice], shape: Sequence[int], window_shape: Sequence[int]
+) -> tuple[int, ...]:
+    """Computes the position of a window that is centred on a box.
 
-    An axis at a time: the window's first voxel is floor((first + stop - size) / 2), so that where
-    box and window differ by an odd number, the odd voxel lies at the far end. Then it is shifted
-    as little as needed for the window to lie within the array, where the array is at least as
-    long, and for the array to lie within the window, where it is shorter: neither padding nor
-    loss that a shift can avoid.
+    Along each axis, the window starts at floor((box start + box stop - window size) / 2): where
+    box and window differ by an odd number of voxels, the extra voxel is at the far end. The window
+    is then shifted as little as possible until it lies within the array or, if the array is
+    shorter than the window, until the array lies within it. The crop therefore neither pads nor
+    loses voxels that a shift can keep.
 
     Args:
-        box: one slice an axis, as from `boxes.bounding_box`.
+        box: one slice per axis, as returned by `boxes.bounding_box`.
         shape: (X, Y, Z) of the array.
         window_shape: (X, Y, Z) of the window.
 
@@ -27,16 +33,16 @@ def centred(box, shape, window_shape):
     return tuple(origin)
 
 
-def crop(array, origin, shape):
-    """Cuts the window [origin, origin + shape) out of the first three axes.
+def crop(array: np.ndarray, origin: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """Crops the first three axes to the window [origin, origin + shape).
 
     Args:
         array: [X, Y, Z, ...].
         origin: (x, y, z) of the window's first voxel; may be negative.
-        shape: (X, Y, Z) of the window; may reach beyond the array.
+        shape: (X, Y, Z) of the window, which may extend beyond the array.
 
     Returns:
-        [*shape, ...]; zero where the window leaves the array, a view where it does not.
+        [*shape, ...], 0 outside the array. A view if the window lies within the array.
     """
     if fits(array.shape, origin, shape):
         return array[tuple(slice(first, first + size) for first, size in zip(origin, shape))]
@@ -46,10 +52,22 @@ def crop(array, origin, shape):
     return window
 
 
-def uncrop(window, origin, shape, fill=0):
-    """Undoes `crop`: an array [*shape, ...] with `window` at `origin` and `fill` elsewhere.
+def uncrop(
+    window: np.ndarray,
+    origin: Sequence[int],
+    shape: Sequence[int],
+    fill: float | Sequence[float] = 0,
+) -> np.ndarray:
+    """Inverts `crop`.
 
-    `fill` is one value or, for [X, Y, Z, C], one for each channel.
+    Args:
+        window: [X, Y, Z, ...].
+        origin: (x, y, z) of the window's first voxel in the array; may be negative.
+        shape: (X, Y, Z) of the array.
+        fill: value outside the window, one for all channels or one per channel of [X, Y, Z, C].
+
+    Returns:
+        [*shape, ...] in the dtype of the window.
     """
     array = np.full((*shape, *window.shape[3:]), fill, window.dtype)
     inside, outside = overlap(shape, origin, window.shape)
@@ -57,24 +75,25 @@ def uncrop(window, origin, shape, fill=0):
     return array
 
 
-def fits(shape, origin, window_shape):
-    """Whether the whole window lies within an array of `shape`."""
+def fits(shape: Sequence[int], origin: Sequence[int], window_shape: Sequence[int]) -> bool:
+    """Returns whether the whole window lies within an array of `shape`."""
     return all(
         first >= 0 and first + size <= length
         for length, first, size in zip(shape, origin, window_shape)
     )
 
 
-def overlap(shape, origin, window_shape):
-    """Slices of the voxels common to a window and an array of `shape`: (in window, in array)."""
+def overlap(
+    shape: Sequence[int], origin: Sequence[int], window_shape: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Returns the voxels that a window and an array of `shape` share.
+
+    Returns:
+        Three slices of the window, and the three slices of the array for the same voxels.
+    """
     inside, outside = [], []
     for length, first, size in zip(shape, origin, window_shape):
         low, high = max(first, 0), max(min(first + size, length), max(first, 0))
         outside.append(slice(low, high))
         inside.append(slice(low - first, high - first))
     return tuple(inside), tuple(outside)
-
-
-def _ends(line):
-    used = np.flatnonzero(line)
-    return (int(used[0]), int(used[-1]) + 1) if used.size else (0, line.size)

@@ -1,13 +1,16 @@
-"""N4 bias field correction, exact and separable.
+"""N4 bias field correction.
 
 The method is N4ITK (Tustison et al. 2010, IEEE TMI 29(6):1310-1320): the histogram sharpening of
 N3 (Sled et al. 1998, IEEE TMI 17(1):87-97) alternates with a cubic B-spline fit to scattered data
-(Lee, Wolberg & Shin 1997, IEEE TVCG 3(3):228-244). ITK visits the mask's voxels as scattered
-points. On a voxel grid a spline weight is a product of one weight per axis, so every sum of that
-fit is a product of three small matrices: the same field, without the visit.
+(Lee, Wolberg & Shin 1997, IEEE TVCG 3(3):228-244). ITK treats the voxels of the mask as scattered
+points. On a voxel grid a spline weight is a product of one weight per axis, so that every sum of
+the fit is a product with three small matrices, which gives the same field in less time.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,36 +27,44 @@ ENGINES = ("n4", "ants")
 
 
 def correct_bias_field(
-    volume, mask=None, *, engine="n4", iterations=LEVEL_ITERATIONS, tolerance=TOLERANCE, out=None
-):
+    volume: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    engine: str = "n4",
+    iterations: Sequence[int] = LEVEL_ITERATIONS,
+    tolerance: float = TOLERANCE,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Divides `volume` by its bias field.
 
     Args:
         volume: [X, Y, Z] intensities of any real dtype.
-        mask: [X, Y, Z] voxels that take part in the fit and are corrected; all by default. Voxels
-            that are not positive never take part, whatever the mask says: they have no logarithm.
-        engine: "n4" is this module; "ants" runs ANTsPy on the same mask.
-        iterations: the most iterations a level may take, one entry a level; the spline mesh is
-            1, 2, 4, … spans an axis.
-        tolerance: a level ends early when the coefficient of variation of the field's change
-            falls below it. The default, ANTsPy's own, never ends a level early; 1e-3, ITK's own,
-            is some four times faster and moves the field by 1-2 %.
-        out: float32 [X, Y, Z] array to put the result into; a new one by default.
+        mask: [X, Y, Z] voxels that the field is fitted to and that are corrected; all by default.
+            Voxels that are not positive have no logarithm and are always excluded.
+        engine: "n4" for this module, "ants" for ANTsPy with the same mask.
+        iterations: maximum number of iterations of each level. The spline meshes of the levels
+            have 1, 2, 4, … spans per axis.
+        tolerance: a level ends early if the coefficient of variation of the field's change is
+            below it. The default of ANTsPy, used here, never ends a level early. The default of
+            ITK, 1e-3, is about four times faster and changes the field by 1-2 %.
+        out: float32 [X, Y, Z] array for the result; a new array by default.
 
     Returns:
-        `out`, float32 [X, Y, Z]; voxels outside mask and positive are returned as they came. A
-        volume without contrast (empty mask, one intensity) comes back unchanged.
+        `out`, float32 [X, Y, Z]. Voxels that are not corrected keep their value. A volume without
+        contrast (empty mask, a single intensity) is returned unchanged.
 
     Raises:
-        ValueError: unknown engine, or shapes that differ.
+        ValueError: the engine is unknown, or shapes differ.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r}; expected one of {', '.join(ENGINES)}")
     volume = np.asarray(volume, np.float32)
     positive = positive_mask(volume)
+    if mask is not None and np.shape(mask) != volume.shape:
+        raise ValueError(
+            f"mask has shape {np.shape(mask)}, volume {volume.shape}; expected one shape"
+        )
     mask = positive if mask is None else np.asarray(mask, bool) & positive
-    if mask.shape != volume.shape:
-        raise ValueError(f"mask of shape {mask.shape} for a volume of shape {volume.shape}")
     out = np.empty(volume.shape, np.float32) if out is None else out
     np.copyto(out, volume)
     if not mask.any():
@@ -63,22 +74,22 @@ def correct_bias_field(
     return _divide(volume, mask, _fit(volume, mask, iterations, tolerance), out)
 
 
-def positive_mask(volume):
-    """The voxels with positive intensity, bool [X, Y, Z]: the brain of a skull-stripped volume."""
+def positive_mask(volume: np.ndarray) -> np.ndarray:
+    """Returns the voxels of positive intensity, the brain of a skull-stripped volume, as bool."""
     return np.asarray(volume) > 0
 
 
-def get_mask(volume):
-    """ANTs' own `get_mask`: voxels above the mean, cleaned by morphology; bool [X, Y, Z]."""
+def get_mask(volume: np.ndarray) -> np.ndarray:
+    """Runs ANTsPy's `get_mask`: voxels above the mean, after morphological cleaning, as bool."""
     ants = _import_ants()
     image = ants.from_numpy(np.asarray(volume, np.float32))
     return ants.get_mask(image).numpy() > 0
 
 
-def shrink_slice(length, factor):
-    """The samples along one axis that `itk::ShrinkImageFilter` keeps, as a slice.
+def shrink_slice(length: int, factor: int) -> slice:
+    """Returns the samples along one axis that `itk::ShrinkImageFilter` keeps.
 
-    ITK centres the picked samples on the axis: n // s of them, the first at
+    ITK keeps n // s samples of n, centred on the axis. The first one is
     floor((n - 1) / 2 - (n // s - 1) * s / 2 + 0.5).
     """
     samples = max(length // factor, 1)
@@ -86,14 +97,14 @@ def shrink_slice(length, factor):
     return slice(first, first + (samples - 1) * factor + 1, factor)
 
 
-def sharpen(log_values):
-    """The expected true log intensity of every voxel, by Wiener deconvolution of the histogram.
+def sharpen(log_values: np.ndarray) -> np.ndarray:
+    """Estimates the true log intensity of every voxel by Wiener deconvolution of the histogram.
 
     Args:
         log_values: float64 [N], log intensities inside the mask.
 
     Returns:
-        float64 [N]; `log_values` itself where they do not vary.
+        float64 [N]; `log_values` itself if it does not vary.
     """
     low, high = log_values.min(), log_values.max()
     if high <= low:
@@ -101,7 +112,7 @@ def sharpen(log_values):
     slope = (high - low) / (HISTOGRAM_BINS - 1)
     position = log_values - low
     position /= slope
-    # The clip keeps the brightest voxel between the last two bins, where its share is exact.
+    # The brightest voxel lies on the last bin: it counts as between the last two bins, share 1.
     lower = np.minimum(position.astype(np.intp), HISTOGRAM_BINS - 2)
     share = np.subtract(position, lower, out=position)
     histogram = np.bincount(lower, 1 - share, HISTOGRAM_BINS)
@@ -113,7 +124,7 @@ def sharpen(log_values):
 
 
 def _expected_values(histogram, low, slope):
-    """Expected true value for each bin's observed value (Sled et al. 1998, equations 11-13)."""
+    """Expected true log intensity for every bin (Sled et al. 1998, equations 11-13)."""
     padded = 2 ** (int(np.ceil(np.log2(HISTOGRAM_BINS))) + 1)
     offset = (padded - HISTOGRAM_BINS) // 2
     observed = np.zeros(padded)
@@ -138,7 +149,7 @@ def _gaussian_spectrum(padded, slope):
 
 
 def _fit(volume, mask, iterations, tolerance):
-    """Fits the log bias field; returns the summed control lattice of each level."""
+    """Fits the log bias field; returns one control lattice per level, their iterations summed."""
     picks = tuple(shrink_slice(length, SHRINK_FACTOR) for length in volume.shape)
     small_mask = mask[picks]
     if not small_mask.any():
@@ -155,16 +166,19 @@ def _fit(volume, mask, iterations, tolerance):
             change = fit.values(update)
             field += change
             lattice += update
-            if _settled(change, tolerance):
+            if has_converged(change, tolerance):
                 break
         lattices.append(lattice)
     return lattices
 
 
-def _settled(change, tolerance):
-    """Whether the coefficient of variation of exp(field change), ITK's measure, is below it."""
-    # Two values apart by the range r alone make it at least (1 - exp(-r)) / sqrt(2 N): with the
-    # default tolerance that spares nearly every iteration the exponentials.
+def has_converged(change: np.ndarray, tolerance: float) -> bool:
+    """Returns whether the coefficient of variation of exp(field change) is below the tolerance.
+
+    ITK ends a level by the same criterion. Values with the range r have a coefficient of variation
+    of at least (1 - exp(-r)) / sqrt(2 N). With the default tolerance this bound makes the
+    exponentials unnecessary in most iterations.
+    """
     if -np.expm1(-np.ptp(change)) > 2 * tolerance * np.sqrt(2 * change.size):
         return False
     ratio = np.exp(change)
@@ -172,7 +186,7 @@ def _settled(change, tolerance):
 
 
 def _divide(volume, mask, lattices, out):
-    """Divides inside the mask's bounding box, the only place where the field is needed."""
+    """Divides the voxels of the mask in `out`; evaluates the field in their bounding box only."""
     if lattices:
         box = bounding_box(mask)
         log_field = evaluate(lattices, volume.shape, box)
@@ -181,7 +195,7 @@ def _divide(volume, mask, lattices, out):
 
 
 def _correct_with_ants(volume, mask, iterations, tolerance, out):
-    if np.ptp(volume[mask]) == 0:  # no histogram to sharpen
+    if np.ptp(volume[mask]) == 0:  # ANTs needs a histogram with more than one bin
         return out
     ants = _import_ants()
     result = ants.n4_bias_field_correction(
@@ -195,7 +209,7 @@ def _correct_with_ants(volume, mask, iterations, tolerance, out):
 
 
 def _import_ants():
-    # ANTs reads its thread count when it is imported, and returns other bytes with two threads.
+    # ANTs reads its thread count when it is imported; with two threads it rounds differently.
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     import ants
 

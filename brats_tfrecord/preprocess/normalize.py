@@ -1,16 +1,18 @@
-"""Intensity normalisation that two implementations agree on bit for bit."""
+"""Intensity normalisation, bit-identical to its TensorFlow implementation in the SavedModel."""
+
+from __future__ import annotations
 
 import numpy as np
 
 
-def zscore(volume):
-    """Shifts and scales one channel to mean 0 and standard deviation 1 over all its voxels.
+def zscore(volume: np.ndarray) -> np.ndarray:
+    """Shifts and scales a channel to mean 0 and standard deviation 1 over all its voxels.
 
-    Mean and (population) deviation are summed in float64 and rounded to float32. NumPy and the
-    exported graph add in different orders, so their float64 sums differ in the last bits; rounded,
-    they are equal, and all that follows is one operation a voxel: both sides arrive at the same
-    network input. For the same reason half precision is reached from float32: from float64 NumPy
-    rounds once and TensorFlow twice.
+    Mean and population standard deviation are computed in float64 and rounded to float32. NumPy
+    and the exported graph add in different orders, so their float64 sums differ in the last bits.
+    After rounding they are equal, and all further operations are elementwise, so that both arrive
+    at the same network input. For the same reason the result is float32, not float64: a conversion
+    from float64 to float16 is rounded once by NumPy and twice by TensorFlow.
 
     Args:
         volume: [X, Y, Z] of any real dtype.

@@ -1,5 +1,8 @@
-"""What a recipe makes of a case, with the books of what the crop cost."""
+"""The result of preprocessing a case, with the voxels that the crop removes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,37 +10,37 @@ import numpy as np
 from brats_tfrecord.preprocess import crop, resample
 
 BRAIN_LOSS, TUMOUR_LOSS = 0.1, 0.001
-"""Shares that a crop may cut off before the case carries a warning."""
+"""Shares of the brain and of the tumour above which a crop that removes them is reported."""
 
 
 @dataclass(frozen=True)
 class PreprocessedCase:
-    """What a recipe makes of a case.
+    """The result of applying a `Recipe` to a case.
 
-    The grid is the LPS grid before the crop: the case's own, or the 1 mm grid. All counts and
-    indices are of its voxels.
+    "Grid" means the LPS grid before the crop: the grid of the case itself or, if it is resampled,
+    the 1 mm grid. All counts and indices refer to voxels of this grid.
 
     Attributes:
-        image: [*crop_shape, C] in the recipe's image dtype.
+        image: [*crop_shape, C], the network input, in the image dtype of the recipe.
         classes: uint8 [*crop_shape] canonical classes, or None for an unlabelled case.
         crop_origin: (x, y, z) of the window's first voxel in the grid; negative where the window
-            leaves it.
+            extends beyond the grid.
         grid_shape: (X, Y, Z) of the grid.
-        native_classes: uint8 [X, Y, Z] canonical classes of the case's own grid where that is
-            another, so that resampling never changes the truth; else None.
-        outside_index: int32 [N, 3], grid indices of tumour voxels that the window cuts off, so
-            that the truth never is.
-        outside_classes: uint8 [N], their classes.
-        brain_voxels, brain_voxels_lost: voxels where any modality is positive; those outside the
-            window.
-        class_voxels: voxels of each class in the uncropped mask; empty if unlabelled.
-        warnings: what a person should know of this case.
+        native_classes: uint8 [X, Y, Z] canonical classes before resampling, so that predictions
+            are compared with the original truth; None if the case is not resampled.
+        outside_index: int32 [N, 3], grid indices of the tumour voxels outside the window, so that
+            the complete truth can be restored.
+        outside_classes: uint8 [N], the classes of these voxels.
+        brain_voxels: number of voxels where any modality is positive.
+        brain_voxels_lost: number of those outside the window.
+        class_voxels: number of voxels of each class before the crop; empty if unlabelled.
+        warnings: messages to the user about this case.
     """
 
     image: np.ndarray
     classes: np.ndarray | None
-    crop_origin: tuple[int, int, int]
-    grid_shape: tuple[int, int, int]
+    crop_origin: tuple[int, ...]
+    grid_shape: tuple[int, ...]
     native_classes: np.ndarray | None
     outside_index: np.ndarray
     outside_classes: np.ndarray
@@ -47,15 +50,23 @@ class PreprocessedCase:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, volumes, native, count, modalities, image, origin):
-        """Gathers the window of the mask and the ledger.
+    def from_volumes(
+        cls,
+        volumes: np.ndarray,
+        native: np.ndarray | None,
+        count: int,
+        modalities: Sequence[str],
+        image: np.ndarray,
+        origin: Sequence[int],
+    ) -> PreprocessedCase:
+        """Crops the mask and counts the voxels that the crop removes.
 
         Args:
-            volumes: float32 [X, Y, Z, C] on the grid.
-            native: uint8 classes of the case's own grid, or None.
+            volumes: float32 [X, Y, Z, C] on the grid, before the crop.
+            native: uint8 [X, Y, Z] canonical classes before resampling, or None if unlabelled.
             count: number of classes.
             modalities: names of the channels.
-            image: [*crop_shape, C], the network's input.
+            image: [*crop_shape, C], the network input.
             origin: (x, y, z) of the window's first voxel.
         """
         shape, size = volumes.shape[:3], image.shape[:3]
@@ -87,17 +98,17 @@ class PreprocessedCase:
         )
 
 
-def brain_mask(volumes):
-    """Where any channel of [X, Y, Z, C] is positive, bool [X, Y, Z]."""
+def brain_mask(volumes: np.ndarray) -> np.ndarray:
+    """Returns where any channel of [X, Y, Z, C] is positive, bool [X, Y, Z]."""
     brain = volumes[..., 0] > 0
     for channel in range(1, volumes.shape[-1]):
         brain |= volumes[..., channel] > 0
     return brain
 
 
-def flat_channels(volumes, modalities):
-    """Names of the channels of [X, Y, Z, C] that nowhere vary, list of str."""
-    middle = len(volumes) // 2  # varies nearly always: the rest is not looked at
+def flat_channels(volumes: np.ndarray, modalities: Sequence[str]) -> list[str]:
+    """Returns the names of the channels of [X, Y, Z, C] that have the same value everywhere."""
+    middle = len(volumes) // 2  # This plane is checked first because it nearly always varies.
     return [
         name
         for channel, name in enumerate(modalities)
@@ -105,33 +116,39 @@ def flat_channels(volumes, modalities):
     ]
 
 
-def brain_voxels(volumes, inside):
-    """Voxels of [X, Y, Z, C] where any channel is positive: (all, those outside `inside`).
+def brain_voxels(volumes: np.ndarray, inside: tuple[slice, ...]) -> tuple[int, int]:
+    """Counts the voxels of [X, Y, Z, C] where any channel is positive.
 
-    `inside` are the slices of the grid that the window covers, as from `crop.overlap`.
+    Args:
+        volumes: [X, Y, Z, C] on the grid.
+        inside: slices of the grid that the window covers, as returned by `crop.overlap`.
+
+    Returns:
+        Their number, and the number of those outside the window.
     """
     brain = brain_mask(volumes)
-    whole = np.count_nonzero(brain)
-    return whole, whole - np.count_nonzero(brain[inside])
+    total = np.count_nonzero(brain)
+    return total, total - np.count_nonzero(brain[inside])
 
 
 def _tumour(classes, origin, size, count):
-    """(indices, classes of tumour voxels outside the window, voxels of each class)."""
+    """(indices and classes of the tumour voxels outside the window, voxels of each class)."""
     index = np.argwhere(classes).astype(np.int32)
     values = classes[tuple(index.T)]
-    of_class = np.bincount(values, minlength=count)
-    of_class[0] = classes.size - len(index)
-    cut = ((index < origin) | (index >= np.add(origin, size))).any(axis=1)
-    return index[cut], values[cut], tuple(of_class.tolist())
+    class_voxels = np.bincount(values, minlength=count)
+    class_voxels[0] = classes.size - len(index)
+    outside = ((index < origin) | (index >= np.add(origin, size))).any(axis=1)
+    return index[outside], values[outside], tuple(class_voxels.tolist())
 
 
 def _losses(brain, brain_lost, tumour, tumour_lost):
+    """Warnings about brain and tumour voxels that the crop removes."""
     return [
-        f"the crop cuts off {lost / whole:.1%} of the {name} ({lost} voxels); --crop=brain or "
+        f"the crop cuts off {lost / total:.1%} of the {name} ({lost} voxels); --crop=brain or "
         "a larger --crop_window keeps more"
-        for name, whole, lost, share in (
+        for name, total, lost, share in (
             ("brain", brain, brain_lost, BRAIN_LOSS),
             ("tumour", tumour, tumour_lost, TUMOUR_LOSS),
         )
-        if lost > share * whole
+        if lost > share * total
     ]

@@ -1,18 +1,23 @@
-"""The recipe: the only place that says how raw volumes become network input.
+"""The recipe: all settings and steps of preprocessing, from raw volumes to network input.
 
-Converter, exporter, evaluator and viewer hold the same object; it travels as JSON in the manifest
-of a dataset and in `model.json` of a SavedModel.
+Conversion, export, evaluation and the viewer use the same `Recipe`. It is stored as JSON in the
+manifest of a dataset and in the `model.json` of a SavedModel.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from brats_tfrecord import spec
 from brats_tfrecord.boxes import bounding_box
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import crop, masks, n4, normalize, resample
 from brats_tfrecord.preprocess.preprocessed import PreprocessedCase
@@ -23,33 +28,37 @@ IMAGE_DTYPES = ("float16", "float32")
 CROPS = ("auto", "fixed", "brain")
 RESAMPLES = ("none", "1mm")
 
-DOCUMENTED_GRID = (240, 240, 155)
-"""The grid of every BraTS release, which the documented window is made for."""
-
 REFERENCES = ("flair", "t1ce", "t2", "t1")
-"""The first of these that is at hand is the channel whose brain a window is centred on. One
-channel, not their union: a model that reads some of a record's modalities sees the same window."""
+"""The window is centred on the brain of the first of these modalities that is available. It is a
+single modality, so that models that use different modalities of one dataset get the same window."""
 
 POSITIVE = np.finfo(np.float32).tiny
-"""What counts as positive for the brain's box: TensorFlow takes smaller values for zero."""
+"""Smallest intensity of brain voxels. TensorFlow treats smaller, denormal numbers as zero."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How raw volumes become network input, and what undoes it.
+    """The preprocessing of a case: resampling, bias correction, crop and normalisation.
+
+    A recipe holds the settings of every step that turns raw volumes into network input, applies
+    them, and inverts the crop.
+
+    The documented recipe is the preprocessing of the student project that this toolkit grew from:
+    N4 bias correction with the mask of ANTsPy's `get_mask`, the crop [48:192, 48:192, 5:149] of
+    240 x 240 x 155 voxels, and the z-score of each channel over the crop. It is
+    `Recipe(bias_correction="ants", bias_mask="get_mask", crop="fixed")`.
 
     Attributes:
-        bias_correction: "n4" (ours), "ants" (ANTsPy) or "none".
-        bias_mask: what takes part in the bias correction: "positive" voxels, or ANTs' "get_mask"
-            of each volume; always only where the intensity is positive.
+        bias_correction: "n4" (`preprocess.n4`), "ants" (ANTsPy) or "none".
+        bias_mask: voxels that the bias field is fitted to and that are corrected: "positive"
+            voxels, or the "get_mask" of ANTsPy of each volume, restricted to positive voxels.
         crop_origin: (x, y, z) of the first voxel of the "fixed" window in LPS order.
-        crop_shape: (X, Y, Z) of the window. The default window is the documented one,
-            [48:192, 48:192, 5:149] of 240x240x155.
-        image_dtype: how the normalised image is stored, "float16" or "float32".
-        crop: where the window goes: "fixed", at `crop_origin`; "brain", centred on the brain's
-            box; "auto", fixed where the grid is 240x240x155 and on the brain elsewhere.
-        resample: "none", or "1mm" to bring spacings more than 5 % off 1 mm to a grid of 1 mm
-            before all else; results go back to the case's own grid.
+        crop_shape: (X, Y, Z) of the window. The default window is that of the documented recipe.
+        image_dtype: dtype of the stored image, "float16" or "float32".
+        crop: position of the window. "fixed": at `crop_origin`. "brain": centred on the bounding
+            box of the brain. "auto": "fixed" if the grid has 240 x 240 x 155 voxels, else "brain".
+        resample: "none", or "1mm" to resample cases with a spacing more than 5 % off 1 mm to a
+            grid of 1 mm before all other steps. Results are resampled back.
     """
 
     bias_correction: str = "n4"
@@ -84,16 +93,20 @@ class Recipe:
                 f"recipe: crop_shape is {self.crop_shape}; expected at least one voxel an axis"
             )
 
-    def to_json(self):
-        """The recipe as a dict of JSON types; `from_json` gives back an equal object."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the recipe as a dict of JSON types, the inverse of `from_json`."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
 
     @classmethod
-    def from_json(cls, value):
-        """A recipe from `to_json`'s dict; raises InputError if it is another version's."""
+    def from_json(cls, value: dict[str, Any]) -> Recipe:
+        """Restores a recipe from the dict of `to_json`.
+
+        Raises:
+            InputError: the dict was written by another version, or a value is not valid.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(value, dict) or set(value) != known:
             raise InputError(
@@ -103,12 +116,12 @@ class Recipe:
         return cls(**value)
 
     @property
-    def any_spacing(self):
-        """Whether it takes cases of any voxel spacing, for `nifti.read_case`."""
+    def any_spacing(self) -> bool:
+        """Whether cases of any voxel spacing are accepted (an argument of `nifti.read_case`)."""
         return self.resample == "1mm"
 
-    def grid_shape(self, raw):
-        """(X, Y, Z) of the LPS grid that a `cohort.nifti.RawCase` is processed on.
+    def grid_shape(self, raw: RawCase) -> tuple[int, ...]:
+        """Returns the shape (X, Y, Z) of the LPS grid that a case is processed on.
 
         Raises:
             CaseError: a 1 mm grid would hold more voxels than any head scan.
@@ -118,15 +131,21 @@ class Recipe:
             return shape
         return resample.grid_shape(shape, raw.geometry.spacing_mm, raw.case_id)
 
-    def correct(self, volumes, threads=1):
-        """Bias-corrects every channel: float32 [X, Y, Z, C] on the grid to the same.
+    def correct(self, volumes: np.ndarray, threads: int = 1) -> np.ndarray:
+        """Corrects the bias field of every channel.
 
-        With more `threads` as many channels are corrected at a time; the bits are the same.
+        Args:
+            volumes: float32 [X, Y, Z, C] on the grid.
+            threads: number of channels to correct at the same time. It does not change the result.
+
+        Returns:
+            float32 [X, Y, Z, C]; `volumes` itself if `bias_correction` is "none".
         """
         if self.bias_correction == "none":
             return volumes
         corrected = np.empty_like(volumes, np.float32)
-        # Matrix products round by the number of threads; with one, every caller gets equal bits.
+        # The rounding of matrix products depends on the number of BLAS threads. With one thread,
+        # every caller gets the same bits.
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(
                 self._correct_channel, np.moveaxis(volumes, -1, 0), np.moveaxis(corrected, -1, 0)
@@ -135,23 +154,29 @@ class Recipe:
         return corrected
 
     def _correct_channel(self, volume, out):
-        # Where channels lie interleaved, one gathered once is faster in every pass.
+        # Every pass over the volume is faster if the channel is contiguous in memory.
         volume = np.ascontiguousarray(volume)
         mask = n4.get_mask(volume) if self.bias_mask == "get_mask" else None
         n4.correct_bias_field(volume, mask, engine=self.bias_correction, out=out)
 
-    def is_fixed(self, shape):
-        """Whether the window of a grid of `shape` is the one at `crop_origin`."""
-        return self.crop == "fixed" or (self.crop == "auto" and tuple(shape) == DOCUMENTED_GRID)
+    def is_fixed(self, shape: Sequence[int]) -> bool:
+        """Returns whether the window of a grid of `shape` is at `crop_origin`."""
+        return self.crop == "fixed" or (self.crop == "auto" and tuple(shape) == spec.BRATS_GRID)
 
-    def window(self, volumes, modalities):
-        """The first voxel (x, y, z) of the window; negative where it leaves the grid.
+    def window(self, volumes: np.ndarray, modalities: Sequence[str]) -> tuple[int, ...]:
+        """Computes the position of the window.
+
+        The brain is the positive part of the first modality of `REFERENCES` that is available, or
+        the whole grid if that modality is positive nowhere.
 
         Args:
-            volumes: float32 [X, Y, Z, C] on the grid, bias-corrected or not: a bias field is
-                positive.
-            modalities: names of the channels. The brain is where the first of `REFERENCES` among
-                them is positive; where it nowhere is, the grid counts as brain.
+            volumes: float32 [X, Y, Z, C] on the grid. Bias correction may come before or after,
+                because it does not change which voxels are positive.
+            modalities: names of the channels.
+
+        Returns:
+            (x, y, z) of the window's first voxel; negative where the window extends beyond the
+            grid.
         """
         shape = volumes.shape[:3]
         if self.is_fixed(shape):
@@ -161,17 +186,17 @@ class Recipe:
         box = bounding_box(brain) if brain.any() else tuple(slice(0, size) for size in shape)
         return crop.centred(box, shape, self.crop_shape)
 
-    def network_input(self, volumes, origin):
-        """Crops and normalises bias-corrected volumes, in `image_dtype`.
+    def network_input(self, volumes: np.ndarray, origin: Sequence[int]) -> np.ndarray:
+        """Crops and normalises bias-corrected volumes.
 
         Args:
-            volumes: float32 [X, Y, Z, C], LPS order, any shape; the window is zero-padded where
-                it leaves the volume.
-            origin: (x, y, z) of the window's first voxel, as from `window`.
+            volumes: float32 [X, Y, Z, C] in LPS order, of any shape. The window is padded with
+                zeros outside the volumes.
+            origin: (x, y, z) of the window's first voxel, as returned by `window`.
 
         Returns:
-            [*crop_shape, C]; each channel has mean 0 and deviation 1, or is zero where it does
-            not vary within the window.
+            [*crop_shape, C] in `image_dtype`. Each channel has mean 0 and standard deviation 1, or
+            is 0 if it is constant within the window.
         """
         image = np.empty((*self.crop_shape, volumes.shape[-1]), self.image_dtype)
         for channel in range(volumes.shape[-1]):
@@ -180,16 +205,22 @@ class Recipe:
             )
         return image
 
-    def to_grid(self, window, origin, shape, fill=0):
-        """Undoes the crop: [*crop_shape, ...] at `origin` to [*shape, ...], `fill` outside."""
+    def to_grid(
+        self,
+        window: np.ndarray,
+        origin: Sequence[int],
+        shape: Sequence[int],
+        fill: float | Sequence[float] = 0,
+    ) -> np.ndarray:
+        """Inverts the crop: puts [*crop_shape, ...] at `origin` into [*shape, ...] of `fill`."""
         return crop.uncrop(window, origin, shape, fill)
 
-    def apply(self, raw):
-        """Runs the whole recipe on a `cohort.nifti.RawCase`; returns a `preprocessed.PreprocessedCase`.
+    def apply(self, raw: RawCase) -> PreprocessedCase:
+        """Preprocesses a case.
 
         Raises:
-            CaseError: the fixed window does not fit into the grid, a label value is unknown, or a
-                1 mm grid would be too large.
+            CaseError: the fixed window does not fit into the grid, a label value is unknown, or
+                the 1 mm grid would be too large.
         """
         shape = self.grid_shape(raw)
         if self.is_fixed(shape) and not crop.fits(shape, self.crop_origin, self.crop_shape):
@@ -202,12 +233,12 @@ class Recipe:
                 "--crop_window that does"
             )
         scheme = spec.LABEL_SCHEMES[raw.label_scheme]
-        # The mask comes first: an unknown label is cheaper to find than a bias field.
+        # Unknown labels are reported before the bias correction, which takes much longer.
         native = None if raw.mask is None else masks.to_classes(raw.mask, scheme, raw.case_id)
         volumes = resample.volumes_to(shape, raw.volumes)
         corrected = self.correct(volumes)
         origin = self.window(corrected, raw.modalities)
-        return PreprocessedCase.of(
+        return PreprocessedCase.from_volumes(
             volumes,
             native,
             scheme.classes,

@@ -1,36 +1,40 @@
-"""Volumes and masks onto a grid of 1 mm, and back.
+"""Resampling of volumes and masks to a grid of 1 mm, and back.
 
-Grids share the field of view, corner to corner: an axis of n voxels that becomes one of m has
-scale n / m, and the centre of its voxel i lies at (i + 0.5) * n / m - 0.5 of the old axis. So a
-grid is known by its shape alone, and the way back needs nothing else. Interpolation is linear;
-beyond the outermost centres the nearest one counts. Where the new voxels are larger, nothing is
-averaged: scans finer than 1 mm lose detail, not contrast.
+Both grids cover the same field of view, corner to corner: if an axis of n voxels is resampled to m
+voxels, the centre of the new voxel i lies at (i + 0.5) * n / m - 0.5 on the old axis. The shape
+alone therefore defines a grid, and resampling back needs only the original shape. Interpolation is
+linear, with the outermost values repeated outside the outermost centres. There is no averaging
+where the new voxels are larger: scans finer than 1 mm lose detail, not contrast.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
+from brats_tfrecord.cohort.geometry import is_one_millimetre
 from brats_tfrecord.cohort.header import MAX_VOXELS
-from brats_tfrecord.cohort.nifti import SPACING_TOLERANCE
 from brats_tfrecord.errors import CaseError
 
 
-def grid_shape(shape, spacing_mm, name):
-    """Shape of the 1 mm grid with the field of view of another.
+def grid_shape(shape: Sequence[int], spacing_mm: Sequence[float], name: str) -> tuple[int, ...]:
+    """Computes the shape of the 1 mm grid with the field of view of another grid.
 
     Args:
-        shape: (X, Y, Z) voxels.
-        spacing_mm: (X, Y, Z) millimetres.
-        name: the case, for the error.
+        shape: (X, Y, Z) of the other grid.
+        spacing_mm: (x, y, z) voxel spacing of the other grid in millimetres.
+        name: name of the case, for the error message.
 
     Returns:
-        (X, Y, Z): each extent in millimetres, rounded (halves to even), at least 1; `shape` itself
-        where every spacing is within 5 % of 1 mm, for interpolation would blur for nothing.
+        (X, Y, Z): each extent in millimetres, rounded (halves to even), at least 1. If every
+        spacing is within 5 % of 1 mm, `shape` itself, because interpolation would only blur.
 
     Raises:
         CaseError: the grid would hold more voxels than any head scan.
     """
-    if all(abs(size - 1) <= SPACING_TOLERANCE for size in spacing_mm):
+    if is_one_millimetre(spacing_mm):
         return tuple(shape)
     grid = tuple(max(round(n * size), 1) for n, size in zip(shape, spacing_mm))
     if grid[0] * grid[1] * grid[2] > MAX_VOXELS:
@@ -43,8 +47,11 @@ def grid_shape(shape, spacing_mm, name):
     return grid
 
 
-def volumes_to(shape, volumes):
-    """Resamples float32 [X, Y, Z, C] linearly to [*shape, C]; the same array if it has `shape`."""
+def volumes_to(shape: Sequence[int], volumes: np.ndarray) -> np.ndarray:
+    """Resamples float32 [X, Y, Z, C] linearly to [*shape, C].
+
+    Returns `volumes` itself if it has that shape.
+    """
     if volumes.shape[:3] == tuple(shape):
         return volumes
     result = np.empty((*shape, volumes.shape[3]), volumes.dtype)
@@ -53,19 +60,19 @@ def volumes_to(shape, volumes):
     return result
 
 
-def classes_to(shape, classes):
-    """Resamples a mask: the class with the largest linearly interpolated share at each voxel.
+def classes_to(shape: Sequence[int], classes: np.ndarray) -> np.ndarray:
+    """Resamples a mask to the class with the largest linearly interpolated share at each voxel.
 
-    Along one axis that is the nearest neighbour. Along more it is better: of voxels of 0.5 mm the
-    majority of eight wins, where the nearest neighbour is one of them. Of equal shares the lower
-    class wins.
+    Along a single axis this is nearest-neighbour interpolation. Along several axes it is more
+    accurate: among eight voxels of 0.5 mm the majority wins, not one of them. The lower class wins
+    if shares are equal.
 
     Args:
         shape: (X, Y, Z) of the result.
         classes: uint8 [X, Y, Z].
 
     Returns:
-        uint8 [*shape]; no class that `classes` lacks.
+        uint8 [*shape], which contains no class that `classes` does not contain.
     """
     if classes.shape == tuple(shape):
         return classes

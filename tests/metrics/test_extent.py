@@ -1,4 +1,4 @@
-"""Sizes of tumours that a ruler on squared paper gives too."""
+"""Sizes of tumours on masks that can be measured by hand."""
 
 import numpy as np
 import pytest
@@ -11,36 +11,36 @@ from brats_tfrecord.metrics.extent import extents, volumes_ml
 SHAPE = (20, 24, 16)
 
 
-def test_a_row_of_voxels_is_as_long_as_their_number():
+def test_row_of_voxels_is_measured_from_face_to_face():
     classes = np.zeros(SHAPE, np.uint8)
     classes[3:8, 4, 5] = spec.ED
-    [found] = extents(classes, (2, 1, 3), smallest_mm3=0)
-    assert found.centre == (5, 4, 5)
-    assert found.diameter_mm == pytest.approx(10)  # 5 voxels of 2 mm
-    assert found.axial_mm == pytest.approx((10, 1)) and found.axial_slice == 5
-    assert found.volumes_ml == pytest.approx(
+    [tumour] = extents(classes, (2, 1, 3), smallest_mm3=0)
+    assert tumour.centre == (5, 4, 5)
+    assert tumour.diameter_mm == pytest.approx(10)  # 5 voxels of 2 mm
+    assert tumour.axial_mm == pytest.approx((10, 1)) and tumour.axial_slice == 5
+    assert tumour.volumes_ml == pytest.approx(
         {"WT": 0.03, "TC": 0, "ET": 0, "NCR/NET": 0, "ED": 0.03}
     )
 
 
-def test_one_voxel_and_no_voxel():
+def test_single_voxel_and_empty_mask():
     classes = np.zeros(SHAPE, np.uint8)
     assert extents(classes, (1, 1, 1)) == []
     classes[7, 8, 9] = spec.ET
-    [found] = extents(classes, (1, 1, 1), smallest_mm3=0)
-    assert (found.centre, found.diameter_mm, found.axial_mm) == ((7, 8, 9), 1, (1, 1))
+    [tumour] = extents(classes, (1, 1, 1), smallest_mm3=0)
+    assert (tumour.centre, tumour.diameter_mm, tumour.axial_mm) == ((7, 8, 9), 1, (1, 1))
     assert extents(classes, (1, 1, 1)) == [], "1 mm³ is below the default of 50"
 
 
-def test_a_cross_has_two_diameters_and_a_tilted_one_is_found_in_space():
+def test_diameters_of_a_cross_and_of_oblique_stairs():
     classes = np.zeros(SHAPE, np.uint8)
     classes[2:15, 9, 3] = spec.ED  # 13 mm along x
     classes[8, 6:13, 3] = spec.NCR  # 7 mm along y
     classes[8, 9, 3:13] = spec.ET  # 10 mm upwards
-    [found] = extents(classes, (1, 1, 1), smallest_mm3=0)
-    assert found.axial_mm == pytest.approx((13, 7)) and found.axial_slice == 3
-    assert found.diameter_mm == pytest.approx(13)
-    assert found.volumes_ml == pytest.approx(
+    [tumour] = extents(classes, (1, 1, 1), smallest_mm3=0)
+    assert tumour.axial_mm == pytest.approx((13, 7)) and tumour.axial_slice == 3
+    assert tumour.diameter_mm == pytest.approx(13)
+    assert tumour.volumes_ml == pytest.approx(
         {"WT": 0.028, "TC": 0.016, "ET": 0.01, "NCR/NET": 0.006, "ED": 0.012}
     )
     steps = np.zeros(SHAPE, np.uint8)
@@ -49,13 +49,13 @@ def test_a_cross_has_two_diameters_and_a_tilted_one_is_found_in_space():
     assert stairs.diameter_mm == pytest.approx(np.hypot(6, 5)), "face to face: 5 + 1 and 5"
 
 
-def test_a_resection_cavity_has_a_volume_of_its_own():
+def test_volumes_of_five_classes_include_the_resection_cavity():
     assert volumes_ml([900, 1, 2, 3, 4], (1, 2, 5), classes=5) == pytest.approx(
         {"WT": 0.06, "TC": 0.04, "ET": 0.03, "NCR/NET": 0.01, "ED": 0.02, "RC": 0.04}
     )
 
 
-def test_parts_come_largest_first_and_a_cavity_is_no_tumour():
+def test_parts_are_sorted_by_size_and_exclude_the_cavity():
     classes = np.zeros(SHAPE, np.uint8)
     classes[1:3, 1:3, 1:3] = spec.NCR
     classes[8:12, 8:12, 8:12] = spec.ED
@@ -67,25 +67,25 @@ def test_parts_come_largest_first_and_a_cavity_is_no_tumour():
     assert len(extents(classes, (1, 1, 1), smallest_mm3=8)) == 1
 
 
-def test_the_centre_of_a_ring_is_on_the_ring():
+def test_centre_of_a_ring_is_a_tumour_voxel():
     classes = np.zeros(SHAPE, np.uint8)
     x, y = np.ogrid[:20, :24]
-    apart = np.hypot(x - 10, y - 12)
-    classes[..., 8] = np.where((apart > 5) & (apart < 7), spec.ET, 0)
-    [found] = extents(classes, (1, 1, 1))
-    assert classes[found.centre] == spec.ET
-    assert found.axial_mm == pytest.approx((13.9, 13.5), abs=1.0)
+    radius = np.hypot(x - 10, y - 12)
+    classes[..., 8] = np.where((radius > 5) & (radius < 7), spec.ET, 0)
+    [tumour] = extents(classes, (1, 1, 1))
+    assert classes[tumour.centre] == spec.ET
+    assert tumour.axial_mm == pytest.approx((13.9, 13.5), abs=1.0)
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.floats(0.5, 3)] * 3))
-def test_no_pair_of_voxels_lies_farther_apart(seed, spacing_mm):
+def test_diameters_and_volumes_are_consistent(seed, spacing_mm):
     draw = np.random.default_rng(seed)
     classes = (draw.random((6, 5, 4)) < 0.4).astype(np.uint8) * spec.ET
-    found = extents(classes, spacing_mm, smallest_mm3=0)
-    assert sum(part.volumes_ml["ET"] for part in found) == pytest.approx(
+    parts = extents(classes, spacing_mm, smallest_mm3=0)
+    assert sum(part.volumes_ml["ET"] for part in parts) == pytest.approx(
         np.count_nonzero(classes) * np.prod(spacing_mm) / 1000
     )
-    for part in found:
+    for part in parts:
         assert classes[part.centre] == spec.ET
         longest, across = part.axial_mm
         assert across <= longest + 1e-9 <= part.diameter_mm + 2e-9

@@ -1,4 +1,4 @@
-"""Overlap figures on masks whose voxels can be counted by hand."""
+"""Overlap metrics on masks whose voxels can be counted by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from brats_tfrecord.metrics import overlap
 
 
-def test_confusion_counts_truth_by_row_and_prediction_by_column():
+def test_confusion_has_truth_in_rows_and_prediction_in_columns():
     truth = np.array([[[0, 1, 2, 3, 3]]], np.uint8)
     prediction = np.array([[[0, 2, 2, 3, 0]]], np.uint8)
     expected = np.zeros((4, 4), int)
@@ -14,12 +14,12 @@ def test_confusion_counts_truth_by_row_and_prediction_by_column():
     np.testing.assert_array_equal(overlap.confusion(truth, prediction, 4), expected)
 
 
-def test_confusion_of_uint8_does_not_wrap():
+def test_confusion_of_large_uint8_ids_does_not_overflow():
     ids = np.full((1, 1, 2), 200, np.uint8)
     assert overlap.confusion(ids, ids, 201)[200, 200] == 2
 
 
-def test_region_counts_take_a_confusion_inside_the_region_as_agreement():
+def test_region_counts_ignore_confusion_within_the_region():
     matrix = np.array([[50, 0, 3, 2], [1, 10, 4, 5], [6, 0, 20, 7], [0, 8, 9, 30]])
     counts = overlap.region_counts(matrix, (1, 3))
     assert counts == overlap.Counts(
@@ -39,11 +39,9 @@ def test_ratios_by_hand():
     assert overlap.volume_error_ml(counts, (1, 2, 5)) == pytest.approx(-2 * 10 / 1000)
 
 
-def test_ratios_without_a_denominator_are_none():
-    nothing = overlap.Counts(0, 0, 0, true_negative=5)
-    everything = overlap.Counts(
-        true_positive=5, false_positive=0, false_negative=0, true_negative=0
-    )
-    assert overlap.dice(nothing) is None
-    assert overlap.sensitivity(nothing) is None
-    assert overlap.specificity(everything) is None
+def test_ratios_with_denominator_zero_are_none():
+    empty = overlap.Counts(0, 0, 0, true_negative=5)
+    full = overlap.Counts(true_positive=5, false_positive=0, false_negative=0, true_negative=0)
+    assert overlap.dice(empty) is None
+    assert overlap.sensitivity(empty) is None
+    assert overlap.specificity(full) is None

@@ -1,4 +1,4 @@
-"""Rule sets: what each writes down where a mask is empty."""
+"""Rule sets: the values of metrics where a mask is empty."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("key", EXPECTED, ids=str)
-def test_empties(key):
+def test_whole_structure_metrics_of_empty_masks(key):
     rules, truth_empty, prediction_empty = key
     figures = metrics.case_metrics(
         EMPTY if truth_empty else TUMOUR, EMPTY if prediction_empty else TUMOUR, (1, 1, 1), rules
@@ -50,23 +50,23 @@ def test_empties(key):
         (TUMOUR, TUMOUR, (1, 0, 1, 0, 0)),
     ],
 )
-def test_lesion_wise_empties(truth, prediction, expected):
+def test_lesion_wise_metrics_of_empty_masks(truth, prediction, expected):
     figures = metrics.case_metrics(truth, prediction, (1, 1, 1), "brats2023")["WT"]
     names = ("lesion_dice", "lesion_hd95", "lesions", "missed_lesions", "false_lesions")
     assert tuple(figures[name] for name in names) == expected
 
 
-def test_where_no_mask_is_empty_the_rules_agree():
+def test_rule_sets_agree_where_no_mask_is_empty():
     prediction = np.roll(TUMOUR, 1, 0)
-    found = [
+    results = [
         metrics.case_metrics(TUMOUR, prediction, (1, 1, 1), rules)["TC"]
         for rules in metrics.RULE_SETS
     ]
     for name in metrics.RULE_SETS["nnunet"].metrics:
-        assert len({figures[name] for figures in found}) == 1
+        assert len({figures[name] for figures in results}) == 1
 
 
-def test_every_metric_has_a_title_and_decimals_and_every_text_its_numbers():
+def test_metrics_have_titles_and_rule_sets_state_their_numbers():
     for name, rule_set in metrics.RULE_SETS.items():
         assert rule_set.name == name
         assert set(rule_set.metrics) <= metrics.METRIC_TITLES.keys()

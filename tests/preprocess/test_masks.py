@@ -1,3 +1,5 @@
+"""Label values, canonical classes and packed masks."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,14 +20,14 @@ from brats_tfrecord.preprocess import masks
         ("msd", [0, 1, 2, 3], [spec.BACKGROUND, spec.ED, spec.NCR, spec.ET]),
     ],
 )
-def test_each_release_means_its_own_classes(name, values, classes):
+def test_label_values_are_mapped_by_the_scheme_of_the_release(name, values, classes):
     scheme = spec.LABEL_SCHEMES[name]
-    found = masks.to_classes(np.array(values, np.int16), scheme, "A")
-    np.testing.assert_array_equal(found, classes)
-    np.testing.assert_array_equal(masks.to_file_values(found, scheme), values)
+    converted = masks.to_classes(np.array(values, np.int16), scheme, "A")
+    np.testing.assert_array_equal(converted, classes)
+    np.testing.assert_array_equal(masks.to_file_values(converted, scheme), values)
 
 
-def test_unknown_values_are_refused_by_name():
+def test_unknown_label_values_are_named():
     with pytest.raises(
         CaseError, match="A_001: the mask holds label 3, 7; scheme brats2020 knows 0, 1, 2, 4"
     ):
@@ -37,17 +39,16 @@ def test_unknown_values_are_refused_by_name():
         np.uint8, npst.array_shapes(min_dims=3, max_dims=3, max_side=5), elements=st.integers(0, 4)
     )
 )
-def test_packing_loses_nothing(classes):
-    hot = masks.one_hot(classes, 5)
-    assert hot.shape == (*classes.shape, 5) and (hot.sum(axis=-1) == 1).all()
-    packed = masks.pack(hot)
+def test_packed_bits_are_the_one_hot_channels(classes):
+    one_hot = masks.one_hot(classes, 5)
+    assert one_hot.shape == (*classes.shape, 5) and (one_hot.sum(axis=-1) == 1).all()
+    packed = masks.pack_classes(classes)
     assert packed.dtype == np.uint8
-    np.testing.assert_array_equal(packed, masks.pack_classes(classes))
-    np.testing.assert_array_equal(masks.unpack(packed, 5), hot)
+    np.testing.assert_array_equal(np.packbits(one_hot, axis=-1, bitorder="little")[..., 0], packed)
     np.testing.assert_array_equal(masks.unpack_classes(packed), classes)
 
 
-def test_bit_c_is_class_c():
+def test_bit_c_is_set_for_class_c():
     np.testing.assert_array_equal(
         masks.pack_classes(np.array([[[0, 1, 2, 3]]], np.uint8)), [[[1, 2, 4, 8]]]
     )

@@ -1,4 +1,4 @@
-"""N4 against the real ANTsPy, and in cases a person can follow."""
+"""N4 against ANTsPy, and in cases that can be checked by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from brats_tfrecord.preprocess import n4
 from brats_tfrecord.preprocess.n4_spline import LevelFit, basis, evaluate
 
 PARITY = 1e-4
-"""Largest coefficient of variation of the two corrected volumes' ratio inside the mask."""
+"""Largest coefficient of variation of the ratio of the two corrected volumes in the mask."""
 
 
 def variation(ours, theirs, mask):
@@ -20,9 +20,9 @@ def variation(ours, theirs, mask):
 
 @pytest.fixture(scope="module")
 def volume():
-    """T1 of a small phantom, with a few negative voxels as resampled data has."""
-    made = generate.make_case(seed=1, index=0, shape=(96, 92, 72))
-    volume = made.volumes[..., 0].astype(np.float32)
+    """T1 of a small phantom, with a few negative voxels, as in resampled data."""
+    case = generate.make_case(seed=1, index=0, shape=(96, 92, 72))
+    volume = case.volumes[..., 0].astype(np.float32)
     inside = np.argwhere(volume > 0)
     volume[tuple(inside[::997].T)] = -3
     return volume
@@ -44,7 +44,7 @@ def test_equals_ants_on_real_volumes(real_cases, modality):
     case = layouts.find_cases(real_cases)[0]
     volume, _ = nifti.read_volume(case.image(modality))
     mask = n4.positive_mask(volume)
-    # Fewer iterations than the default: ANTs takes 20 s a volume, and the fit is the same code.
+    # Fewer iterations than the default, which take ANTs 20 s per volume.
     settings = {"iterations": (10, 10, 10, 10)}
     ours = n4.correct_bias_field(volume, mask, **settings)
     theirs = n4.correct_bias_field(volume, mask, engine="ants", **settings)
@@ -63,8 +63,8 @@ def test_equals_ants_on_every_real_volume_at_full_length(real_cases, number, mod
     assert variation(ours, theirs, mask) < PARITY
 
 
-def test_removes_a_known_field():
-    """Three tissues under a smooth field: after correction each is nearly flat again."""
+def test_known_field_is_removed():
+    """Three tissues under a smooth field are nearly constant after the correction."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (64, 56, 48)), indexing="ij")
     rng = np.random.default_rng(0)
     tissue = rng.choice([100.0, 160.0, 220.0], size=x.shape) * rng.normal(1, 0.02, x.shape)
@@ -86,14 +86,14 @@ def test_removes_a_known_field():
     ids=["empty", "constant", "negative", "one voxel"],
 )
 @pytest.mark.parametrize("engine", n4.ENGINES)
-def test_volumes_without_contrast_come_back_as_they_are(volume, engine):
+def test_volumes_without_contrast_are_unchanged(volume, engine):
     np.testing.assert_array_equal(n4.correct_bias_field(volume, engine=engine), volume)
 
 
-def test_bad_arguments_are_named():
+def test_invalid_arguments_are_named():
     with pytest.raises(ValueError, match="engine 'itk'; expected one of n4, ants"):
         n4.correct_bias_field(np.ones((4, 4, 4)), engine="itk")
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match=r"mask has shape \(4, 4, 5\), volume \(4, 4, 4\)"):
         n4.correct_bias_field(np.ones((4, 4, 4)), np.ones((4, 4, 5)))
 
 
@@ -101,12 +101,12 @@ def test_bad_arguments_are_named():
     "length, factor, expected",
     [(240, 4, (2, 60)), (155, 4, (3, 38)), (9, 4, (2, 2)), (3, 4, (1, 1)), (8, 1, (0, 8))],
 )
-def test_shrinking_picks_the_voxels_that_itk_picks(length, factor, expected):
+def test_shrink_slice_keeps_the_samples_of_itk(length, factor, expected):
     picked = range(length)[n4.shrink_slice(length, factor)]
     assert (picked[0], len(picked)) == expected
 
 
-def test_an_early_stop_changes_the_field_a_little(volume):
+def test_larger_tolerance_changes_the_field_slightly(volume):
     mask = n4.positive_mask(volume)
     full = n4.correct_bias_field(volume, mask)
     early = n4.correct_bias_field(volume, mask, tolerance=1e-3)
@@ -115,18 +115,18 @@ def test_an_early_stop_changes_the_field_a_little(volume):
 
 @pytest.mark.parametrize("size", [1, 2, 500])
 @pytest.mark.parametrize("tolerance", [0, 1e-7, 1e-3, 0.3])
-def test_settled_is_the_coefficient_of_variation_below_the_tolerance(size, tolerance):
+def test_level_has_converged_below_the_tolerance(size, tolerance):
     rng = np.random.default_rng(3)
-    found = set()
+    results = set()
     for scale in (0, *np.logspace(-9, 1, 200)):
         ratio = np.exp(change := scale * rng.normal(size=size))
         expected = bool(size == 1 or ratio.std(ddof=1) / ratio.mean() < tolerance)
-        assert n4._settled(change, tolerance) == (expected and tolerance > 0)
-        found.add(expected)
-    assert len(found) == 2 or size == 1 or not tolerance
+        assert n4.has_converged(change, tolerance) == (expected and tolerance > 0)
+        results.add(expected)
+    assert len(results) == 2 or size == 1 or not tolerance
 
 
-def test_basis_is_a_partition_of_unity_with_four_weights_a_voxel():
+def test_basis_weights_sum_to_one():
     weights = basis(11, spans=4)
     assert weights.shape == (11, 7)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
@@ -134,8 +134,8 @@ def test_basis_is_a_partition_of_unity_with_four_weights_a_voxel():
     np.testing.assert_allclose(weights[-1], [0, 0, 0, 0, 1 / 6, 4 / 6, 1 / 6], atol=1e-15)
 
 
-def test_fit_is_lees_rule_point_by_point():
-    """The separable sums against the sums as Lee, Wolberg & Shin write them."""
+def test_fit_equals_the_sums_of_lee_wolberg_and_shin():
+    """The products per axis against sums over the scattered points."""
     rng = np.random.default_rng(2)
     mask = rng.random((6, 5, 4)) < 0.6
     values = rng.normal(size=mask.sum())

@@ -1,11 +1,16 @@
+"""The recipe: settings, windows, losses and the result of a case."""
+
 import dataclasses
 import json
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort.geometry import Geometry, RawCase
+from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess.normalize import zscore
 from brats_tfrecord.preprocess.recipe import Recipe
@@ -30,14 +35,14 @@ def raw_case(mask=None, shape=SHAPE):
     )
 
 
-def test_zscore_over_all_voxels():
+def test_zscore_is_over_all_voxels():
     volume = np.array([[[0, 0, 3, 5]]])
     np.testing.assert_allclose(zscore(volume) * np.sqrt(4.5), [[[-2, -2, 1, 3]]], rtol=1e-6)
     assert zscore(volume).dtype == np.float32
     assert not zscore(np.full((2, 2, 2), 7)).any()
 
 
-def test_json_round_trip_in_full():
+def test_json_round_trip():
     recipe = Recipe("ants", "get_mask", (1, 2, 3), (4, 5, 6), "float32", "brain", "1mm")
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
     assert Recipe().crop_origin == (48, 48, 5) and Recipe().crop_shape == (144, 144, 144)
@@ -54,52 +59,52 @@ def test_json_round_trip_in_full():
         {"crop_shape": (0, 1, 1)},
     ],
 )
-def test_what_is_no_recipe_is_refused(change):
+def test_invalid_settings_are_errors(change):
     with pytest.raises(InputError, match="expected"):
         Recipe(**change)
 
 
-def test_another_versions_recipe_is_refused():
+def test_recipe_of_another_version_is_an_error():
     with pytest.raises(InputError, match="use the version that wrote it"):
         Recipe.from_json({**Recipe().to_json(), "normalize": "brain"})
 
 
-def test_apply_crops_normalises_and_keeps_the_books():
+def test_apply_crops_normalises_and_counts_losses():
     mask = np.zeros(SHAPE, np.int16)
     mask[2, 3, 4], mask[3, 4, 5], mask[5, 5, 5] = 1, 2, 4
     mask[0, 0, 0], mask[6, 7, 8] = 4, 2  # outside the window
     raw = raw_case(mask)
-    done = SMALL.apply(raw)
-    assert done.image.shape == (5, 4, 3, 4) and done.image.dtype == np.float16
+    case = SMALL.apply(raw)
+    assert case.image.shape == (5, 4, 3, 4) and case.image.dtype == np.float16
     for channel in range(4):
         window = raw.volumes[1:6, 2:6, 3:6, channel].astype(np.float64)
         expected = (window - window.mean()) / window.std()
-        np.testing.assert_allclose(done.image[..., channel], expected, rtol=2**-10, atol=1e-4)
-    np.testing.assert_array_equal(np.argwhere(done.classes), [[1, 1, 1], [2, 2, 2], [4, 3, 2]])
+        np.testing.assert_allclose(case.image[..., channel], expected, rtol=2**-10, atol=1e-4)
+    np.testing.assert_array_equal(np.argwhere(case.classes), [[1, 1, 1], [2, 2, 2], [4, 3, 2]])
     np.testing.assert_array_equal(
-        done.classes[[1, 2, 4], [1, 2, 3], [1, 2, 2]], [spec.NCR, spec.ED, spec.ET]
+        case.classes[[1, 2, 4], [1, 2, 3], [1, 2, 2]], [spec.NCR, spec.ED, spec.ET]
     )
-    np.testing.assert_array_equal(done.outside_index, [[0, 0, 0], [6, 7, 8]])
-    np.testing.assert_array_equal(done.outside_classes, [spec.ET, spec.ED])
-    assert done.class_voxels == (7 * 8 * 9 - 5, 1, 2, 2)
-    assert done.brain_voxels == 7 * 8 * 9 and done.brain_voxels_lost == 7 * 8 * 9 - 5 * 4 * 3
-    assert done.crop_origin == (1, 2, 3) and done.grid_shape == SHAPE
-    assert done.native_classes is None
-    back = SMALL.to_grid(done.classes, done.crop_origin, SHAPE)
+    np.testing.assert_array_equal(case.outside_index, [[0, 0, 0], [6, 7, 8]])
+    np.testing.assert_array_equal(case.outside_classes, [spec.ET, spec.ED])
+    assert case.class_voxels == (7 * 8 * 9 - 5, 1, 2, 2)
+    assert case.brain_voxels == 7 * 8 * 9 and case.brain_voxels_lost == 7 * 8 * 9 - 5 * 4 * 3
+    assert case.crop_origin == (1, 2, 3) and case.grid_shape == SHAPE
+    assert case.native_classes is None
+    back = SMALL.to_grid(case.classes, case.crop_origin, SHAPE)
     inside = (slice(1, 6), slice(2, 6), slice(3, 6))
     np.testing.assert_array_equal(np.array([0, 1, 2, 4])[back][inside], mask[inside])
 
 
-def test_a_flat_channel_is_zeros_and_a_warning():
+def test_constant_channel_is_zero_and_has_a_warning():
     raw = raw_case()
     raw.volumes[..., 1] = 0
-    done = SMALL.apply(raw)
-    assert not done.image[..., 1].any()
-    assert done.warnings[0] == "t1ce does not vary within the crop; stored as zeros"
-    assert done.classes is None and done.class_voxels == ()
+    case = SMALL.apply(raw)
+    assert not case.image[..., 1].any()
+    assert case.warnings[0] == "t1ce does not vary within the crop; stored as zeros"
+    assert case.classes is None and case.class_voxels == ()
 
 
-def test_a_window_that_does_not_fit_names_the_flag():
+def test_window_that_does_not_fit_is_an_error():
     with pytest.raises(
         CaseError,
         match="A_001: the crop window 48:192,48:192,5:149 does not fit "
@@ -110,7 +115,7 @@ def test_a_window_that_does_not_fit_names_the_flag():
 
 
 def brain_at(box, shape=SHAPE):
-    """A case whose FLAIR is positive in `box` alone; the other channels everywhere."""
+    """A case whose FLAIR is positive only in `box`; the other channels are positive everywhere."""
     raw = raw_case(shape=shape)
     flair = raw.volumes[..., spec.MODALITIES.index("flair")]
     kept = flair[box].copy()
@@ -122,40 +127,37 @@ def brain_at(box, shape=SHAPE):
 @pytest.mark.parametrize(
     "box, origin",
     [
-        (
-            np.s_[2:7, 3:6, 5:8],
-            (2, 2, 5),
-        ),  # of (5, 3, 3) voxels: y has one to spare, before the box
+        (np.s_[2:7, 3:6, 5:8], (2, 2, 5)),  # the window is longer than the box by one along y
         (np.s_[0:2, 0:1, 8:9], (0, 0, 6)),  # shifted into the volume
-        (np.s_[0:0, 0:0, 0:0], (1, 2, 3)),  # FLAIR is empty: the middle of the volume
+        (np.s_[0:0, 0:0, 0:0], (1, 2, 3)),  # FLAIR is empty: the centre of the volume
     ],
 )
-def test_the_window_is_centred_on_the_brain_of_flair(box, origin):
+def test_window_is_centred_on_the_brain_of_flair(box, origin):
     raw = brain_at(box)
     assert BRAIN.window(raw.volumes, raw.modalities) == origin
-    done = BRAIN.apply(raw)
-    assert done.crop_origin == origin
+    case = BRAIN.apply(raw)
+    assert case.crop_origin == origin
     inside = tuple(slice(first, first + size) for first, size in zip(origin, BRAIN.crop_shape))
-    np.testing.assert_array_equal(done.image, SMALL.network_input(raw.volumes[inside], (0, 0, 0)))
+    np.testing.assert_array_equal(case.image, SMALL.network_input(raw.volumes[inside], (0, 0, 0)))
     three = [spec.MODALITIES.index(name) for name in ("t2", "flair", "t1")]
     assert BRAIN.window(raw.volumes[..., three], ("t2", "flair", "t1")) == origin
 
 
-def test_without_flair_the_next_channel_is_the_reference():
+def test_next_channel_is_the_reference_without_flair():
     raw = brain_at(np.s_[0:2, 0:2, 0:2])
     raw.volumes[..., 1] = 0
     raw.volumes[3:6, 3:6, 4:9, 1] = 5  # t1ce
     assert BRAIN.window(raw.volumes[..., :3], ("t1", "t1ce", "t2")) == (2, 2, 5)
 
 
-def test_denormal_intensities_are_no_brain():
-    """TensorFlow reads them as zero, and both sides must see one box."""
+def test_denormal_intensities_are_background():
+    """TensorFlow treats them as zero, and must find the same box."""
     raw = brain_at(np.s_[2:7, 3:6, 5:8])
     raw.volumes[0, 0, 0, spec.MODALITIES.index("flair")] = 1e-40
     assert BRAIN.window(raw.volumes, raw.modalities) == (2, 2, 5)
 
 
-def test_auto_is_fixed_on_the_documented_grid_alone():
+def test_auto_window_is_fixed_only_on_the_grid_of_brats():
     raw = brain_at(np.s_[100:110, 20:30, 60:70], (240, 240, 155))
     assert Recipe().window(raw.volumes, raw.modalities) == (48, 48, 5)
     centred = (33, 0, 0)  # 105 - 72; 25 - 72 and 65 - 72 are shifted in
@@ -165,19 +167,19 @@ def test_auto_is_fixed_on_the_documented_grid_alone():
     assert Recipe(crop="fixed").window(cut, raw.modalities) == (48, 48, 5)
 
 
-def test_a_window_larger_than_the_volume_holds_all_of_it():
+def test_window_larger_than_the_volume_contains_it():
     mask = np.zeros(SHAPE, np.int16)
     mask[0, 0, 0], mask[6, 7, 8], mask[3, 4, 5] = 1, 2, 4
     recipe = Recipe(bias_correction="none", crop_shape=(12, 9, 10))  # auto
-    done = recipe.apply(raw_case(mask))
-    assert done.crop_origin == (-3, -1, -1)
-    assert done.image.shape == (12, 9, 10, 4)
-    assert done.brain_voxels_lost == 0 and not len(done.outside_index) and not done.warnings
-    back = recipe.to_grid(done.classes, done.crop_origin, done.grid_shape)
+    case = recipe.apply(raw_case(mask))
+    assert case.crop_origin == (-3, -1, -1)
+    assert case.image.shape == (12, 9, 10, 4)
+    assert case.brain_voxels_lost == 0 and not len(case.outside_index) and not case.warnings
+    back = recipe.to_grid(case.classes, case.crop_origin, case.grid_shape)
     np.testing.assert_array_equal(np.array([0, 1, 2, 4])[back], mask)
 
 
-def test_losses_above_the_thresholds_are_warned_of():
+def test_losses_above_the_thresholds_have_warnings():
     mask = np.zeros((10, 10, 20), np.int16)
     mask[:, :, 4:16] = 4
     mask[0, 0, 0] = 1
@@ -204,7 +206,7 @@ def test_losses_above_the_thresholds_are_warned_of():
 
 
 def thick_case():
-    """Slices of 3 mm whose truth holds every label."""
+    """A case with slices of 3 mm and every label."""
     shape = (12, 14, 5)
     mask = np.zeros(shape, np.int16)
     mask[2:5, 3:6, 1], mask[4:8, 4:9, 2], mask[6:9, 5:8, 3], mask[0, 0, 0] = 1, 2, 4, 2
@@ -212,41 +214,37 @@ def thick_case():
     return dataclasses.replace(raw, geometry=Geometry(shape, np.diag([-1.0, -1, 3, 1])))
 
 
-def test_thick_slices_are_resampled_first_and_their_truth_is_kept():
+def test_thick_slices_are_resampled_before_the_crop():
     recipe = Recipe(bias_correction="none", crop_shape=(8, 8, 12), resample="1mm")
     raw = thick_case()
-    done = recipe.apply(raw)
-    assert done.grid_shape == recipe.grid_shape(raw) == (12, 14, 15)
+    case = recipe.apply(raw)
+    assert case.grid_shape == recipe.grid_shape(raw) == (12, 14, 15)
     on_grid = volumes_to((12, 14, 15), raw.volumes)
-    assert done.crop_origin == (2, 3, 1) == recipe.window(on_grid, raw.modalities)
-    np.testing.assert_array_equal(done.image, recipe.network_input(on_grid, (2, 3, 1)))
-    np.testing.assert_array_equal(np.array([0, 1, 2, 4])[done.native_classes], raw.mask)
-    grid_classes = classes_to((12, 14, 15), done.native_classes)
-    np.testing.assert_array_equal(done.classes, grid_classes[2:10, 3:11, 1:13])
-    assert set(np.unique(done.classes)) == {0, spec.NCR, spec.ED, spec.ET}
-    assert done.class_voxels == tuple(np.bincount(grid_classes.ravel()))
-    assert done.outside_index[0].tolist() == [0, 0, 0] and done.outside_classes[0] == spec.ED
-    assert done.brain_voxels == 12 * 14 * 15
+    assert case.crop_origin == (2, 3, 1) == recipe.window(on_grid, raw.modalities)
+    np.testing.assert_array_equal(case.image, recipe.network_input(on_grid, (2, 3, 1)))
+    np.testing.assert_array_equal(np.array([0, 1, 2, 4])[case.native_classes], raw.mask)
+    grid_classes = classes_to((12, 14, 15), case.native_classes)
+    np.testing.assert_array_equal(case.classes, grid_classes[2:10, 3:11, 1:13])
+    assert set(np.unique(case.classes)) == {0, spec.NCR, spec.ED, spec.ET}
+    assert case.class_voxels == tuple(np.bincount(grid_classes.ravel()))
+    assert case.outside_index[0].tolist() == [0, 0, 0] and case.outside_classes[0] == spec.ED
+    assert case.brain_voxels == 12 * 14 * 15
 
 
-def test_without_resampling_the_grid_is_the_cases_own():
+def test_grid_is_unchanged_without_resampling():
     raw = thick_case()
     assert SMALL.grid_shape(raw) == (12, 14, 5) and not SMALL.any_spacing
     near = dataclasses.replace(raw, geometry=Geometry((12, 14, 5), np.diag([-1, -1, 1.04, 1])))
     recipe = Recipe(bias_correction="none", crop_shape=(8, 8, 12), resample="1mm")
     assert recipe.any_spacing
-    done = recipe.apply(near)
-    assert done.grid_shape == (12, 14, 5) and done.native_classes is None
+    case = recipe.apply(near)
+    assert case.grid_shape == (12, 14, 5) and case.native_classes is None
 
 
-def test_correction_gives_the_same_bits_whatever_the_threads(small_cohort):
-    from threadpoolctl import threadpool_limits
-
-    from brats_tfrecord.cohort import layouts, nifti
-
+def test_correction_does_not_depend_on_the_number_of_threads(small_cohort):
     volumes = nifti.read_case(layouts.find_cases(small_cohort)[0], ("t1", "flair")).volumes
     with threadpool_limits(2):
-        two = Recipe().correct(volumes)
+        two_threads = Recipe().correct(volumes)
     with threadpool_limits(1):
-        one = Recipe().correct(volumes)
-    np.testing.assert_array_equal(one, two)
+        one_thread = Recipe().correct(volumes)
+    np.testing.assert_array_equal(one_thread, two_threads)
