@@ -1,1 +1,1 @@
-"""Cases to metrics: runs a model over a cohort, keeps the results, and summarises and compares them."""
+"""Evaluates models: segments and scores cases, and summarises and compares the results."""

@@ -1,7 +1,7 @@
-"""The result of each case of an evaluation, and their summary."""
+"""The result of each evaluated case, and summaries over cases."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,32 +10,36 @@ from brats_tfrecord import metrics
 from brats_tfrecord.evaluation.intervals import bootstrap_means
 
 USES = ("unseen", "select", "train")
-"""What a case was to the model, best evidence first: never seen, chose the model, trained it."""
+"""How the model used a case, most independent first: not at all, to choose the epoch, to train."""
 
 STATUSES = ("ok", "unlabelled", "failed")
+
+Summary = dict[str, dict[str, dict[str, float | None]]]
+"""Structure -> metric -> statistic -> value, as `summary` returns it."""
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case of an evaluation.
+    """The result of one case.
 
     Attributes:
-        case_id, patient_id: as in the cohort.
-        grade: "HGG", "LGG" or None where it is not known.
+        case_id, patient_id: identifiers from the cohort.
+        grade: "HGG", "LGG", or None if unknown.
         use: one of `USES`.
-        status: "ok" (compared with its truth), "unlabelled" (segmented only) or "failed".
-        reason: why it failed, one line; None otherwise.
-        metrics: what `metrics.case_metrics` returns; None unless `status` is "ok".
-        volumes_ml: tumour class and region name -> millilitres predicted; None if it failed.
-        truth_ml: the same of the truth; None unless `status` is "ok".
-        confusion: voxels of true class i predicted as class j, a list of lists of int, background
-            included; None unless `status` is "ok".
-        crop: {"brain": share of the brain, "tumour": of the true tumour (None without any)} that
-            lies outside the recipe's window; None if it failed.
-        stages: stage -> seconds, or None.
-        seconds: time the case took, or None.
-        post_processing: what post-processing changed in this case, short texts; may be empty.
-        warnings: why its figures may mean little, short texts; may be empty.
+        status: "ok" (compared with the true mask), "unlabelled" (segmented only) or "failed".
+        reason: one line on why the case failed; None otherwise.
+        metrics: return value of `metrics.case_metrics`; None unless `status` is "ok".
+        volumes_ml: predicted volume of each tumour class and region in millilitres; None if the
+            case failed.
+        truth_ml: true volumes, as `volumes_ml`; None unless `status` is "ok".
+        confusion: number of voxels of true class i predicted as class j, as nested lists with the
+            background included; None unless `status` is "ok".
+        crop: shares of the tissue outside the recipe's window, {"brain": share, "tumour": share of
+            the true tumour, None without tumour}; None if the case failed.
+        stages: seconds of each stage, or None.
+        seconds: total time of the case, or None.
+        post_processing: changes made by post-processing, one short text each; may be empty.
+        warnings: reasons to distrust the segmentation, one short text each; may be empty.
     """
 
     case_id: str
@@ -54,7 +58,7 @@ class CaseResult:
     post_processing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.use not in USES:
             raise ValueError(f"{self.case_id}: use is {self.use!r}; expected one of {USES}")
         if self.status not in STATUSES:
@@ -68,47 +72,55 @@ class CaseResult:
             )
 
 
-def compared(rows, use):
-    """Returns the rows of that `use` which have metrics."""
+def compared(rows: Sequence[CaseResult], use: str) -> list[CaseResult]:
+    """Returns the rows of this `use` that have metrics."""
     return [row for row in rows if row.use == use and row.status == "ok"]
 
 
-def headline_use(rows):
-    """The best evidence there is: unseen cases, else those that selected, else that trained.
-
-    None where no case has metrics.
-    """
+def headline_use(rows: Sequence[CaseResult]) -> str | None:
+    """Returns the first of `USES` with a compared case, or None if no case has metrics."""
     return next((use for use in USES if compared(rows, use)), None)
 
 
-def structures(rows):
-    """Names of the structures that the rows have metrics of, in the order of tables."""
+def headline_rows(rows: Sequence[CaseResult]) -> list[CaseResult]:
+    """Returns the compared rows of `headline_use`; empty if no case has metrics."""
+    use = headline_use(rows)
+    return [] if use is None else compared(rows, use)
+
+
+def structures(rows: Sequence[CaseResult]) -> list[str]:
+    """Returns the names of the structures in the rows' metrics, in the order of tables."""
     return next(
         (list(row.metrics) for row in rows if row.metrics is not None), list(metrics.structures(4))
     )
 
 
-def summary(rows, rule_set, use="unseen"):
-    """Sums up the cases of one `use` that have metrics.
+def summary(rows: Sequence[CaseResult], rule_set: metrics.RuleSet, use: str = "unseen") -> Summary:
+    """Summarises the compared cases of one `use`.
 
     Args:
-        rows: `CaseResult`s.
-        rule_set: the `metrics.RuleSet` that their metrics follow.
+        rows: results of the evaluation.
+        rule_set: the rule set of their metrics.
         use: one of `USES`.
 
     Returns:
-        structure -> metric -> {"mean", "median", "sd", "low", "high", "n"}; a figure that is None
-        for a case does not count in n. `sd` is the sample deviation (n - 1), None below two cases;
-        low and high are the 95 % interval of the mean (`intervals.bootstrap_means`), None below
-        two patients; mean and median are None where n is 0.
+        structure -> metric -> {"mean", "median", "sd", "low", "high", "n"}. Cases whose value is
+        None are not counted in n. `sd` is the sample standard deviation (n - 1), None below two
+        cases. `low` and `high` are the 95 % confidence interval of the mean
+        (`intervals.bootstrap_means`), None below two patients. Mean and median are None if n is 0.
     """
-    chosen = compared(rows, use)
+    selected = compared(rows, use)
     columns = [(structure, metric) for structure in structures(rows) for metric in rule_set.metrics]
     values = np.array(
-        [[row.metrics[structure][metric] for structure, metric in columns] for row in chosen], float
-    ).reshape(len(chosen), len(columns))
-    intervals = bootstrap_means(values, [row.patient_id for row in chosen])
-    result = {structure: {} for structure in structures(rows)}
+        [
+            [row.metrics[structure][metric] for structure, metric in columns]
+            for row in selected
+            if row.metrics is not None
+        ],
+        float,
+    ).reshape(len(selected), len(columns))
+    intervals = bootstrap_means(values, [row.patient_id for row in selected])
+    result: Summary = {structure: {} for structure in structures(rows)}
     for (structure, metric), column, interval in zip(columns, values.T, intervals):
         low, high = interval or (None, None)
         result[structure][metric] = {
@@ -119,10 +131,10 @@ def summary(rows, rule_set, use="unseen"):
     return result
 
 
-def _describe(known):
+def _describe(values):
     return {
-        "mean": statistics.fmean(known) if known else None,
-        "median": statistics.median(known) if known else None,
-        "sd": statistics.stdev(known) if len(known) > 1 else None,
-        "n": len(known),
+        "mean": statistics.fmean(values) if values else None,
+        "median": statistics.median(values) if values else None,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
     }

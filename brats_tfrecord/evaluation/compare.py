@@ -1,5 +1,6 @@
-"""Two evaluations of the same cases: paired differences, and how sure they are."""
+"""Paired comparison of two evaluations of the same cases."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,35 +10,44 @@ from scipy import stats
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.intervals import bootstrap_means
+from brats_tfrecord.metrics import RuleSet
 
-FEWEST_FOR_P = 6
-"""Below so many patients the signed-rank test cannot reach p < 0.05 on two sides."""
+MIN_PATIENTS_FOR_P = 6
+"""With fewer patients the two-sided signed-rank test cannot reach p < 0.05."""
 
 
 @dataclass(frozen=True)
-class Other:
-    """Another evaluation as its metrics.json tells it: header, and case id -> its row."""
+class OtherEvaluation:
+    """Another evaluation, read from its metrics.json.
+
+    Attributes:
+        header: the file's header.
+        rows: case id -> row of the file, for the cases with metrics.
+    """
 
     header: dict
-    rows: dict
+    rows: dict[str, dict]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """This evaluation ("here") beside another ("there"), over the cases that both have.
+    """This evaluation ("here") and another ("there") over the cases that have metrics in both.
 
     Attributes:
         other: header of the other evaluation.
-        use: what the compared cases were to the model here, one of `case_results.USES`.
-        cases: compared cases, those of the headline that have metrics on both sides.
-        met_there: how many of them had trained or selected the other model, which flatters it.
-        only_here, only_there: cases with metrics on one side alone; here, of the headline.
+        use: use of the compared cases by the model of this evaluation, one of
+            `case_results.USES`.
+        cases: number of compared cases; all are cases of this evaluation's headline.
+        met_there: number of them that trained or selected the other model, which favours it.
+        only_here, only_there: number of cases with metrics on one side only; `only_here` counts
+            cases of the headline.
         table: structure -> metric -> {"here", "there" (means), "difference" (mean of here - there
             over the pairs), "low", "high" (95 % bootstrap interval over patients, None below two),
-            "p" (Wilcoxon signed-rank test on the patients' mean differences, two-sided; None where
-            all are 0 or patients fewer than `FEWEST_FOR_P`), "n" (pairs)}. A pair counts where the
-            figure is defined on both sides; means are None where n is 0.
+            "p" (two-sided Wilcoxon signed-rank test of the patients' mean differences; None if
+            all are 0 or if there are fewer than `MIN_PATIENTS_FOR_P` patients), "n" (pairs)}. A
+            pair counts if the metric is defined on both sides; means are None if n is 0.
         pairs: region -> list of (case id, Dice here, Dice there).
     """
 
@@ -47,23 +57,20 @@ class Comparison:
     met_there: int
     only_here: int
     only_there: int
-    table: dict
-    pairs: dict
+    table: dict[str, dict[str, dict[str, float | None]]]
+    pairs: dict[str, list[tuple[str, float, float]]]
 
 
-def read(path, rule_set, case_ids):
-    """Reads the metrics.json of another evaluation, and proves that it can be compared.
+def read(path: Path | str, rule_set: RuleSet, case_ids: Collection[str]) -> OtherEvaluation:
+    """Reads the metrics.json of another evaluation and checks that it can be compared.
 
     Args:
         path: the file.
-        rule_set: the `metrics.RuleSet` of this evaluation.
-        case_ids: ids of the cases of this one that will make its headline.
-
-    Returns:
-        `Other`.
+        rule_set: rule set of this evaluation.
+        case_ids: ids of the cases in this evaluation's headline.
 
     Raises:
-        InputError: no metrics.json of ours, other rules, or no case in common.
+        InputError: not a metrics.json of evaluate.py, another rule set, or no case in common.
     """
     flag = f"--compare={path}"
     if Path(path).is_dir():
@@ -78,54 +85,55 @@ def read(path, rule_set, case_ids):
             "another evaluation"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)[:80]
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)[:80]
         raise InputError(
-            f"{flag}: is no metrics.json of evaluate.py, or damaged ({what}); "
-            "expected the one in the --output_dir of another evaluation"
+            f"{flag}: is not a metrics.json of evaluate.py, or is damaged ({reason}); "
+            "expected the file in the --output_dir of another evaluation"
         ) from error
     if rules != rule_set.name:
         raise InputError(
-            f"{flag}: its figures follow the rules {rules}, these {rule_set.name}; "
-            f"expected the same: evaluate one of them again with the other's --rules"
+            f"{flag}: was evaluated with --rules={rules}, this evaluation uses {rule_set.name}; "
+            "expected the same rules: repeat one of the evaluations with the --rules of the other"
         )
     if not rows.keys() & set(case_ids):
         raise InputError(
             f"{flag}: none of its {len(rows)} cases with metrics is among the "
             f"{len(set(case_ids))} compared here; expected an evaluation of the same "
-            "cases: give the same --fold or --input_dir to both"
+            "cases: use the same --fold or --input_dir for both"
         )
-    return Other(header, rows)
+    return OtherEvaluation(header, rows)
 
 
-def compare(rows, other, rule_set):
-    """Pairs the headline's cases of `rows` with those of `other`.
+def compare(
+    rows: Sequence[CaseResult], other: OtherEvaluation, rule_set: RuleSet
+) -> Comparison | None:
+    """Compares the headline cases of `rows` with the same cases of `other`.
 
     Args:
-        rows: `case_results.CaseResult`s of this evaluation.
-        other: `Other`.
-        rule_set: the `metrics.RuleSet` of both.
+        rows: results of this evaluation.
+        other: the other evaluation.
+        rule_set: rule set of both.
 
     Returns:
-        `Comparison`, or None where no case of this evaluation's headline is among the other's.
+        The comparison, or None if the other evaluation has no case of this one's headline.
     """
-    use = case_results.headline_use(rows)
-    chosen = [] if use is None else case_results.compared(rows, use)
-    pairs = [(row, other.rows[row.case_id]) for row in chosen if row.case_id in other.rows]
-    if not pairs:
+    use, selected = case_results.headline_use(rows), case_results.headline_rows(rows)
+    pairs = [(row, other.rows[row.case_id]) for row in selected if row.case_id in other.rows]
+    if use is None or not pairs:
         return None
     return Comparison(
         other=other.header,
         use=use,
         cases=len(pairs),
         met_there=sum(there["use"] != "unseen" for _, there in pairs),
-        only_here=len(chosen) - len(pairs),
+        only_here=len(selected) - len(pairs),
         only_there=len(other.rows.keys() - {row.case_id for row in rows if row.status == "ok"}),
         table=_table(pairs, case_results.structures(rows), rule_set.metrics),
         pairs={
             region: [
                 (here.case_id, *dice)
                 for here, there in pairs
-                if None not in (dice := _both(here, there, region, "dice"))
+                if None not in (dice := _values(here, there, region, "dice"))
             ]
             for region in spec.REGIONS
         },
@@ -135,31 +143,30 @@ def compare(rows, other, rule_set):
 def _table(pairs, structures, metrics):
     columns = [(structure, metric) for structure in structures for metric in metrics]
     values = np.array(
-        [[_both(here, there, *column) for column in columns] for here, there in pairs], float
-    )  # [pairs, columns, here and there]
-    values[np.isnan(values).any(axis=-1)] = np.nan
+        [[_values(here, there, *column) for column in columns] for here, there in pairs], float
+    )  # [pairs, columns, (here, there)]
     patients = [here.patient_id for here, _ in pairs]
     differences = values[..., 0] - values[..., 1]
     intervals = bootstrap_means(differences, patients)
-    table = {structure: {} for structure in structures}
+    table: dict[str, dict] = {structure: {} for structure in structures}
     for index, ((structure, metric), interval) in enumerate(zip(columns, intervals)):
-        known = ~np.isnan(differences[:, index])
+        defined = ~np.isnan(differences[:, index])
         low, high = interval or (None, None)
-        here, there = (_mean(values[known, index, side]) for side in (0, 1))
+        here, there = (_mean(values[defined, index, side]) for side in (0, 1))
         table[structure][metric] = {
             "here": here,
             "there": there,
-            "difference": _mean(differences[known, index]),
+            "difference": _mean(differences[defined, index]),
             "low": low,
             "high": high,
-            "p": _p(differences[:, index], patients),
-            "n": int(np.count_nonzero(known)),
+            "p": _p_value(differences[:, index], patients),
+            "n": int(np.count_nonzero(defined)),
         }
     return table
 
 
-def _both(here, there, structure, metric):
-    """(here, there) of a figure; None where it is undefined or the other has none of the kind."""
+def _values(here, there, structure, metric):
+    """(value here, value there) of a metric; None where undefined or missing from the file."""
     return here.metrics[structure][metric], there["metrics"].get(structure, {}).get(metric)
 
 
@@ -167,24 +174,24 @@ def _mean(values):
     return float(values.mean()) if values.size else None
 
 
-def _p(differences, patients):
+def _p_value(differences, patients):
     """Two-sided p of Wilcoxon's (1945) signed-rank test; zero differences are left out."""
-    of_patient = {}
+    by_patient: dict[str, list[float]] = {}
     for patient, difference in zip(patients, differences):
         if not np.isnan(difference):
-            of_patient.setdefault(patient, []).append(difference)
-    means = [float(np.mean(values)) for values in of_patient.values()]
-    if len(means) < FEWEST_FOR_P or not any(means):
+            by_patient.setdefault(patient, []).append(difference)
+    means = [float(np.mean(values)) for values in by_patient.values()]
+    if len(means) < MIN_PATIENTS_FOR_P or not any(means):
         return None
     return float(stats.wilcoxon(means).pvalue)
 
 
 def _checked(row):
-    """A row of another metrics.json; raises ValueError where its figures are no figures."""
+    """Returns a row of a metrics.json; raises ValueError if a value has the wrong type."""
     if not isinstance(row["case_id"], str) or row["use"] not in case_results.USES:
-        raise ValueError(f"a row is named {row['case_id']!r} and its use is {row['use']!r}")
-    for structure, figures in (row["metrics"] or {}).items():
-        for metric, figure in figures.items():
-            if not isinstance(figure, (int, float, type(None))):
-                raise ValueError(f"{row['case_id']}: {structure} {metric} is {figure!r}")
+        raise ValueError(f"a row has case_id {row['case_id']!r} and use {row['use']!r}")
+    for structure, values in (row["metrics"] or {}).items():
+        for metric, value in values.items():
+            if not isinstance(value, (int, float, type(None))):
+                raise ValueError(f"{row['case_id']}: {structure} {metric} is {value!r}")
     return row

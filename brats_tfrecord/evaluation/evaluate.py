@@ -1,17 +1,20 @@
-"""Runs a SavedModel over a cohort: every case segmented, scored and kept."""
+"""Evaluates a SavedModel: segments and scores every case of a cohort or dataset."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from brats_tfrecord import __version__, files, metrics
 from brats_tfrecord.errors import InputError, Stopped
-from brats_tfrecord.evaluation import case_results, compare, result_store, subjects
+from brats_tfrecord.evaluation import case_results, compare, result_store
 from brats_tfrecord.evaluation.baselines import Baselines
+from brats_tfrecord.evaluation.case_evaluator import CaseEvaluator, DrawCase
 from brats_tfrecord.evaluation.case_progress import Progress
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
-from brats_tfrecord.evaluation.examine import Examiner
+from brats_tfrecord.evaluation.file_cases import from_files
+from brats_tfrecord.evaluation.record_cases import from_dataset
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.predict import Segmenter
 
@@ -21,14 +24,14 @@ class Evaluation:
     """A finished evaluation.
 
     Attributes:
-        options: the `EvaluateOptions`.
-        rows: `case_results.CaseResult`s, one a case.
-        rule_set: the `metrics.RuleSet` that their metrics follow.
-        header: what the figures rest on (model, recipe, versions), JSON-safe.
-        identity: what shapes every row alike, as in `result_store.opened`; JSON-safe.
+        options: the options it was run with.
+        rows: the result of each case.
+        rule_set: the rule set of the metrics.
+        header: model, recipe, versions and settings behind the results; JSON-serialisable.
+        identity: flag -> value of everything that affects all cases alike; JSON-serialisable.
         baselines: (name, region -> mean Dice) of simpler methods over the headline's cases.
-        comparison: `compare.Comparison` with another evaluation, or None.
-        pictures: case id -> file of its PNG, of the cases that were drawn.
+        comparison: comparison with another evaluation, or None.
+        pictures: case id -> PNG file, for the cases with a picture.
     """
 
     options: EvaluateOptions
@@ -36,41 +39,38 @@ class Evaluation:
     rule_set: metrics.RuleSet
     header: dict
     identity: dict
-    baselines: list
+    baselines: list[tuple[str, dict[str, float]]]
     comparison: compare.Comparison | None
     pictures: dict[str, Path]
 
 
-def evaluate(options, *, draw, publish):
-    """Evaluates in native space.
+def evaluate(
+    options: EvaluateOptions, *, draw: DrawCase, publish: Callable[[Evaluation], None]
+) -> list[case_results.CaseResult]:
+    """Evaluates a model on the original voxel grid of every case.
 
-    Each finished case is kept in `OUTPUT_DIR/.evaluation/` at once. Stopped by whatever means, the
-    same command goes on from there, and ends with the same figures but for the seconds.
+    Each finished case is saved in `OUTPUT_DIR/.evaluation/` at once. An interrupted evaluation is
+    resumed by the same command and gives the same results, run times apart.
 
     Args:
-        options: `evaluate_options.EvaluateOptions`.
-        draw: function (volume, truth, prediction, title, spacing_mm) -> PNG bytes of a case.
-        publish: function (`Evaluation`) that writes the report. The kept results are removed when
-            it returns.
+        options: the evaluation's options.
+        draw: draws a case's picture.
+        publish: writes the report; the saved results are removed after it returns.
 
     Returns:
-        list of `case_results.CaseResult`, one a case.
+        The result of each case.
 
     Raises:
-        InputError: no model, no cohort, a dataset that does not fit the model, nothing to compare
-            with, or a folder that holds another evaluation; nothing was written.
-        Stopped: the disk is full; what is done is kept.
+        InputError: no model, no cases, a dataset that does not fit the model, nothing to compare
+            with, or an output folder with another evaluation; nothing was written.
+        Stopped: the disk is full; finished cases are saved.
     """
-    # What can be refused by looking is, before the model is loaded.
     root = Path(options.output_dir)
+    # Inputs are checked before the model is loaded, which takes far longer.
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
     card = cards.read(options.model)
-    source = (
-        subjects.from_files(options, card)
-        if options.data_dir is None
-        else subjects.from_dataset(options.data_dir, options.fold or "0", card)
-    )
+    source = _source(options, card)
     rule_set = metrics.RULE_SETS[options.rules]
     other = None
     if options.compare is not None:
@@ -80,10 +80,10 @@ def evaluate(options, *, draw, publish):
     fingerprint = cards.fingerprint(options.model)
     identity = _identity(options, source, fingerprint)
     case_ids = [case.case_id for case in source.cases]
-    with _full_disk_named(root), result_store.opened(root, identity, case_ids) as kept:
+    with _disk_full_is_stopped(root), result_store.open_store(root, identity, case_ids) as store:
         files.remove_orphans(root, deep=False)
         files.remove_orphans(root / "segmentations")
-        rows = _rows(source, Examiner(segmenter, options, kept, draw), options)
+        rows = _evaluate_cases(source, CaseEvaluator(segmenter, options, store, draw), options)
         publish(
             Evaluation(
                 options=options,
@@ -91,48 +91,57 @@ def evaluate(options, *, draw, publish):
                 rule_set=rule_set,
                 header=_header(options, card, fingerprint),
                 identity=identity,
-                baselines=Baselines(kept).dice(rows) if options.threshold_baselines else [],
+                baselines=Baselines(store).dice(rows) if options.threshold_baselines else [],
                 comparison=None if other is None else compare.compare(rows, other, rule_set),
-                pictures=_pictures(rows, kept) if options.pictures else {},
+                pictures=_pictures(rows, store) if options.pictures else {},
             )
         )
-        kept.remove()
+        store.remove()
     return rows
 
 
+def _source(options, card):
+    """The cases of --input_dir or of --data_dir."""
+    if options.data_dir is not None:
+        return from_dataset(options.data_dir, options.fold or "0", card)
+    return from_files(
+        options.input_dir, card, options.layout, options.label_scheme, options.bare_mask_affine
+    )
+
+
 @contextlib.contextmanager
-def _full_disk_named(root):
-    """Says of a full disk how to go on."""
+def _disk_full_is_stopped(root):
+    """Turns the OSError of a full disk into `Stopped`, whose message says how to resume."""
     try:
         yield
     except OSError as error:
         if error.errno not in files.DISK_FULL:
             raise
         raise Stopped(
-            f"--output_dir={root}: the disk is full; make room and run the same command "
-            "again, what is done is kept"
+            f"--output_dir={root}: the disk is full; free some space and run the same command "
+            "again: finished cases are saved"
         ) from error
 
 
-def _rows(source, examiner, options):
-    """The row of every case: an earlier run's, or a new one."""
+def _evaluate_cases(source, evaluator, options):
+    """Evaluates or restores every case, and reports progress; returns the results."""
     progress, rows = Progress(len(source.cases)), []
     for note in source.notes:
-        progress.say(f"note: {note}")
+        progress.write(f"note: {note}")
     try:
-        for subject in source.cases:
-            row, was_there = examiner.row(subject)
+        for case in source.cases:
+            row, restored = evaluator.evaluate(case)
             if row.status == "failed":
-                progress.say(f"failed: {row.reason}")
+                progress.write(f"failed: {row.reason}")
             for warning in row.warnings:
-                progress.say(f"warning: {row.case_id}: {warning}")
+                progress.write(f"warning: {row.case_id}: {warning}")
             rows.append(row)
-            progress.advance(was_there)
+            progress.advance(restored)
     except KeyboardInterrupt:
         progress.close()
-        progress.say(
-            f"stopped; {progress.done} of {len(source.cases)} cases are done and kept in "
-            f"--output_dir={options.output_dir}; run the same command again to go on"
+        progress.write(
+            f"stopped; {progress.done} of {len(source.cases)} cases are finished and saved in "
+            f"--output_dir={options.output_dir}; run the same command again to resume"
         )
         raise
     progress.close()
@@ -140,14 +149,14 @@ def _rows(source, examiner, options):
 
 
 def _headline_ids(cases, card):
-    """Ids of the labelled cases that are the best evidence there is."""
+    """Ids of the labelled cases that will make the headline, unless one of them fails."""
     uses = {case.case_id: card.use_of(case.case_id) for case in cases if case.labelled}
     best = next((use for use in case_results.USES if use in uses.values()), None)
     return [case_id for case_id, use in uses.items() if use == best]
 
 
 def _identity(options, source, fingerprint):
-    """What shapes every row alike: with another of it, rows of an earlier run are worth nothing."""
+    """Everything that affects all cases alike; saved results of another identity are not used."""
     return {
         "--model": fingerprint,
         **source.identity,
@@ -182,7 +191,7 @@ def _header(options, card, fingerprint):
     }
 
 
-def _pictures(rows, kept):
-    """Case id -> file of its picture; a case that could not be drawn has none."""
-    paths = {row.case_id: kept.file(row.case_id, "picture.png") for row in rows}
+def _pictures(rows, store):
+    """Case id -> picture file; a case whose picture could not be drawn has none."""
+    paths = {row.case_id: store.case_file(row.case_id, "picture.png") for row in rows}
     return {case_id: path for case_id, path in paths.items() if path.is_file()}

@@ -1,15 +1,24 @@
-"""What an evaluation is asked to do."""
+"""Options of an evaluation."""
 
 import dataclasses
 from dataclasses import dataclass
 
 from brats_tfrecord import files, metrics, spec
-from brats_tfrecord.cohort.layouts import LAYOUTS
+from brats_tfrecord.cohort.naming import LAYOUTS
 from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
 
 COVERS = ("window", "brain")
-"""What of a case is predicted; see `serving.predict.Segmenter`."""
+"""Choices of --cover, the default first. Those of `serving.predict`, which needs TensorFlow."""
+
+_NEEDS_INPUT_DIR = {
+    "layout": "a dataset has no file names to interpret",
+    "label_scheme": "a dataset stores its label scheme",
+    "bare_mask_affine": "a dataset contains no NIfTI masks",
+    "cover": "a dataset contains only the crop window",
+    "threshold_baselines": "a dataset contains no raw intensities",
+}
+"""Option that needs --input_dir -> reason."""
 
 
 def _option(default, help_text, choices=None):
@@ -22,106 +31,97 @@ class EvaluateOptions:
     """Options of one evaluation; each field is a flag of `tools/evaluate.py` of the same name.
 
     Raises:
-        InputError: at construction, naming the flag that is wrong.
+        InputError: at construction, if a value is invalid; the message names the flag.
     """
 
     model: str = _option(dataclasses.MISSING, "Folder of the SavedModel.")
     output_dir: str = _option(
         dataclasses.MISSING,
-        "Folder for report.html, metrics.csv, metrics.json; made if missing. "
-        "A stopped evaluation goes on in it when the same command is run again; the work of "
-        "another is never written over.",
+        "Folder for report.html, metrics.csv and metrics.json; created if missing. Run the same "
+        "command again to resume an interrupted evaluation. Results of another evaluation are "
+        "never overwritten.",
     )
     data_dir: str | None = _option(
-        None, "Dataset made by convert_to_tfrecord.py, to evaluate one of its folds."
+        None, "Dataset written by convert_to_tfrecord.py; one of its folds is evaluated."
     )
     fold: str | None = _option(
-        None, "Fold of --data_dir: a number, all, or unlabelled; 0 if not given."
+        None, "Fold of --data_dir: a number, all or unlabelled; 0 if not given."
     )
     input_dir: str | None = _option(
-        None, "Cohort of NIfTI cases, to evaluate them from the files up."
+        None, "Folder of NIfTI cases to evaluate, instead of --data_dir."
     )
     layout: str = _option(
         "auto",
-        "How the files of --input_dir are named. auto: told by the names.",
+        "Naming scheme of the files in --input_dir. auto: detect it from the names.",
         ("auto", *LAYOUTS),
     )
     label_scheme: str = _option(
         "auto",
-        "What the masks of --input_dir hold. auto: told by the release's names.",
+        "Label values of the masks in --input_dir. auto: detect the release from the file names.",
         ("auto", *spec.LABEL_SCHEMES),
     )
     bare_mask_affine: str = _option(
         "refuse",
-        "A mask of --input_dir whose affine says nothing over images whose affine does. "
-        "ignore: it lies voxel for voxel as the images do.",
+        "How to treat a mask in --input_dir that has no affine while its images have one. "
+        "ignore: assume that its voxels match those of the images.",
         BARE_MASK_AFFINES,
     )
     rules: str = _option(
         "brats2020",
-        "Which challenge's rules the figures follow: what an empty mask scores, and "
-        "whether lesions are judged one by one. The report prints them in full.",
+        "Rules of the challenge to follow: the scores of empty masks, and whether lesions are "
+        "also scored one by one. The report prints the rules in full.",
         tuple(metrics.RULE_SETS),
     )
     cover: str = _option(
         "window",
-        "What is predicted. window: the recipe's crop, as in training; the same figures "
-        "from a dataset and from its files. brain: also what of the brain lies outside of it; "
-        "goes with --input_dir.",
+        "Region to predict. window: the crop window of the model's training; gives the same "
+        "results from a dataset and from its NIfTI files. brain: the window and the brain outside "
+        "it; needs --input_dir.",
         COVERS,
     )
     compare: str | None = _option(
         None,
-        "metrics.json of another evaluation of the same cases by the same --rules, such as "
-        "an earlier model's: paired differences with confidence intervals and p.",
+        "metrics.json of another evaluation of the same cases with the same --rules, for example "
+        "of an earlier model. The report adds paired differences with confidence intervals and "
+        "p-values.",
     )
     write_segmentations: bool = _option(
         False,
-        "Also write OUTPUT_DIR/segmentations/CASE.nii.gz with the case's own geometry and label "
-        "values.",
+        "Also write OUTPUT_DIR/segmentations/CASE.nii.gz, with the geometry and label values of "
+        "the case.",
     )
     threshold_baselines: bool = _option(
         False,
-        "Also score the best single threshold of FLAIR (whole tumour) and T1ce (enhancing tumour) "
-        "over the same cases, each z-scored over its brain: what a network has to beat. Goes with "
-        "--input_dir; takes some 20 MB of disk a case while it runs.",
+        "Also score the best single threshold of FLAIR (whole tumour) and of T1ce (enhancing "
+        "tumour), z-scored over the brain, on the same cases, as a simple method to compare with. "
+        "Needs --input_dir, and about 20 MB of disk per case until the evaluation has finished.",
     )
     pictures: int = _option(
         9,
-        "At most so many cases are shown in the report: the worst, the median and the best by "
-        "Dice of WT, TC and ET each; then unlabelled ones. 0: none are drawn, which is faster.",
+        "Maximum number of cases with pictures in the report: the worst, median and best by Dice "
+        "of WT, TC and ET, then unlabelled cases. 0: no pictures, which is faster.",
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.data_dir is None) == (self.input_dir is None):
             raise InputError("--data_dir, --input_dir: expected exactly one of them")
         if self.fold is not None and self.data_dir is None:
             raise InputError(
-                f"--fold={self.fold}: goes with --data_dir; an --input_dir is evaluated whole"
+                f"--fold={self.fold}: needs --data_dir; all cases of --input_dir are evaluated"
             )
-        for name, default in (
-            ("layout", "auto"),
-            ("label_scheme", "auto"),
-            ("bare_mask_affine", "refuse"),
-        ):
-            if getattr(self, name) != default and self.input_dir is None:
-                raise InputError(
-                    f"--{name}={getattr(self, name)}: goes with --input_dir; a "
-                    "dataset has been read already"
-                )
-        if self.cover != "window" and self.input_dir is None:
-            raise InputError(
-                f"--cover={self.cover}: goes with --input_dir; a dataset holds "
-                "nothing outside of its window"
-            )
-        if self.threshold_baselines and self.input_dir is None:
-            raise InputError(
-                "--threshold_baselines: goes with --input_dir; a dataset keeps no raw intensities"
-            )
-        number = (self.fold or "0").isascii() and (self.fold or "0").isdigit()
-        if self.fold not in ("all", "unlabelled") and not number:
+        self._require_input_dir()
+        fold = self.fold or "0"
+        if fold not in ("all", "unlabelled") and not (fold.isascii() and fold.isdigit()):
             raise InputError(f"--fold={self.fold}: expected a number, all or unlabelled")
         if self.input_dir is not None:
             files.require_outside("--output_dir", self.output_dir, "--input_dir", self.input_dir)
         if self.pictures < 0:
             raise InputError(f"--pictures={self.pictures}: expected 0 or more")
+
+    def _require_input_dir(self):
+        """Raises InputError if an option that needs --input_dir is set without it."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if self.input_dir is None and field.name in _NEEDS_INPUT_DIR and value != field.default:
+                flag = f"--{field.name}" + ("" if value is True else f"={value}")
+                raise InputError(f"{flag}: needs --input_dir; {_NEEDS_INPUT_DIR[field.name]}")

@@ -1,4 +1,6 @@
-"""How sure a mean over cases is, where several cases may come from one patient."""
+"""Bootstrap confidence intervals of means over cases, resampled by patient."""
+
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -6,49 +8,52 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 _SEED = 20201004
 _CHUNK = 1_000_000
-"""Draws held in memory at a time, whatever the number of patients."""
+"""Number of draws held in memory at a time, whatever the number of patients."""
 
 
-def bootstrap_means(values, patients):
-    """Percentile bootstrap of the mean over patients (Efron 1979), for many figures at once.
+def bootstrap_means(
+    values: np.ndarray, patients: Sequence[Hashable]
+) -> list[tuple[float, float] | None]:
+    """Computes percentile bootstrap intervals (Efron 1979) of the means of several columns.
 
-    A resample draws as many patients as there are, with replacement, and each brings all of its
-    cases: two examinations of one head are not two independent observations. The mean is over the
-    cases drawn. The seed is fixed: the same rows give the same interval.
+    Each resample draws P of the P patients with replacement and takes the mean over all of their
+    cases, because examinations of one patient are not independent. The seed is fixed: the same
+    input gives the same intervals.
 
     Args:
-        values: float [N, M], a row a case, a column a figure; NaN where it is undefined. A
-            column's patients are those with a figure there.
-        patients: N hashable patient ids.
+        values: float [N, M], one row per case and one column per metric; NaN where undefined.
+            Patients without a defined value are left out of a column.
+        patients: N patient ids.
 
     Returns:
-        M pairs (low, high), floats that enclose the middle `LEVEL` of `RESAMPLES` means; None
-        instead of a pair where fewer than two patients have a figure.
+        M pairs (low, high) that enclose the central `LEVEL` of the `RESAMPLES` means; None for a
+        column with values of fewer than two patients.
     """
     values = np.asarray(values, float)
-    names = {patient: index for index, patient in enumerate(dict.fromkeys(patients))}
-    owner = np.array([names[patient] for patient in patients], np.intp)
-    known = ~np.isnan(values)
-    sums, counts = (np.zeros((len(names), values.shape[1])) for _ in range(2))
-    np.add.at(sums, owner, np.where(known, values, 0))
-    np.add.at(counts, owner, known)
-    intervals = [None] * values.shape[1]
-    for has_figure in {column.tobytes() for column in (counts > 0).T}:
-        members = np.frombuffer(has_figure, bool)
+    numbers = {patient: index for index, patient in enumerate(dict.fromkeys(patients))}
+    patient_of_row = np.array([numbers[patient] for patient in patients], np.intp)
+    defined = ~np.isnan(values)
+    sums, counts = (np.zeros((len(numbers), values.shape[1])) for _ in range(2))
+    np.add.at(sums, patient_of_row, np.where(defined, values, 0))
+    np.add.at(counts, patient_of_row, defined)
+    intervals: list[tuple[float, float] | None] = [None] * values.shape[1]
+    # Columns that are defined for the same patients share one set of resamples.
+    for pattern in {column.tobytes() for column in (counts > 0).T}:
+        members = np.frombuffer(pattern, bool)
         columns = [
             column
             for column in range(values.shape[1])
-            if (counts[:, column] > 0).tobytes() == has_figure
+            if (counts[:, column] > 0).tobytes() == pattern
         ]
         if np.count_nonzero(members) > 1:
-            ends = _ends(sums[members][:, columns], counts[members][:, columns])
-            for column, low, high in zip(columns, *ends):
+            limits = _percentiles(sums[members][:, columns], counts[members][:, columns])
+            for column, low, high in zip(columns, *limits):
                 intervals[column] = (float(low), float(high))
     return intervals
 
 
-def _ends(sums, counts):
-    """Percentiles, [2, M], of the means of resampled rows of sums and counts, both [P, M]."""
+def _percentiles(sums, counts):
+    """Percentiles, [2, M], of the resampled means; `sums` and `counts` are [P, M] by patient."""
     patients = len(sums)
     rng = np.random.default_rng(_SEED)
     step, means = max(_CHUNK // patients, 1), []

@@ -1,89 +1,93 @@
-"""What is summed over cases: confusion of classes, what the crop cost, where the time went."""
+"""Statistics over cases: confusion of classes, crop losses, stage times, agreement of volumes."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from brats_tfrecord import spec
+from brats_tfrecord.evaluation.case_results import CaseResult
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Voxels of true class i predicted as class j, over cases.
+    """Confusion matrix of the classes, summed over cases.
 
     Attributes:
-        names: the classes, background first.
-        counts: list of lists of int [classes, classes], rows are the truth.
-        shares: counts over their row's sum; None in the background's row, where air would drown
-            all else, and where the truth never has the class.
-        right: of the voxels predicted as each class, the share that is right; None for background
-            and where nothing was predicted so.
-        cases: how many were summed.
+        names: class names, background first.
+        counts: number of voxels of true class i predicted as class j, [classes, classes].
+        shares: counts divided by the sum of their row. None in the row of the background, where
+            air would dominate, and in rows of classes that the truth does not contain.
+        precision: share of the voxels predicted as each class that is correct; None for the
+            background and for classes that were not predicted.
+        cases: number of cases summed.
     """
 
     names: tuple[str, ...]
     counts: list[list[int]]
     shares: list[list[float | None]]
-    right: list[float | None]
+    precision: list[float | None]
     cases: int
 
 
-def confusion(rows):
-    """Sums the confusion matrices of `tables.CaseResult`s; None if no row has one."""
+def confusion(rows: Sequence[CaseResult]) -> Confusion | None:
+    """Sums the confusion matrices of the rows; returns None if no row has one."""
     matrices = [np.array(row.confusion, np.int64) for row in rows if row.confusion is not None]
     if not matrices:
         return None
     total = np.sum(matrices, axis=0)
     truth, predicted = total.sum(axis=1), total.sum(axis=0)
     shares = [
-        [None if which == spec.BACKGROUND else _share(count, truth[which]) for count in row]
-        for which, row in enumerate(total)
+        [None if index == spec.BACKGROUND else _share(count, truth[index]) for count in row]
+        for index, row in enumerate(total)
     ]
-    right = [
-        None if which == spec.BACKGROUND else _share(total[which, which], predicted[which])
-        for which in range(len(total))
+    precision = [
+        None if index == spec.BACKGROUND else _share(total[index, index], predicted[index])
+        for index in range(len(total))
     ]
-    return Confusion(spec.CLASS_NAMES[: len(total)], total.tolist(), shares, right, len(matrices))
+    return Confusion(
+        spec.CLASS_NAMES[: len(total)], total.tolist(), shares, precision, len(matrices)
+    )
 
 
 @dataclass(frozen=True)
 class CropLoss:
-    """How much of one tissue the recipe's window leaves out, over cases.
+    """Share of one tissue outside the recipe's window, over cases.
 
     Attributes:
-        what: "brain" or "tumour".
-        cases: how many cases it is known of.
-        touched: how many of them lose any.
-        median, worst: shares lost.
-        worst_case: id of the case that loses most; None if none loses any.
+        tissue: "brain" or "tumour".
+        cases: number of cases for which the share is known.
+        affected: number of them that lose any.
+        median, worst: median and largest share.
+        worst_case: id of the case with the largest share; None if no case loses any.
     """
 
-    what: str
+    tissue: str
     cases: int
-    touched: int
+    affected: int
     median: float
     worst: float
     worst_case: str | None
 
 
-def crop_losses(rows):
-    """`CropLoss` of brain and of tumour over `tables.CaseResult`s; what no row knows is left out."""
+def crop_losses(rows: Sequence[CaseResult]) -> list[CropLoss]:
+    """Summarises the crop's losses of brain and tumour; a tissue that no row reports is omitted."""
     losses = []
-    for what in ("brain", "tumour"):
-        known = [
-            (row.crop[what], row.case_id)
+    for tissue in ("brain", "tumour"):
+        shares = [
+            (share, row.case_id)
             for row in rows
-            if row.crop is not None and row.crop.get(what) is not None
+            if row.crop is not None and (share := row.crop.get(tissue)) is not None
         ]
-        if known:
-            worst, case_id = max(known, key=lambda pair: pair[0])
+        if shares:
+            worst, case_id = max(shares, key=lambda pair: pair[0])
             losses.append(
                 CropLoss(
-                    what,
-                    len(known),
-                    sum(share > 0 for share, _ in known),
-                    statistics.median(share for share, _ in known),
+                    tissue,
+                    len(shares),
+                    sum(share > 0 for share, _ in shares),
+                    statistics.median(share for share, _ in shares),
                     worst,
                     case_id if worst > 0 else None,
                 )
@@ -93,7 +97,7 @@ def crop_losses(rows):
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds a case of one stage, and its share of the time of all stages."""
+    """Time of one stage over cases: seconds per case, and its share of the time of all stages."""
 
     stage: str
     cases: int
@@ -102,18 +106,70 @@ class StageTime:
     share: float
 
 
-def stage_times(rows):
-    """`StageTime` of every stage of `tables.CaseResult`s, in the order in which they first come."""
-    seconds = {}
+def stage_times(rows: Sequence[CaseResult]) -> list[StageTime]:
+    """Summarises the time of every stage, in the order of first appearance."""
+    seconds: dict[str, list[float]] = {}
     for row in rows:
         for stage, time in (row.stages or {}).items():
             seconds.setdefault(stage, []).append(time)
-    total = sum(map(sum, seconds.values())) or 1.0
+    total = sum(sum(times) for times in seconds.values()) or 1.0
     return [
         StageTime(stage, len(times), statistics.median(times), max(times), sum(times) / total)
         for stage, times in seconds.items()
     ]
 
 
-def _share(count, whole):
-    return float(count / whole) if whole else None
+def _share(count, total):
+    return float(count / total) if total else None
+
+
+MIN_CASES_FOR_LIMITS = 5
+"""With fewer cases the standard deviation is too uncertain to derive limits of agreement."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of the volumes of one region over cases, in mL.
+
+    Attributes:
+        means: mean of true and predicted volume of each case.
+        differences: prediction - truth of each case.
+        truth, predicted: mean volumes; None without a case.
+        bias: mean difference; None below two cases.
+        low, high: limits of agreement, bias ± 1.96 sample standard deviations of the differences;
+            None below `MIN_CASES_FOR_LIMITS` cases.
+    """
+
+    means: list[float]
+    differences: list[float]
+    truth: float | None = None
+    predicted: float | None = None
+    bias: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def agreement(rows: Sequence[CaseResult], region: str) -> Agreement:
+    """Computes the agreement of the volumes of one region.
+
+    Args:
+        rows: results that have both `volumes_ml` and `truth_ml`.
+        region: a key of both.
+    """
+    truth = [row.truth_ml[region] for row in rows if row.truth_ml is not None]
+    predicted = [row.volumes_ml[region] for row in rows if row.volumes_ml is not None]
+    differences = [after - before for before, after in zip(truth, predicted)]
+    means = [(before + after) / 2 for before, after in zip(truth, predicted)]
+    if not rows:
+        return Agreement(means, differences)
+    bias = statistics.fmean(differences)
+    half_width = 1.96 * statistics.stdev(differences) if len(rows) >= MIN_CASES_FOR_LIMITS else None
+    return Agreement(
+        means,
+        differences,
+        statistics.fmean(truth),
+        statistics.fmean(predicted),
+        bias=bias if len(rows) > 1 else None,
+        low=None if half_width is None else bias - half_width,
+        high=None if half_width is None else bias + half_width,
+    )

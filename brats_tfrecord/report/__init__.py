@@ -1,1 +1,1 @@
-"""Arrays in, files out: tables, figures and the HTML report of an evaluation."""
+"""Reports evaluations: tables, figures and an HTML page."""

@@ -1,15 +1,22 @@
-"""Writes all files of a finished evaluation and prints its headline."""
+"""Writes all files of a report and prints its headline."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from brats_tfrecord.report import gallery, headline, html, tables
+from brats_tfrecord import metrics, spec
+from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.evaluation.case_results import CaseResult
+from brats_tfrecord.evaluation.compare import Comparison
+from brats_tfrecord.evaluation.evaluate import Evaluation
+from brats_tfrecord.report import gallery, html, tables
+from brats_tfrecord.wording import plural
 
 
-def publish(evaluation):
+def publish(evaluation: Evaluation) -> None:
     """Writes metrics.csv, metrics.json and report.html to the output folder; prints the headline.
 
     Args:
-        evaluation: `evaluation.evaluate.Evaluation`.
+        evaluation: the finished evaluation.
     """
     root, rows = Path(evaluation.options.output_dir), evaluation.rows
     rule_set, comparison = evaluation.rule_set, evaluation.comparison
@@ -26,7 +33,102 @@ def publish(evaluation):
         baselines=evaluation.baselines,
         comparison=comparison,
     )
-    lines = headline.lines(rows, rule_set, evaluation.baselines)
+    lines = headline_lines(rows, rule_set, evaluation.baselines)
     if evaluation.options.compare is not None:
-        lines += headline.comparison_lines(comparison, evaluation.options.compare)
+        lines += comparison_lines(comparison, evaluation.options.compare)
     print(*lines, f"Report: {root / 'report.html'}", sep="\n")
+
+
+_METRICS = ("dice", "hd95")
+
+
+def headline_lines(
+    rows: Sequence[CaseResult],
+    rule_set: metrics.RuleSet,
+    baselines: Sequence[tuple[str, Mapping[str, float]]] = (),
+) -> list[str]:
+    """Returns the headline as lines of text.
+
+    Args:
+        rows: results of the evaluation.
+        rule_set: the rule set of their metrics.
+        baselines: (name, region -> mean Dice) of simpler methods over the same cases.
+    """
+    use = case_results.headline_use(rows)
+    text = list(_excluded(rows, use))
+    if use is None:
+        return text
+    selected = case_results.compared(rows, use)
+    note = "" if use == "unseen" else "  (no case is unseen: not a measure of the model)"
+    patients = len({row.patient_id for row in selected})
+    interval = f" [95 % confidence interval over {patients} patients]" if patients > 1 else ""
+    text += [
+        f"{plural(len(selected), f'{use} case')}, {rule_set.name} rules{note}",
+        f"  mean{interval}",
+    ]
+    summary = case_results.summary(rows, rule_set, use)
+    for region in spec.REGIONS:
+        cells = [
+            f"{metrics.METRIC_TITLES[name]} {_with_interval(summary[region][name], name)}"
+            for name in _METRICS
+        ]
+        text.append(f"  {region:3} {'   '.join(cells)}")
+    return text + [
+        f"  {name}: " + ", ".join(f"{region} Dice {dice:.3f}" for region, dice in scores.items())
+        for name, scores in baselines
+    ]
+
+
+def comparison_lines(comparison: Comparison | None, path: Path | str) -> list[str]:
+    """Returns a comparison as lines of text.
+
+    Args:
+        comparison: the comparison; None if no common case could be evaluated.
+        path: metrics.json of the other evaluation.
+    """
+    if comparison is None:
+        return [f"No case of the headline can be compared with {path}."]
+    text = [
+        f"Against {path}, the same {plural(comparison.cases, f'{comparison.use} case')}: "
+        "mean difference, here - there [95 % confidence interval], Wilcoxon p"
+    ]
+    if comparison.met_there:
+        text.append(
+            f"  {comparison.met_there} of them trained or selected the other model, which "
+            "favours it"
+        )
+    for region in spec.REGIONS:
+        cells = []
+        for name in _METRICS:
+            entry = comparison.table[region][name]
+            difference = _with_interval({**entry, "mean": entry["difference"]}, name, "+")
+            p = "" if entry["p"] is None else f", p {entry['p']:.3g}"
+            cells.append(f"{metrics.METRIC_TITLES[name]} {difference}{p}")
+        text.append(f"  {region:3} {'   '.join(cells)}")
+    return text
+
+
+def _excluded(rows: Sequence[CaseResult], use: str | None) -> Iterator[str]:
+    """Yields lines about cases without metrics; `use` is None if no case has metrics."""
+    failed = sum(row.status == "failed" for row in rows)
+    unlabelled = sum(row.status == "unlabelled" for row in rows)
+    if failed:
+        yield (
+            f"{failed} of {plural(len(rows), 'case')} failed; the reasons are printed above and "
+            "listed in the report."
+        )
+    if unlabelled and use is None:
+        yield "No case has a mask to compare with: segmentations, no metrics."
+    elif unlabelled:
+        yield f"{plural(unlabelled, 'case')} without a mask: segmented, not part of any mean below."
+
+
+def _with_interval(entry, metric, sign=""):
+    """Formats a mean with its interval, such as "0.812 [0.701, 0.903]"."""
+    decimals = metrics.METRIC_DECIMALS[metric]
+    if entry["mean"] is None:
+        return "undefined"
+    text = f"{entry['mean']:{sign}.{decimals}f}"
+    if entry["low"] is None:
+        return text
+    return f"{text} [{entry['low']:{sign}.{decimals}f}, {entry['high']:{sign}.{decimals}f}]"

@@ -1,47 +1,60 @@
-"""The tables of an evaluation as files: metrics.csv and metrics.json."""
+"""Writes the tables of an evaluation: metrics.csv and metrics.json."""
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from brats_tfrecord import files, spec
 from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.evaluation.case_results import CaseResult
+from brats_tfrecord.evaluation.compare import Comparison
+from brats_tfrecord.metrics import RuleSet
 from brats_tfrecord.wording import csv_cell
 
-_IDENTITY = ("case_id", "patient_id", "grade", "use", "status", "reason")
+_TEXT_COLUMNS = ("case_id", "patient_id", "grade", "use", "status", "reason")
 
 
-def write_csv(path, rows, rule_set):
-    """Writes one line a case, all of a `case_results.CaseResult` but its confusion matrix.
+def write_csv(path: Path | str, rows: Sequence[CaseResult], rule_set: RuleSet) -> None:
+    """Writes one line per case, with all attributes of a `CaseResult` except `confusion`.
 
-    Columns: identity; STRUCTURE_metric; NAME_ml (predicted) and NAME_truth_ml; crop_brain_lost and
-    crop_tumour_lost (shares); post_processing; warnings; seconds_STAGE and seconds, the only ones
-    that differ from run to run. Numbers keep full precision; what is undefined or not there is an
-    empty cell. Text that a spreadsheet would take for a formula begins with an apostrophe.
+    Columns: case_id, patient_id, grade, use, status, reason; STRUCTURE_metric; NAME_ml (predicted)
+    and NAME_truth_ml; crop_brain_lost and crop_tumour_lost (shares); post_processing; warnings;
+    seconds_STAGE and seconds, the only columns that differ between runs. Numbers have full
+    precision; undefined or missing values are empty cells. Text that a spreadsheet would interpret
+    as a formula is prefixed with an apostrophe.
     """
     table = io.StringIO()
-    flat = [_flat(row, rule_set) for row in rows]
+    cells = [_cells(row, rule_set) for row in rows]
     writer = csv.DictWriter(table, _columns(rows, rule_set), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(cells)
     files.write_text(path, table.getvalue())
 
 
-def write_json(path, rows, rule_set, header, comparison=None, identity=None):
+def write_json(
+    path: Path | str,
+    rows: Sequence[CaseResult],
+    rule_set: RuleSet,
+    header: dict,
+    comparison: Comparison | None = None,
+    identity: dict | None = None,
+) -> None:
     """Writes {"header", "rules", "summary": {use: ...}, "rows", "comparison", "identity"}.
 
-    What is undefined is null.
+    Undefined values are null.
 
     Args:
-        path: the file; replaced whole or not at all.
-        rows: `case_results.CaseResult`s.
-        rule_set: the `metrics.RuleSet` that their metrics follow.
-        header: what the figures rest on (model and dataset fingerprints, versions), JSON-safe.
-        comparison: `compare.Comparison` with another evaluation, or None.
-        identity: what shapes every row alike, as in `journal.opened`; JSON-safe.
+        path: the file; replaced atomically.
+        rows: results of the evaluation.
+        rule_set: the rule set of their metrics.
+        header: model, recipe, versions and settings behind the results; JSON-serialisable.
+        comparison: comparison with another evaluation, or None.
+        identity: flag -> value of everything that affects all cases alike; JSON-serialisable.
 
     Raises:
-        ValueError: a number is NaN or infinite, which JSON does not know.
+        ValueError: a number is NaN or infinite, which JSON cannot represent.
     """
     files.write_json(
         path,
@@ -60,22 +73,22 @@ def write_json(path, rows, rule_set, header, comparison=None, identity=None):
 
 def _columns(rows, rule_set):
     """Columns in reading order; a volume or a stage has a column if any row has it."""
-    figures = [
+    scores = [
         f"{structure}_{metric}"
         for structure in case_results.structures(rows)
         for metric in rule_set.metrics
     ]
     names = list(dict.fromkeys([*spec.CLASS_NAMES, *spec.REGIONS]))
     volumes = [
-        f"{name}_{what}"
-        for what, of in (("ml", "volumes_ml"), ("truth_ml", "truth_ml"))
+        f"{name}_{suffix}"
+        for suffix, attribute in (("ml", "volumes_ml"), ("truth_ml", "truth_ml"))
         for name in names
-        if any(name in (getattr(row, of) or ()) for row in rows)
+        if any(name in (getattr(row, attribute) or ()) for row in rows)
     ]
     stages = dict.fromkeys(stage for row in rows for stage in row.stages or ())
     return [
-        *_IDENTITY,
-        *figures,
+        *_TEXT_COLUMNS,
+        *scores,
         *volumes,
         "crop_brain_lost",
         "crop_tumour_lost",
@@ -86,21 +99,18 @@ def _columns(rows, rule_set):
     ]
 
 
-def _flat(row, rule_set):
-    cells = {name: csv_cell(getattr(row, name)) for name in _IDENTITY}
-    cells |= {
-        "seconds": row.seconds,
-        **{
-            name: csv_cell("; ".join(getattr(row, name)))
-            for name in ("post_processing", "warnings")
-        },
-    }
-    for structure, figures in (row.metrics or {}).items():
-        cells |= {f"{structure}_{metric}": figures[metric] for metric in rule_set.metrics}
+def _cells(row, rule_set):
+    """Column -> cell of one row; missing cells are left out."""
+    cells = {name: csv_cell(getattr(row, name)) for name in _TEXT_COLUMNS}
+    for name in ("post_processing", "warnings"):
+        cells[name] = csv_cell("; ".join(getattr(row, name)))
+    for structure, scores in (row.metrics or {}).items():
+        cells |= {f"{structure}_{metric}": scores[metric] for metric in rule_set.metrics}
     cells |= {f"{name}_ml": volume for name, volume in (row.volumes_ml or {}).items()}
     cells |= {f"{name}_truth_ml": volume for name, volume in (row.truth_ml or {}).items()}
-    cells |= {f"crop_{what}_lost": share for what, share in (row.crop or {}).items()}
-    return cells | {_stage_column(stage): time for stage, time in (row.stages or {}).items()}
+    cells |= {f"crop_{tissue}_lost": share for tissue, share in (row.crop or {}).items()}
+    cells |= {_stage_column(stage): time for stage, time in (row.stages or {}).items()}
+    return cells | {"seconds": row.seconds}
 
 
 def _stage_column(stage):

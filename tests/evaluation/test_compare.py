@@ -1,4 +1,4 @@
-"""Two evaluations of the same cases, paired by hand and by the reader of metrics.json."""
+"""Paired comparison of two evaluations; expected values are computed by hand."""
 
 import json
 
@@ -8,13 +8,13 @@ from scipy import stats
 from brats_tfrecord import metrics
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.evaluation import case_results, compare
-from brats_tfrecord.report import headline, tables
+from brats_tfrecord.report import tables
 
 RULES = metrics.RULE_SETS["brats2020"]
 
 
 def result(case_id, dice, use="unseen", **changes):
-    figures = {
+    values = {
         structure: dict.fromkeys(RULES.metrics) | {"dice": dice, "hd95": 10 * (1 - dice)}
         for structure in metrics.structures(4)
     }
@@ -25,7 +25,7 @@ def result(case_id, dice, use="unseen", **changes):
             "grade": None,
             "use": use,
             "status": "ok",
-            "metrics": figures,
+            "metrics": values,
         }
         | changes
     )
@@ -38,28 +38,33 @@ def written(path, rows, rule_set=RULES):
 
 @pytest.fixture
 def other(tmp_path):
-    """Function (rows) -> `compare.Other` that went through a metrics.json."""
+    """Function (rows) -> `compare.OtherEvaluation`, read from a metrics.json."""
 
-    def of(rows):
+    def read(rows):
         path = written(tmp_path / "metrics.json", rows)
         return compare.read(path, RULES, [row.case_id for row in rows])
 
-    return of
+    return read
 
 
 def test_differences_are_paired_case_by_case(other):
     here = [result("a", 0.9), result("b", 0.7), result("c", 0.2), result("t", 0.1, use="train")]
     there = [result("b", 0.4), result("a", 0.8), result("d", 1.0)]
-    found = compare.compare(here, other(there), RULES)
-    assert (found.cases, found.use, found.only_here, found.only_there) == (2, "unseen", 1, 1)
-    assert found.other == {"model_sha256": "0123"}
-    assert found.pairs["WT"] == [("a", 0.9, 0.8), ("b", 0.7, 0.4)]
-    dice = found.table["WT"]["dice"]
+    comparison = compare.compare(here, other(there), RULES)
+    assert (comparison.cases, comparison.use, comparison.only_here, comparison.only_there) == (
+        2,
+        "unseen",
+        1,
+        1,
+    )
+    assert comparison.other == {"model_sha256": "0123"}
+    assert comparison.pairs["WT"] == [("a", 0.9, 0.8), ("b", 0.7, 0.4)]
+    dice = comparison.table["WT"]["dice"]
     assert (dice["here"], dice["there"], dice["difference"]) == pytest.approx((0.8, 0.6, 0.2))
     assert (dice["low"], dice["high"]) == pytest.approx((0.1, 0.3))
     assert dice["n"] == 2 and dice["p"] is None, "two pairs are too few for a test"
-    assert found.table["ET"]["hd95"]["difference"] == pytest.approx(-2)
-    assert found.table["ED"]["assd"] == {
+    assert comparison.table["ET"]["hd95"]["difference"] == pytest.approx(-2)
+    assert comparison.table["ED"]["assd"] == {
         "here": None,
         "there": None,
         "difference": None,
@@ -70,7 +75,7 @@ def test_differences_are_paired_case_by_case(other):
     }
 
 
-def test_p_is_the_signed_rank_test_of_the_patients(other):
+def test_p_value_is_the_signed_rank_test_over_patients(other):
     gains = [0.1, -0.02, 0.05, 0.2, 0.03, 0.08, 0.07]
     there = [result(f"p{n}-000", 0.5, patient_id=f"p{n}") for n in range(7)]
     here = [result(f"p{n}-000", 0.5 + gain, patient_id=f"p{n}") for n, gain in enumerate(gains)]
@@ -83,38 +88,38 @@ def test_p_is_the_signed_rank_test_of_the_patients(other):
         other(there + again),
         RULES,
     ).table["TC"]["dice"]
-    assert twice["p"] == pytest.approx(dice["p"]), "a second look at a head is no second head"
+    assert twice["p"] == pytest.approx(dice["p"]), "cases are averaged by patient"
     assert (twice["low"], twice["high"]) == pytest.approx((dice["low"], dice["high"]))
     assert twice["n"] == 14
 
 
-def test_equal_evaluations_differ_in_nothing(other):
+def test_equal_evaluations_have_zero_differences(other):
     rows = [result(str(n), n / 10) for n in range(8)]
     dice = compare.compare(rows, other(rows), RULES).table["WT"]["dice"]
     assert (dice["difference"], dice["low"], dice["high"], dice["p"]) == (0, 0, 0, None)
 
 
-def test_a_figure_counts_where_both_have_it(other):
+def test_a_metric_counts_where_both_evaluations_have_it(other):
     without = result("b", 0.4)
     without.metrics["WT"]["dice"] = None
     there = other([result("a", 0.8), without])
-    del there.rows["b"]["metrics"]["TC"]["hd95"]  # written by a version that did not know it
-    found = compare.compare([result("a", 0.9), result("b", 0.7)], there, RULES)
-    assert found.table["WT"]["dice"]["n"] == found.table["TC"]["hd95"]["n"] == 1
-    assert found.table["WT"]["dice"]["here"] == 0.9
-    assert found.pairs["WT"] == [("a", 0.9, 0.8)]
+    del there.rows["b"]["metrics"]["TC"]["hd95"]  # a file of a version without this metric
+    comparison = compare.compare([result("a", 0.9), result("b", 0.7)], there, RULES)
+    assert comparison.table["WT"]["dice"]["n"] == comparison.table["TC"]["hd95"]["n"] == 1
+    assert comparison.table["WT"]["dice"]["here"] == 0.9
+    assert comparison.pairs["WT"] == [("a", 0.9, 0.8)]
 
 
-def test_cases_that_the_other_model_has_met_are_counted_and_said(other):
-    found = compare.compare(
+def test_cases_used_by_the_other_model_are_counted(other):
+    comparison = compare.compare(
         [result("a", 0.9), result("b", 0.75)],
         other([result("a", 0.8, use="train"), result("b", 0.8)]),
         RULES,
     )
-    assert found.met_there == 1
-    text = "\n".join(headline.comparison_lines(found, "old.json"))
-    assert "1 of them trained or selected the other model" in text
-    assert "WT  Dice +0.025 [-0.050, +0.100]" in text
+    assert comparison.met_there == 1
+
+
+def test_no_common_case_gives_no_comparison(other):
     assert compare.compare([result("z", 0.9)], other([result("a", 0.8)]), RULES) is None
 
 
@@ -122,17 +127,20 @@ def test_cases_that_the_other_model_has_met_are_counted_and_said(other):
     "content, message",
     [
         (None, r"cannot be read \(No such file"),
-        ("no json", "is no metrics.json of evaluate.py"),
-        ("[]", "is no metrics.json of evaluate.py"),
-        ('{"rules": "brats2020", "header": {}, "rows": [{"case_id": "a"}]}', "is no metrics.json"),
+        ("no json", "is not a metrics.json of evaluate.py"),
+        ("[]", "is not a metrics.json of evaluate.py"),
         (
-            '{"rules": "brats2020", "header": {}, "rows": [{"case_id": "a", "use": "train", "metrics": '
-            '{"WT": {"dice": "high"}}}]}',
+            '{"rules": "brats2020", "header": {}, "rows": [{"case_id": "a"}]}',
+            "is not a metrics.json",
+        ),
+        (
+            '{"rules": "brats2020", "header": {}, "rows": '
+            '[{"case_id": "a", "use": "train", "metrics": {"WT": {"dice": "high"}}}]}',
             "WT dice is 'high'",
         ),
     ],
 )
-def test_files_that_are_no_metrics_json_are_refused(tmp_path, content, message):
+def test_other_files_are_refused(tmp_path, content, message):
     path = tmp_path / "metrics.json"
     if content is not None:
         path.write_text(content)
@@ -143,7 +151,9 @@ def test_files_that_are_no_metrics_json_are_refused(tmp_path, content, message):
 
 def test_other_rules_and_other_cases_are_refused(tmp_path):
     path = written(tmp_path / "metrics.json", [result("a", 0.8)])
-    with pytest.raises(InputError, match="follow the rules brats2020, these nnunet; expected the"):
+    with pytest.raises(
+        InputError, match="with --rules=brats2020, this evaluation uses nnunet; expected"
+    ):
         compare.read(path, metrics.RULE_SETS["nnunet"], ["a"])
     with pytest.raises(InputError, match="none of its 1 cases with metrics is among the 2"):
         compare.read(path, RULES, ["b", "c"])

@@ -1,7 +1,6 @@
-"""The evaluation by its real command line, from files and from records."""
+"""Evaluations of files and of records, by the command line and by `workflow`."""
 
 import csv
-import io
 import json
 import shutil
 
@@ -12,10 +11,8 @@ import pytest
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.evaluation import case_progress, case_results
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 from brats_tfrecord.preprocess import masks
-from brats_tfrecord.report import gallery, headline
 from brats_tfrecord.workflow import evaluate_and_report
 
 
@@ -41,7 +38,7 @@ def rows_of(root):
     return {row["case_id"]: row for row in json.loads((root / "metrics.json").read_text())["rows"]}
 
 
-def test_every_case_has_its_row(from_files):
+def test_every_case_has_a_row(from_files):
     rows = rows_of(from_files)
     assert {case_id: row["status"] for case_id, row in rows.items()} == {
         **{f"BraTS20_Training_00{n}": "ok" for n in range(1, 5)},
@@ -61,7 +58,7 @@ def test_every_case_has_its_row(from_files):
     assert table["BraTS20_Validation_001"]["WT_dice"] == ""
 
 
-def test_figures_are_those_of_the_written_segmentations(from_files, small_cohort):
+def test_metrics_are_those_of_the_written_segmentations(from_files, small_cohort):
     for case in layouts.find_cases(small_cohort):
         path = from_files / "segmentations" / f"{case.case_id}.nii.gz"
         written = nibabel.load(path)
@@ -70,13 +67,15 @@ def test_figures_are_those_of_the_written_segmentations(from_files, small_cohort
             continue
         scheme = spec.LABEL_SCHEMES["brats2020"]
         truth = masks.to_classes(nifti.read_case(case).mask, scheme, "")
-        found = masks.to_classes(nifti.read_volume(path)[0].astype(int), scheme, "")
-        expected = metrics.case_metrics(truth, found, (1, 1, 1))
-        for region, figures in rows_of(from_files)[case.case_id]["metrics"].items():
-            assert figures == pytest.approx(expected[region])
+        prediction = masks.to_classes(nifti.read_volume(path)[0].astype(int), scheme, "")
+        expected = metrics.case_metrics(truth, prediction, (1, 1, 1))
+        for region, values in rows_of(from_files)[case.case_id]["metrics"].items():
+            assert values == pytest.approx(expected[region])
 
 
-def test_records_give_the_same_figures(from_files, tiny_model, small_dataset, tmp_path, capsys):
+def test_records_give_the_same_metrics_as_files(
+    from_files, tiny_model, small_dataset, tmp_path, capsys
+):
     evaluate_and_report(
         EvaluateOptions(
             model=str(tiny_model),
@@ -87,9 +86,9 @@ def test_records_give_the_same_figures(from_files, tiny_model, small_dataset, tm
             compare=str(from_files / "metrics.json"),
         )
     )
-    found, expected = rows_of(tmp_path), rows_of(from_files)
-    assert len(found) == 4
-    for case_id, row in found.items():
+    rows, expected = rows_of(tmp_path), rows_of(from_files)
+    assert len(rows) == 4
+    for case_id, row in rows.items():
         for field in ("crop", "truth_ml", "volumes_ml"):
             assert row[field] == pytest.approx(expected[case_id][field])
         for region in metrics.structures(4):
@@ -101,7 +100,7 @@ def test_records_give_the_same_figures(from_files, tiny_model, small_dataset, tm
     assert table["WT"]["dice"]["difference"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_row_holds_all_that_is_known_of_its_case(from_files, small_cohort):
+def test_a_row_has_volumes_confusion_and_stages(from_files, small_cohort):
     row = rows_of(from_files)["BraTS20_Training_001"]
     [case] = [case for case in layouts.find_cases(small_cohort) if case.case_id == row["case_id"]]
     truth = masks.to_classes(nifti.read_case(case).mask, spec.LABEL_SCHEMES["brats2020"], "")
@@ -121,13 +120,13 @@ def test_a_row_holds_all_that_is_known_of_its_case(from_files, small_cohort):
     assert sum(row["stages"].values()) == pytest.approx(row["seconds"], abs=0.5)
 
 
-def test_the_report_needs_nothing_else(from_files):
+def test_the_report_loads_nothing_from_elsewhere(from_files):
     text = (from_files / "report.html").read_text()
     assert "data:image/png;base64," in text and "BraTS20_Training_001" in text
     assert "http://" not in text and "https://" not in text and 'src="/' not in text
 
 
-def test_a_broken_case_is_named_and_the_others_are_done(
+def test_a_broken_case_is_reported_and_the_others_are_evaluated(
     run_tool, tiny_model, small_cohort, tmp_path
 ):
     for name in ("BraTS20_Training_001", "BraTS20_Training_002", "BraTS20_Training_003"):
@@ -153,14 +152,14 @@ def test_a_broken_case_is_named_and_the_others_are_done(
     assert "BraTS20_Training_003_t2.nii.gz" in rows["BraTS20_Training_003"]["reason"]
 
 
-NASTY = "=<script>alert(1)</script>"
+HOSTILE = "=<script>alert(1)</script>"
 
 
-def test_unlabelled_cases_are_segmented_and_names_stay_text(
+def test_unlabelled_cases_are_segmented_and_names_are_escaped(
     tiny_model, small_cohort, tmp_path, capsys
 ):
-    """Four of them; the slash in one name is a folder's end for a file system."""
-    for name in ("a", "b", "c", NASTY.replace("/", "")):
+    """The slash is left out of the folder's name, where it would be a separator."""
+    for name in ("a", "b", "c", HOSTILE.replace("/", "")):
         folder = tmp_path / "in" / name
         folder.mkdir(parents=True)
         for path in (small_cohort / "BraTS20_Validation_001").iterdir():
@@ -182,25 +181,28 @@ def test_unlabelled_cases_are_segmented_and_names_stay_text(
     page = (tmp_path / "out" / "report.html").read_text()
     assert "unlabelled" in page and "<script>alert(1)" not in page
     with open(tmp_path / "out" / "metrics.csv") as stream:
-        assert f"'{NASTY.replace('/', '')}" in {row["case_id"] for row in csv.DictReader(stream)}
+        assert f"'{HOSTILE.replace('/', '')}" in {row["case_id"] for row in csv.DictReader(stream)}
 
 
 @pytest.mark.parametrize(
     "flags, message",
     [
         ([], "--data_dir, --input_dir: expected exactly one"),
-        (["--input_dir={cohort}", "--fold=0"], "--fold=0: goes with --data_dir"),
-        (["--data_dir={cohort}"], "no dataset there"),
-        (["--data_dir={dataset}", "--threshold_baselines"], "goes with --input_dir"),
+        (["--input_dir={cohort}", "--fold=0"], "--fold=0: needs --data_dir"),
+        (["--data_dir={cohort}"], "is not a dataset"),
+        (
+            ["--data_dir={dataset}", "--threshold_baselines"],
+            "--threshold_baselines: needs --input_dir",
+        ),
         (["--input_dir={cohort}", "--output_dir=/dev/null/x"], "cannot be written to"),
         (["--input_dir={cohort}", "--output_dir={cohort}/report"], "lies within --input_dir"),
-        (["--data_dir={dataset}", "--fold=7"], "--fold=7: no case of"),
+        (["--data_dir={dataset}", "--fold=7"], "--fold=7: has no case in"),
         (["--data_dir={dataset}", "--fold=x"], "--fold=x: expected a number"),
-        (["--input_dir={cohort}", "--model={cohort}"], "no SavedModel there"),
-        (["--data_dir={dataset}", "--cover=brain"], "--cover=brain: goes with --input_dir"),
+        (["--input_dir={cohort}", "--model={cohort}"], "holds no SavedModel"),
+        (["--data_dir={dataset}", "--cover=brain"], "--cover=brain: needs --input_dir"),
         (
             ["--data_dir={dataset}", "--compare={dataset}/dataset.json"],
-            "is no metrics.json of evaluate.py, or damaged (it has no 'rules')",
+            "is not a metrics.json of evaluate.py, or is damaged (it has no 'rules')",
         ),
         (
             ["--data_dir={dataset}", "--compare={dataset}"],
@@ -223,7 +225,7 @@ def test_bad_flags_write_nothing(tiny_model, small_cohort, small_dataset, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_flag_is_one_line_and_exit_code_2(run_tool, tiny_model, small_dataset, tmp_path):
+def test_a_bad_flag_prints_one_line_and_exits_with_2(run_tool, tiny_model, small_dataset, tmp_path):
     done = run_tool(
         "evaluate.py",
         f"--model={tiny_model}",
@@ -234,83 +236,3 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(run_tool, tiny_model, small_data
     )
     assert "--compare=missing.json: cannot be read" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
-
-
-def scored(case_id, wt, tc, et, use="unseen"):
-    figures = {"WT": {"dice": wt}, "TC": {"dice": tc}, "ET": {"dice": et}}
-    return case_results.CaseResult(case_id, case_id, None, use, "ok", metrics=figures)
-
-
-def test_worst_median_and_best_of_each_region_are_shown():
-    rows = [
-        scored("a", 0.1, 0.9, None),
-        scored("b", 0.5, 0.5, 0.7),
-        scored("c", 0.9, 0.1, 0.8),
-        scored("t", 0.0, 0.0, 0.0, "train"),
-        case_results.CaseResult("u", "u", None, "unseen", "unlabelled"),
-    ]
-    assert [(row.case_id, heading) for row, heading in gallery.choose(rows, 9)] == [
-        ("a", "WT: worst, TC: best"),
-        ("c", "TC: worst, WT: best, ET: best"),
-        ("b", "ET: worst, WT: median, TC: median"),
-        ("u", "unlabelled"),
-    ]
-    assert [row.case_id for row, _ in gallery.choose(rows, 2)] == ["a", "c"]
-    assert gallery.choose(rows, 0) == []
-    assert gallery.caption(rows[0]) == "unseen; Dice WT 0.100, TC 0.900, ET –"
-
-
-def test_the_headline_names_rules_intervals_and_what_the_cases_were():
-    rule_set = metrics.RULE_SETS["nnunet"]
-    rows = [
-        case_results.CaseResult(
-            name,
-            name,
-            None,
-            "unseen",
-            "ok",
-            metrics={
-                structure: dict.fromkeys(rule_set.metrics, value)
-                for structure in metrics.structures(4)
-            },
-        )
-        for name, value in (("a", 0.25), ("b", 0.75))
-    ]
-    assert headline.lines(rows, rule_set) == [
-        "2 unseen cases, nnunet rules",
-        "  mean [95 % confidence interval over 2 patients]",
-        *(
-            f"  {region}  Dice 0.500 [0.250, 0.750]   HD95 (mm) 0.50 [0.25, 0.75]"
-            for region in ("WT", "TC", "ET")
-        ),
-    ]
-    failed, bare = (
-        case_results.CaseResult(name, name, None, "unseen", status)
-        for name, status in (("c", "failed"), ("d", "unlabelled"))
-    )
-    assert headline.lines([rows[0], failed, bare], rule_set)[:5] == [
-        "1 of 3 cases failed: each is named above and in the report.",
-        "1 case without a mask: segmented, in no figure below.",
-        "1 unseen case, nnunet rules",
-        "  mean",
-        "  WT  Dice 0.250   HD95 (mm) 0.25",
-    ]
-    assert headline.lines([failed], rule_set) == [
-        "1 of 1 case failed: each is named above and in the report."
-    ]
-    assert headline.lines([bare], rule_set) == [
-        "No case has a mask to compare with: segmentations, no metrics."
-    ]
-
-
-def test_progress_in_a_log_file_is_lines_with_the_time_left(monkeypatch):
-    now, stream = [100.0], io.StringIO()
-    monkeypatch.setattr(case_progress.time, "monotonic", lambda: now[0])
-    bar = case_progress.Progress(1000, stream)
-    for seconds, kept in ((0, True), (4, False), (4, False), (4, False), (4, False)):
-        now[0] += seconds
-        bar.advance(kept)
-    assert stream.getvalue().splitlines() == [
-        "evaluating: 2/1000 cases, 4.0 s a case, ETA 1:06:32",
-        "evaluating: 5/1000 cases, 4.0 s a case, ETA 1:06:20",
-    ]

@@ -1,4 +1,4 @@
-"""Thick slices: an evaluation of the files and one of their records give the same figures."""
+"""Thick slices: evaluations of files and of records give the same metrics."""
 
 import json
 
@@ -18,7 +18,7 @@ from brats_tfrecord.workflow import evaluate_and_report
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """Two cases in slices of 3 mm and one, 1 mm throughout, that needs no resampling."""
+    """Two cases with slices of 3 mm, and one with 1 mm voxels that needs no resampling."""
     root = tmp_path_factory.mktemp("cohort")
     for index in (1, 2, 3):
         folder = write_tiny_case(root, index)
@@ -30,7 +30,7 @@ def cohort(tmp_path_factory):
     return root
 
 
-def test_files_and_records_give_the_same_figures(run_tool, cohort, tmp_path):
+def test_files_and_records_give_the_same_metrics(run_tool, cohort, tmp_path):
     run_tool(
         "convert_to_tfrecord.py",
         f"--input_dir={cohort}",
@@ -48,7 +48,7 @@ def test_files_and_records_give_the_same_figures(run_tool, cohort, tmp_path):
         dataset.recipe, ("flair", "t2"), "brats2020", "classes", 2, 10**6, "f" * 64, (), (), {}
     )
     export_saved_model(network, card, model)
-    found = {}
+    rows_of = {}
     for name, source in (
         ("files", {"input_dir": str(cohort), "write_segmentations": True, "pictures": 0}),
         ("records", {"data_dir": f"{tmp_path}/data", "fold": "all"}),
@@ -57,15 +57,15 @@ def test_files_and_records_give_the_same_figures(run_tool, cohort, tmp_path):
             EvaluateOptions(model=str(model), output_dir=str(tmp_path / name), **source)
         )
         rows = json.loads((tmp_path / name / "metrics.json").read_text())["rows"]
-        found[name] = {row["case_id"]: row for row in rows}
-    assert len(found["records"]) == 3
-    for case_id, row in found["records"].items():
-        twin = found["files"][case_id]
-        assert row["crop"] == twin["crop"] and row["truth_ml"] == twin["truth_ml"]
-        assert row["volumes_ml"] == pytest.approx(twin["volumes_ml"], abs=1e-3)
-        assert sum(row["volumes_ml"].values()) > 0, "nothing found says nothing"
+        rows_of[name] = {row["case_id"]: row for row in rows}
+    assert len(rows_of["records"]) == 3
+    for case_id, row in rows_of["records"].items():
+        expected = rows_of["files"][case_id]
+        assert row["crop"] == expected["crop"] and row["truth_ml"] == expected["truth_ml"]
+        assert row["volumes_ml"] == pytest.approx(expected["volumes_ml"], abs=1e-3)
+        assert sum(row["volumes_ml"].values()) > 0, "empty predictions would agree trivially"
         for region in spec.REGIONS:
-            assert row["metrics"][region] == pytest.approx(twin["metrics"][region], abs=1e-6)
+            assert row["metrics"][region] == pytest.approx(expected["metrics"][region], abs=1e-6)
     for case_id, slices_mm in (("BraTS20_Training_001", 3), ("BraTS20_Training_003", 1)):
         path = tmp_path / "files" / "segmentations" / f"{case_id}.nii.gz"
         written = nibabel.load(path)

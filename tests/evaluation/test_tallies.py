@@ -1,4 +1,6 @@
-"""Sums over cases, by hand."""
+"""Totals over cases; expected values are computed by hand."""
+
+import pytest
 
 from brats_tfrecord.evaluation import case_results, tallies
 
@@ -8,19 +10,19 @@ def row(case_id="a", **fields):
 
 
 def test_confusion_is_summed_and_normalised_by_row():
-    one = [[90, 0, 0, 10], [1, 3, 0, 0], [0, 0, 0, 0], [0, 2, 0, 2]]
-    two = [[50, 0, 0, 0], [0, 0, 0, 4], [0, 0, 0, 0], [0, 0, 0, 0]]
-    found = tallies.confusion([row(confusion=one), row(confusion=two), row()])
-    assert found.names == ("background", "NCR/NET", "ED", "ET") and found.cases == 2
-    assert found.counts[0] == [140, 0, 0, 10]
-    assert found.shares[0] == [None] * 4, "air would drown the rest"
-    assert found.shares[1] == [0.125, 0.375, 0, 0.5]
-    assert found.shares[2] == [None] * 4, "no case has edema"
-    assert found.right == [None, 0.6, None, 0.125]
+    first = [[90, 0, 0, 10], [1, 3, 0, 0], [0, 0, 0, 0], [0, 2, 0, 2]]
+    second = [[50, 0, 0, 0], [0, 0, 0, 4], [0, 0, 0, 0], [0, 0, 0, 0]]
+    confusion = tallies.confusion([row(confusion=first), row(confusion=second), row()])
+    assert confusion.names == ("background", "NCR/NET", "ED", "ET") and confusion.cases == 2
+    assert confusion.counts[0] == [140, 0, 0, 10]
+    assert confusion.shares[0] == [None] * 4, "air would dominate"
+    assert confusion.shares[1] == [0.125, 0.375, 0, 0.5]
+    assert confusion.shares[2] == [None] * 4, "no case has edema"
+    assert confusion.precision == [None, 0.6, None, 0.125]
     assert tallies.confusion([row()]) is None
 
 
-def test_crop_losses_tell_the_worst_case_and_how_many_are_touched():
+def test_crop_losses_name_the_worst_case_and_count_affected_ones():
     rows = [
         row("a", crop={"brain": 0.02, "tumour": 0.0}),
         row("b", crop={"brain": 0.08, "tumour": 0.0}),
@@ -33,10 +35,43 @@ def test_crop_losses_tell_the_worst_case_and_how_many_are_touched():
     assert tallies.crop_losses([row("d")]) == []
 
 
-def test_stage_times_keep_their_order_and_share_the_whole():
+def test_stage_times_are_in_order_of_appearance_with_their_shares():
     rows = [row(stages={"read": 1.0, "predict": 4.0}), row(stages={"read": 3.0}), row()]
     assert tallies.stage_times(rows) == [
         tallies.StageTime("read", 2, 2.0, 3.0, 0.5),
         tallies.StageTime("predict", 1, 4.0, 4.0, 0.5),
     ]
     assert tallies.stage_times([row()]) == []
+
+
+def measured(*pairs):
+    return [
+        case_results.CaseResult(
+            f"case {k}",
+            f"{k}",
+            None,
+            "unseen",
+            "ok",
+            metrics={},
+            truth_ml={"WT": truth},
+            volumes_ml={"WT": predicted},
+        )
+        for k, (truth, predicted) in enumerate(pairs)
+    ]
+
+
+def test_bias_and_limits_of_five_cases():
+    agreement = tallies.agreement(measured((10, 11), (20, 22), (30, 33), (40, 44), (50, 55)), "WT")
+    assert agreement.differences == [1, 2, 3, 4, 5] and agreement.means[1] == 21
+    assert (agreement.truth, agreement.predicted, agreement.bias) == (30, 33, 3)
+    # The sample variance of 1 ... 5 is 2.5.
+    assert agreement.high == pytest.approx(3 + 1.96 * 2.5**0.5)
+    assert agreement.low == pytest.approx(3 - 1.96 * 2.5**0.5)
+
+
+@pytest.mark.parametrize("count, has_bias", [(0, False), (1, False), (2, True), (4, True)])
+def test_few_cases_have_no_limits_and_one_has_no_bias(count, has_bias):
+    agreement = tallies.agreement(measured(*[(10, 12)] * count), "WT")
+    assert (agreement.bias is not None) == has_bias
+    assert agreement.low is None and agreement.high is None
+    assert (agreement.truth is not None) == (count > 0)

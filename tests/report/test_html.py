@@ -1,4 +1,4 @@
-"""The HTML report as a parser reads it: what it says, and what it must never hold."""
+"""The text and the structure of the HTML report, read by a parser."""
 
 import base64
 import hashlib
@@ -10,8 +10,8 @@ import pytest
 
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.evaluation import case_results
-from brats_tfrecord.report import charts, html
-from brats_tfrecord.report.figures import Picture
+from brats_tfrecord.report import charts, figures, html
+from brats_tfrecord.report.gallery import Picture
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 HOSTILE = "<script>alert(1)</script>"
@@ -30,14 +30,15 @@ RULES = metrics.RULE_SETS["brats2020"]
 
 
 @pytest.fixture(autouse=True)
-def charts_drawn_elsewhere(monkeypatch):
-    """The charts have tests of their own; here they only cost time."""
+def small_charts(monkeypatch):
+    """Replaces the charts, which have tests of their own, by small figures to save time."""
+    figure = figures.new_figure(0.1, 0.1)
     for name in ("distribution_figure", "volume_figure", "pairs_figure"):
-        monkeypatch.setattr(charts, name, lambda *_: PNG)
+        monkeypatch.setattr(charts, name, lambda *_: figure)
 
 
 class Page(HTMLParser):
-    """Collects the text that a reader sees, tables as rows of cells, scripts and addresses."""
+    """Collects visible text, rows of table cells, scripts and addresses."""
 
     def __init__(self, source):
         super().__init__()
@@ -71,7 +72,7 @@ class Page(HTMLParser):
 
 
 def result(case_id, use="unseen", dice=0.8125, rule_set=RULES, **fields):
-    figure = dict.fromkeys(rule_set.metrics, 2.0) | {"dice": dice, "sensitivity": None}
+    values = dict.fromkeys(rule_set.metrics, 2.0) | {"dice": dice, "sensitivity": None}
     volumes = {"WT": 24.75, "TC": 4.5, "ET": 3.0, "NCR/NET": 1.5, "ED": 20.25}
     return case_results.CaseResult(
         case_id,
@@ -81,7 +82,7 @@ def result(case_id, use="unseen", dice=0.8125, rule_set=RULES, **fields):
         "ok",
         **(
             {
-                "metrics": dict.fromkeys(metrics.structures(4), figure),
+                "metrics": dict.fromkeys(metrics.structures(4), values),
                 "volumes_ml": volumes,
                 "truth_ml": {name: volume + 1 for name, volume in volumes.items()},
                 "confusion": [[9000, 0, 5, 0], [0, 30, 10, 0], [20, 0, 80, 0], [0, 0, 0, 0]],
@@ -115,7 +116,7 @@ def entry(difference, low, high, p=0.04):
 
 
 def comparison(**changes):
-    figure = dict.fromkeys(RULES.metrics, entry(0.1, -0.1, 0.3)) | changes
+    entries = dict.fromkeys(RULES.metrics, entry(0.1, -0.1, 0.3)) | changes
     return SimpleNamespace(
         other={"model_sha256": "77" * 32, "evaluated": HOSTILE},
         use="unseen",
@@ -123,31 +124,31 @@ def comparison(**changes):
         only_here=2,
         only_there=0,
         met_there=1,
-        table=dict.fromkeys(spec.REGIONS, figure),
+        table=dict.fromkeys(spec.REGIONS, entries),
         pairs={region: [("a", 0.8, 0.7)] for region in spec.REGIONS},
     )
 
 
-def test_the_headline_counts_the_unseen_with_interval_median_deviation_and_n(tmp_path):
+def test_headline_has_mean_interval_median_deviation_and_n_of_unseen_cases(tmp_path):
     read = page(
         tmp_path, [result("a", dice=0.7), result("b", dice=0.8), result("c", use="train", dice=1.0)]
     )
-    headline, rest = read.text.split("Not the headline")
-    assert "2 cases of 2 patients that neither trained nor selected" in headline
+    headline, used = read.text.split("Not the headline")
+    assert "2 cases of 2 patients that were not used to train or select" in headline
     whole = next(row for row in read.rows if row[0] == "WT whole tumour")
     assert whole[1] == "0.750 [0.700, 0.800] median 0.750 SD 0.071, n 2"
     assert whole[5] == "– no interval median – SD –, n 0", "sensitivity, undefined in every case"
-    assert "1.000" not in headline.split("How to read it")[0]
-    assert "train: the model was fitted to them" in rest
+    assert "1.000" not in headline.split("How to read the table")[0]
+    assert "train: used to fit the model" in used
     edema = next(row for row in read.rows if row[0] == "ED peritumoral edema")
     assert edema[1].startswith("0.750 [0.700, 0.800]")
 
 
-def test_the_line_below_the_title_names_model_and_data(tmp_path):
+def test_subtitle_names_model_and_data(tmp_path):
     text = page(tmp_path, [result("a")]).text
     assert re.search(
         r"Model 1f3a5c7e9b2d on flair, t1ce, 3 networks averaged, averaged over "
-        r"flips\. Evaluated on set/a, fold 0 : 1 case, 1 compared",
+        r"flips\. Evaluated on set/a, fold 0 : 1 case: 1 compared",
         text,
     )
     assert "model sha256 1f3a5c7e9b2d4f60aa" in text and "dataset –" in text
@@ -156,7 +157,7 @@ def test_the_line_below_the_title_names_model_and_data(tmp_path):
 
 
 @pytest.mark.parametrize("name", metrics.RULE_SETS)
-def test_the_rules_stand_with_every_table_of_metrics(tmp_path, name):
+def test_rules_are_printed_below_every_table_of_metrics(tmp_path, name):
     rule_set = metrics.RULE_SETS[name]
     rows = [result("a", rule_set=rule_set), result("b", "train", rule_set=rule_set)]
     read = page(tmp_path, rows, rule_set=rule_set, baselines=[("threshold", {"WT": 0.5})])
@@ -170,9 +171,9 @@ def test_the_rules_stand_with_every_table_of_metrics(tmp_path, name):
 
 def test_without_unseen_cases_there_is_no_headline(tmp_path):
     read = page(tmp_path, [result("a", use="select")])
-    headline, rest = read.text.split("Not the headline")
+    headline, used = read.text.split("Not the headline")
     assert "There is no headline" in headline and "0.812" not in headline
-    assert "select: chose the best epoch" in rest and "0.812" in rest
+    assert "select: used to choose the best epoch" in used and "0.812" in used
 
 
 def test_failed_cases_come_first_and_unlabelled_ones_are_marked(tmp_path):
@@ -183,15 +184,18 @@ def test_failed_cases_come_first_and_unlabelled_ones_are_marked(tmp_path):
             case_results.CaseResult("b", "b", None, "unseen", "failed", f"b_t1.nii.gz: {HOSTILE}"),
         ],
     )
-    assert "There are no figures" in read.text and "was segmented without metrics" in read.text
-    assert f"1 case failed and counts in no figure below: b : b_t1.nii.gz: {HOSTILE}" in read.text
+    assert "There are no metrics" in read.text and "was segmented without metrics" in read.text
+    assert (
+        f"1 case failed and is not included in the results below: b : b_t1.nii.gz: {HOSTILE}"
+        in read.text
+    )
     assert read.text.index("1 case failed") < read.text.index("Research use only")
     cases = [row for row in read.rows if row[0] in ("a", "b")]
     assert [row[3] for row in cases] == ["failed", "unlabelled"] and "4.0" in cases[1]
     assert '<tr class="failed">' in read.source and '<tr class="unlabelled">' in read.source
 
 
-def test_a_row_tells_figures_volumes_crop_and_seconds(tmp_path):
+def test_a_row_has_metrics_volumes_crop_and_seconds(tmp_path):
     read = page(tmp_path, [result("a")])
     row = next(row for row in read.rows if row[0] == "a")
     assert row == [
@@ -211,20 +215,20 @@ def test_a_row_tells_figures_volumes_crop_and_seconds(tmp_path):
     ]
 
 
-def test_an_empty_evaluation_is_still_a_page(tmp_path):
-    assert "There are no figures" in page(tmp_path, []).text
+def test_an_evaluation_without_cases_is_a_page(tmp_path):
+    assert "There are no metrics" in page(tmp_path, []).text
 
 
-def test_confusion_has_shares_by_row_but_none_of_the_background(tmp_path):
+def test_confusion_has_shares_by_row_except_for_the_background(tmp_path):
     rows = page(tmp_path, [result("a"), result("b")]).rows
     start = next(k for k, row in enumerate(rows) if row[0] == "Truth")
     assert rows[start + 2] == ["background", "18 000", "0", "10", "0"]
     assert rows[start + 3] == ["NCR/NET", "0.0 % 0", "75.0 % 60", "25.0 % 20", "0.0 % 0"]
-    assert rows[start + 5] == ["ET", "0", "0", "0", "0"], "no truth, no share"
+    assert rows[start + 5] == ["ET", "0", "0", "0", "0"], "no share without true voxels"
     assert rows[start + 6][1:] == ["–", "100.0 %", "84.2 %", "–"]
 
 
-def test_volumes_crop_loss_and_times_are_summed_up(tmp_path):
+def test_volumes_crop_losses_and_times_are_summarised(tmp_path):
     rows = page(tmp_path, [result("a"), result("b", crop={"brain": 0.1, "tumour": 1e-6})]).rows
     assert ["WT", "25.8", "24.8", "−1.00", "–"] in rows
     assert ["unseen", "brain", "2", "2", "8.12 %", "10.00 %", "b"] in rows
@@ -232,7 +236,7 @@ def test_volumes_crop_loss_and_times_are_summed_up(tmp_path):
     assert ["predict", "2", "3.00", "3.00", "75.0 %"] in rows
 
 
-def test_a_comparison_says_how_sure_and_which_way(tmp_path):
+def test_comparison_has_intervals_p_values_and_verdicts(tmp_path):
     read = page(
         tmp_path,
         [result("a")],
@@ -247,13 +251,16 @@ def test_a_comparison_says_how_sure_and_which_way(tmp_path):
     assert row[1] == "+0.100 [+0.020, +0.200] better 0.800 against 0.700 p < 0.001, n 7"
     assert row[2].startswith("+2.00 [+1.00, +3.00] worse") and "p 0.040" in row[2]
     assert row[4].startswith("+0.50 no interval 0.80 against"), "ASSD"
-    assert "better" not in row[7] and "worse" not in row[7], "more volume is neither"
+    assert "better" not in row[7] and "worse" not in row[7], "a volume error has no better sign"
     assert "model 777777777777" in read.text and f"evaluated on {HOSTILE}" in read.text
-    assert "7 cases of the headline in common; 2 only here and 0 only there" in read.text
-    assert "1 of these cases had trained or selected the other model" in read.text
+    assert (
+        "7 cases of the headline are compared; 2 cases with metrics only here and 0 only there"
+        in read.text
+    )
+    assert "1 of these cases trained or selected the other model" in read.text
 
 
-def test_names_from_outside_stay_text(tmp_path):
+def test_text_from_outside_is_escaped(tmp_path):
     row = case_results.CaseResult(HOSTILE, HOSTILE, HOSTILE, "unseen", "failed", HOSTILE)
     scored = [
         result(
@@ -281,7 +288,7 @@ def test_names_from_outside_stay_text(tmp_path):
     assert "x" not in read.addresses
 
 
-def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path):
+def test_the_page_loads_nothing_and_allows_only_its_own_script(tmp_path):
     read = page(tmp_path, [result("a")], pictures=[Picture("a", "WT: worst", "FLAIR", PNG)])
     assert read.addresses and all(
         address.startswith(("data:image/png;base64,", "#")) for address in read.addresses
@@ -294,7 +301,7 @@ def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path):
     )
 
 
-def test_links_within_the_page_lead_somewhere(tmp_path):
+def test_links_within_the_page_have_targets(tmp_path):
     read = page(
         tmp_path,
         [result("a")],
@@ -305,20 +312,20 @@ def test_links_within_the_page_lead_somewhere(tmp_path):
     assert len(links) == 9 and all(f'id="{link}"' in read.source for link in links)
 
 
-def test_baselines_stand_beside_the_network(tmp_path):
+def test_baselines_are_listed_below_the_model(tmp_path):
     rows = page(tmp_path, [result("a")], baselines=[("FLAIR threshold", {"WT": 0.61})]).rows
     assert ["this model", "0.812", "0.812", "0.812"] in rows
     assert ["FLAIR threshold", "0.610", "–", "–"] in rows
 
 
-def test_pictures_tell_why_they_are_shown(tmp_path):
+def test_pictures_have_their_headings_and_captions(tmp_path):
     text = page(
         tmp_path, [result("a")], pictures=[Picture("a", "WT: worst, ET: median", "Dice 0.5", PNG)]
     ).text
     assert "WT: worst ET: median a Dice 0.5" in text
 
 
-def test_pictures_beyond_the_budget_are_left_out_and_counted(tmp_path, monkeypatch):
+def test_pictures_beyond_the_size_limit_are_left_out_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(html, "MAX_PICTURE_BYTES", 2 * len(PNG))
     pictures = [Picture(name, "WT: worst", f"caption {name}", PNG) for name in "abc"]
     read = page(tmp_path, [result("a")], pictures=pictures)
@@ -335,7 +342,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, rows):
 
 
 @pytest.mark.browser
-def test_the_table_of_cases_sorts_and_never_widens_the_page(tmp_path, chromium):
+def test_the_table_of_cases_sorts_and_does_not_widen_the_page(tmp_path, chromium):
     page(
         tmp_path,
         [
@@ -345,26 +352,26 @@ def test_the_table_of_cases_sorts_and_never_widens_the_page(tmp_path, chromium):
             case_results.CaseResult("x" * 200, "x", None, "unseen", "failed", "y" * 500),
         ],
     )
-    complaints = []
+    console = []
     tab = chromium.new_page(viewport={"width": 700, "height": 600})
-    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("console", lambda message: console.append(message.text))
     tab.goto((tmp_path / "report.html").as_uri())
 
     def order():
         return [name[:3] for name in tab.locator("#cases tbody td:first-child").all_inner_texts()]
 
     heads = tab.locator("#cases th[data-sort] button")
-    found = [order()]
+    orders = [order()]
     for column in (0, 0, 4, 4):  # the case, the Dice of WT
         heads.nth(column).click()
-        found.append(order())
+        orders.append(order())
     width = tab.evaluate("document.documentElement.scrollWidth")
     tab.close()
-    assert found == [
+    assert orders == [
         ["xxx", "b10", "b9", "b2"],
         ["b2", "b9", "b10", "xxx"],
         ["xxx", "b10", "b9", "b2"],
         ["b10", "b2", "xxx", "b9"],
         ["b2", "b10", "xxx", "b9"],
     ]
-    assert width == 700 and not complaints
+    assert width == 700 and not console

@@ -1,4 +1,4 @@
-"""A model is judged by masks of its own classes; which values a release gives them is the same."""
+"""Cases read from a cohort and from a dataset: classes of their masks, keys and crop shares."""
 
 import shutil
 import types
@@ -11,8 +11,7 @@ from tiny_cohorts import write_tiny_case
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.evaluation import subjects
-from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
+from brats_tfrecord.evaluation import file_cases, record_cases
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import convert, manifest
@@ -21,7 +20,7 @@ from brats_tfrecord.records.convert_options import ConvertOptions
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """One case whose mask holds 1, 2 and 4: ET in one release, RC in another."""
+    """One case whose mask has the values 1, 2 and 4; 4 is ET in one release, RC in another."""
     root = tmp_path_factory.mktemp("cohort")
     write_tiny_case(root, 1)
     return root
@@ -29,7 +28,7 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset_of(cohort, tmp_path_factory):
-    """Function (label scheme) -> folder of the cohort's dataset under it."""
+    """Function (label scheme) -> folder of a dataset converted with it."""
 
     def convert_as(scheme):
         root = tmp_path_factory.mktemp(scheme)
@@ -60,61 +59,54 @@ def refused(source):
     return pytest.raises(
         InputError,
         match=(
-            f"{source}: its masks follow brats2024 .NCR/NET, ED, ET, RC., the model brats2020 "
+            f"{source}: the masks follow brats2024 .NCR/NET, ED, ET, RC., the model brats2020 "
             ".NCR/NET, ED, ET.; expected the same classes"
         ),
     )
 
 
-def test_files_of_other_classes_are_refused(cohort):
-    options = EvaluateOptions(
-        model="m", output_dir="o", input_dir=str(cohort), label_scheme="brats2024"
-    )
+def test_files_with_other_classes_are_refused(cohort):
     with refused(f"--input_dir={cohort}"):
-        subjects.from_files(options, model("brats2020"))
-    assert subjects.from_files(options, model("brats2024")).cases[0].labelled
+        file_cases.from_files(cohort, model("brats2020"), label_scheme="brats2024")
+    [case] = file_cases.from_files(cohort, model("brats2024"), label_scheme="brats2024").cases
+    assert case.labelled
 
 
-def test_a_dataset_of_other_classes_is_refused(dataset_of):
+def test_a_dataset_with_other_classes_is_refused(dataset_of):
     root = dataset_of("brats2024")
     with refused(f"--data_dir={root}"):
-        subjects.from_dataset(root, "0", model("brats2020"))
+        record_cases.from_dataset(root, "0", model("brats2020"))
 
 
-def test_other_values_of_the_same_classes_are_not(cohort, dataset_of):
+def test_other_file_values_of_the_same_classes_are_accepted(cohort, dataset_of):
     root = dataset_of("brats2020")
     recipe = manifest.load(root).recipe
-    source = subjects.from_dataset(root, "0", model("brats2023", recipe))
+    source = record_cases.from_dataset(root, "0", model("brats2023", recipe))
     assert source.cases[0].labelled
     assert source.identity["--data_dir"] == manifest.load(root).fingerprint
-    options = EvaluateOptions(model="m", output_dir="o", input_dir=str(cohort))
-    assert len(subjects.from_files(options, model("msd")).cases) == 1
+    assert len(file_cases.from_files(cohort, model("msd")).cases) == 1
 
 
-def test_cases_without_a_mask_are_nothing_to_compare(tmp_path):
+def test_classes_do_not_matter_without_a_mask(tmp_path):
     folder = write_tiny_case(tmp_path, 1)
     next(folder.glob("*_seg.nii.gz")).unlink()
-    options = EvaluateOptions(
-        model="m", output_dir="o", input_dir=str(tmp_path), label_scheme="brats2024"
-    )
-    [subject] = subjects.from_files(options, model("brats2020")).cases
-    assert not subject.labelled
+    source = file_cases.from_files(tmp_path, model("brats2020"), label_scheme="brats2024")
+    assert [case.labelled for case in source.cases] == [False]
 
 
-def test_a_case_is_another_when_a_file_that_is_read_is(cohort, tmp_path):
+def test_key_changes_with_the_files_that_are_read(cohort, tmp_path):
     shutil.copytree(cohort, tmp_path / "in")
-    options = EvaluateOptions(model="m", output_dir="o", input_dir=str(tmp_path / "in"))
-    [subject] = subjects.from_files(options, model("brats2020")).cases
-    keys = [subject.key()]
-    for kind in ("t1", "t1ce", "seg"):  # t1 is neither the model's nor shown
+    [case] = file_cases.from_files(tmp_path / "in", model("brats2020")).cases
+    keys = [case.key()]
+    for kind in ("t1", "t1ce", "seg"):  # t1 is neither an input of the model nor shown
         path = next((tmp_path / "in").rglob(f"*_{kind}.nii.gz"))
         path.write_bytes(path.read_bytes() + b"x")
-        keys.append(subject.key())
+        keys.append(case.key())
     assert keys[0] == keys[1] and len(set(keys)) == 3
 
 
-def test_crop_shares_are_those_of_the_conversion(cohort, tmp_path):
-    """A window that cuts through brain and tumour, on thick slices brought to 1 mm."""
+def test_crop_shares_of_files_are_those_of_the_dataset(cohort, tmp_path):
+    """The window cuts through brain and tumour of thick slices resampled to 1 mm."""
     shutil.copytree(cohort, tmp_path / "in")
     for path in (tmp_path / "in").rglob("*.nii.gz"):
         image = nibabel.load(path)
@@ -137,10 +129,10 @@ def test_crop_shares_are_those_of_the_conversion(cohort, tmp_path):
     [case] = layouts.find_cases(tmp_path / "in")
     raw = nifti.read_case(case, any_spacing=True)
     truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES["brats2020"], case.case_id)
-    found = subjects._crop_of_files(raw, truth, model("brats2020", dataset.recipe))
-    assert found == {
+    shares = file_cases.crop_of_case(raw, truth, dataset.recipe)
+    assert shares == {
         "brain": row.brain_voxels_lost / row.brain_voxels,
         "tumour": row.tumour_voxels_lost / sum(row.class_voxels[1:]),
     }
-    assert 0.1 < found["brain"] < 0.9 and 0.1 < found["tumour"] < 0.9
-    assert subjects._crop_of_files(raw, None, model("brats2020", dataset.recipe))["tumour"] is None
+    assert 0.1 < shares["brain"] < 0.9 and 0.1 < shares["tumour"] < 0.9
+    assert file_cases.crop_of_case(raw, None, dataset.recipe)["tumour"] is None
