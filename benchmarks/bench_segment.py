@@ -1,23 +1,22 @@
-"""Seconds a whole case takes, from its NIfTI files to a NIfTI file of its segmentation, two cores.
+"""Measures the seconds from the NIfTI files of a case to its written segmentation, on two cores.
 
 Usage:
   python benchmarks/bench_segment.py
-  python benchmarks/bench_segment.py --cases_dir=cohort   # the first case of a cohort of your own
+  python benchmarks/bench_segment.py --cases_dir=cohort   # the first case of another cohort
   python benchmarks/bench_segment.py --rounds=5
 
-The documented U-Net (16 to 256 filters, FLAIR, T1ce and T2 in, four classes, random weights: what
-it answers takes as long) on a case of 240x240x155 voxels, N4 included. Ours predicts the recipe's
-window in one piece, the same in windows of 128 voxels, and the whole brain (`cover=brain`); faint
-enhancement and small components are corrected. The peer is the documented recipe: nibabel, ANTsPy's
-N4 under its own mask, crop, z-score, the same network in PyTorch under MONAI's
-sliding_window_inference, nibabel. PyTorch runs in the faster of its memory layouts (channels last)
-and ANTsPy on both cores.
+The default U-Net (16 to 256 filters; FLAIR, T1ce and T2; four classes; random weights, which take
+as long as trained ones) segments a case of 240x240x155 voxels, including N4. Ours predicts the
+recipe's window in one piece, the window in windows of 128 voxels, and the whole brain
+(`cover=brain`), with post-processing. The peer runs the same recipe with nibabel, ANTsPy's N4 with
+its own mask, and the same network in PyTorch with MONAI's sliding_window_inference. PyTorch uses
+the faster of its memory layouts (channels last), ANTsPy both cores.
 
-Every side is a process of its own, started anew, that loads its model before the clock starts; all
-take turns, a case each. `first` is its first case, the stages are medians of those that follow, and
-`MB` is the most memory it ever held. Prints a table; the last line is one JSON object: our seconds
-in one piece, and the worse ratio of peer to ours, in one piece and in windows. More than 8 seconds
-in one piece: exit code 1. The peers come with the extra `peers`; without them, exit 2.
+Every side is a process of its own that loads its model before the clock starts; the sides take
+turns, one case each. `first` is the first case, the stages are medians of the following cases, and
+`MB` is the peak memory. Prints a table; the last line is one JSON object: our seconds in one piece,
+and the smaller of the two ratios of peer to ours, in one piece and in windows. Exits with 1 if one
+piece takes more than 8 seconds, and with 2 if the extra `peers` is not installed.
 """
 
 import argparse
@@ -34,7 +33,7 @@ from pathlib import Path
 
 from bench_step import CHANNELS, CLASSES, CORES, make_torch_unet, peak_megabytes
 
-MOST_SECONDS = 8
+MAX_SECONDS = 8
 MODALITIES = ("flair", "t1ce", "t2")
 CROP, EXTENT = (48, 48, 5), 144
 WINDOW, OVERLAP = 128, 0.5
@@ -46,7 +45,7 @@ SIDES = {
     "MONAI + ANTsPy, one piece": ("peer", "whole"),
     "MONAI + ANTsPy, windows": ("peer", "windows"),
 }
-"""Name -> what its process is told: whose, the image whole or in windows, our cover."""
+"""Name -> arguments of its process: kind, image whole or in windows, and our cover."""
 
 PAIRS = (
     ("ours, one piece", "MONAI + ANTsPy, one piece"),
@@ -55,14 +54,14 @@ PAIRS = (
 
 
 def main():
-    """Measures every side; returns the exit code."""
+    """Runs the benchmark; returns the exit code."""
     options = parse_arguments()
     if options.child:
         return serve(*options.child)
     missing = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"bench_segment.py compares with {' and '.join(missing)}, which is not there: "
+            f"bench_segment.py: {' and '.join(missing)} not installed; run "
             "pip install 'brats-tfrecord[peers]'",
             file=sys.stderr,
         )
@@ -78,12 +77,14 @@ def main():
 
 
 def parse_arguments():
-    """The command line; a bad value ends with exit code 2."""
+    """Parses the command line; exits with 2 on an invalid value."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--cases_dir", help="cohort whose first case is segmented; a phantom if not given"
+        "--cases_dir", help="cohort whose first case is segmented; default: a phantom"
     )
-    parser.add_argument("--rounds", type=int, default=2, help="cases of each side that count")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="measured cases of each side, after the first one"
+    )
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rounds < 1:
@@ -94,7 +95,7 @@ def parse_arguments():
 
 
 def require_cohort(parser, cases_dir):
-    """Ends with exit code 2 where there is no case."""
+    """Exits with 2 if the folder contains no case."""
     from brats_tfrecord.cohort import layouts
     from brats_tfrecord.errors import InputError
 
@@ -105,7 +106,7 @@ def require_cohort(parser, cases_dir):
 
 
 def make_cohort(root):
-    """A cohort of one full-size phantom."""
+    """Writes a cohort of one full-size phantom; returns its folder."""
     from brats_tfrecord.phantom import generate
 
     generate.write_cohort(Path(root) / "cohort", 1, seed=0)
@@ -113,23 +114,20 @@ def make_cohort(root):
 
 
 def save_models(root):
-    """The documented network twice: for images in one piece, and for windows whatever their size.
-
-    In a process of its own: this one only waits.
-    """
+    """Exports two models, one for whole images and one for windows, in a process of its own."""
     subprocess.run([sys.executable, __file__, "--child", "models", root], check=True)
 
 
 def measure(root, cases_dir, rounds):
-    """Prints a row for each side; returns name -> median seconds of a case."""
-    sides, found = {}, {}
+    """Prints a row for each side; returns name -> median seconds per case."""
+    sides, results = {}, {}
     try:
-        for name, told in SIDES.items():
-            sides[name] = Side(*told, root, cases_dir, f"{root}/{len(sides)}.nii.gz")
-            found[name] = []
+        for name, arguments in SIDES.items():
+            sides[name] = Side(*arguments, root, cases_dir, f"{root}/{len(sides)}.nii.gz")
+            results[name] = []
         for _ in range(1 + rounds):
             for name, side in sides.items():
-                found[name].append(side.ask("case"))
+                results[name].append(side.ask("case"))
         memory = {name: side.ask("memory") for name, side in sides.items()}
     finally:
         for side in sides.values():
@@ -140,7 +138,7 @@ def measure(root, cases_dir, rounds):
         + f" {'first':>7} {'MB':>6}"
     )
     totals = {}
-    for name, (first, *others) in found.items():
+    for name, (first, *others) in results.items():
         totals[name] = statistics.median(sum(stages.values()) for stages in others)
         cells = " ".join(
             f"{statistics.median(stages.get(stage, 0) for stages in others):15.2f}"
@@ -154,11 +152,11 @@ def measure(root, cases_dir, rounds):
 
 
 class Side:
-    """A process that segments the case when it is asked to."""
+    """A process that segments the case on request."""
 
-    def __init__(self, *told):
+    def __init__(self, *arguments):
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--child", *map(str, told)],
+            [sys.executable, __file__, "--child", *map(str, arguments)],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -171,16 +169,16 @@ class Side:
         self._process.wait()
 
     def ask(self, question):
-        """Its answer."""
+        """Sends a request, "ready", "case" or "memory"; returns the JSON value of the reply."""
         print(question, file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
 
-def serve(kind, *told):
-    """A child process: saves the models, or answers every line of its input."""
+def serve(kind, *arguments):
+    """Runs a child process: exports the models, or answers every line of its input."""
     if kind == "models":
-        return write_models(*told)
-    segment = (make_ours if kind == "ours" else make_peer)(*told)
+        return write_models(*arguments)
+    segment = (make_ours if kind == "ours" else make_peer)(*arguments)
     answers = {"ready": lambda: 0, "case": segment, "memory": peak_megabytes}
     for question in sys.stdin:
         print(json.dumps(answers[question.strip()]()), flush=True)
@@ -188,27 +186,27 @@ def serve(kind, *told):
 
 
 def write_models(root):
-    """Exports `whole` and `windows` to `root`."""
+    """Exports the models `whole` and `windows` to `root`."""
     from brats_tfrecord.preprocess.recipe import Recipe
     from brats_tfrecord.serving.card import ModelCard
     from brats_tfrecord.serving.export import export_saved_model
     from brats_tfrecord.serving.postprocess import PostProcessing
-    from brats_tfrecord.training.network.unet import build_unet, stride
+    from brats_tfrecord.training.network.unet import build_unet
     from brats_tfrecord.workflow import WHOLE_VOXELS
 
     network = build_unet((None, None, None, CHANNELS), CLASSES, seed=0)
     for name, whole_voxels in (("whole", WHOLE_VOXELS), ("windows", 1)):
         card = ModelCard(
-            Recipe(),
-            MODALITIES,
-            "brats2020",
-            "classes",
-            stride(),
-            whole_voxels,
-            "0" * 64,
-            (),
-            (),
-            {},
+            recipe=Recipe(),
+            modalities=MODALITIES,
+            label_scheme="brats2020",
+            targets="classes",
+            stride=16,
+            whole_voxels=whole_voxels,
+            dataset_fingerprint="0" * 64,
+            train_case_ids=(),
+            select_case_ids=(),
+            training={},
             post_processing=PostProcessing(200, (50.0, 50.0, 50.0)),
         )
         export_saved_model(network, card, Path(root) / name)
@@ -216,7 +214,7 @@ def write_models(root):
 
 
 def make_ours(model, cover, root, cases_dir, target):
-    """A function that segments the first case, writes to `target` and returns stage -> seconds."""
+    """Returns a function that segments the first case and returns stage -> seconds."""
     from brats_tfrecord.cohort import layouts
     from brats_tfrecord.serving.predict import Segmenter
 
@@ -224,16 +222,16 @@ def make_ours(model, cover, root, cases_dir, target):
     case = layouts.find_cases(cases_dir)[0]
 
     def run():
-        found = segmenter.segment(case)
-        began = time.perf_counter()
-        found.write(target)
-        return {**found.seconds, "writing": time.perf_counter() - began}
+        segmentation = segmenter.segment(case)
+        started = time.perf_counter()
+        segmentation.write(target)
+        return {**segmentation.seconds, "writing": time.perf_counter() - started}
 
     return run
 
 
 def make_peer(pieces, _, cases_dir, target):
-    """As `make_ours`, by the documented recipe."""
+    """Returns a function like that of `make_ours`, with MONAI, PyTorch and ANTsPy."""
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(CORES)
     import ants
     import nibabel
@@ -295,7 +293,7 @@ def make_peer(pieces, _, cases_dir, target):
 
 
 def summarise(totals):
-    """Prints the JSON line; returns 1 if ours takes too long, else 0."""
+    """Prints the JSON line; returns the exit code."""
     ours = totals[PAIRS[0][0]]
     print(
         json.dumps(
@@ -308,8 +306,8 @@ def summarise(totals):
             }
         )
     )
-    if ours > MOST_SECONDS:
-        print(f"{ours:.1f} s a case; expected {MOST_SECONDS} at most", file=sys.stderr)
+    if ours > MAX_SECONDS:
+        print(f"{ours:.1f} s per case; expected at most {MAX_SECONDS}", file=sys.stderr)
         return 1
     return 0
 

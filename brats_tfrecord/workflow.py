@@ -1,193 +1,135 @@
-"""Whole jobs that join several rooms: train → export → tune, and evaluate → report."""
+"""Jobs that combine several rooms: train → tune → export, and evaluate → report."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from brats_tfrecord import __version__, files
+from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.evaluate import evaluate
+from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 from brats_tfrecord.records import manifest as manifests
-from brats_tfrecord.report.figures import case_figure
+from brats_tfrecord.report.figures import case_png
 from brats_tfrecord.report.publish import publish
 from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.card import ModelCard
-from brats_tfrecord.serving.export import export_saved_model
-from brats_tfrecord.serving.postprocess import PostProcessing
-from brats_tfrecord.training import cross_validation, run_folder
-from brats_tfrecord.training.data import folds
-from brats_tfrecord.training.distribution import resources
+from brats_tfrecord.serving.export import export_predictor
+from brats_tfrecord.serving.predictor import Predictor
+from brats_tfrecord.serving.record_segmenter import RecordSegmenter
+from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
 from brats_tfrecord.training.loop import train
 from brats_tfrecord.training.network import networks
-from brats_tfrecord.training.result import TrainResult
+from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.trainer import TrainResult
 
 WHOLE_VOXELS = 192**3
-"""Images up to this size are served in one piece: some 3 GB of activations with the U-Net."""
-
-
-def train_and_export(options):
-    """Trains, then exports the best epoch's weights with the post-processing that helps them.
-
-    Args:
-        options: `training.train_options.TrainOptions`.
-
-    Returns:
-        `Exported`; None in the processes of a multiworker run that are not the chief.
-    """
-    with resources.named(options):
-        result = train(options)
-        if result is None:
-            return None
-        path = Path(options.model_dir) / "saved_model"
-        network, card = _float32_network(result), model_card(result)
-        export_saved_model([network], card, path)
-        compared = _compare(path, result)
-        _export_tuned([network], card, path, compared)
-        return Exported(result, path, network, compared)
-
-
-def evaluate_and_report(options):
-    """Evaluates a SavedModel and writes the report; prints the headline.
-
-    Args:
-        options: `evaluation.evaluate_options.EvaluateOptions`.
-
-    Returns:
-        list of `evaluation.case_results.CaseResult`, one a case.
-
-    Raises:
-        InputError, Stopped: as `evaluation.evaluate.evaluate`.
-    """
-    return evaluate(options, draw=case_figure, publish=publish)
+"""Images of up to this size are predicted in one piece: about 3 GB of activations (U-Net)."""
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A trained and exported run.
+class ExportedRun:
+    """A training run whose best epoch was exported.
 
     Attributes:
-        result: `training.result.TrainResult`.
-        path: of the SavedModel.
-        network: the float32 Keras model in it.
-        compared: `serving.tuning.Compared` of every validation case, without post-processing;
-            empty where none was asked for.
+        result: result of the training.
+        path: folder of the SavedModel.
+        network: the exported network, float32.
+        validation_cases: every validation case, segmented without post-processing; empty if no
+            post-processing was to be chosen.
     """
 
     result: TrainResult
     path: Path
     network: tf.keras.Model
-    compared: list
+    validation_cases: list[tuning.ValidationCase]
 
 
-def _float32_network(result):
-    """The network again, in float32: half precision is for training hardware, and on a CPU
-    float16 is hundreds of times slower."""
-    network = networks.build_network(result.network).model
-    network.set_weights(result.weights)
-    return network
-
-
-def _compare(path, result):
-    """Runs the model exported to `path` over the cases that selected it."""
-    options = result.options
-    if options.post_processing == "none" or not options.validation_folds:
-        return []
-    return tuning.compare(path, result.manifest, options.validation_folds)
-
-
-def _export_tuned(models, card, path, compared):
-    """Exports once more if a post-processing helps the `compared` cases."""
-    choice = tuning.choose(compared)
-    if compared:
-        print(
-            f"Post-processing chosen on {choice.cases} validation cases: {choice.text()}",
-            flush=True,
-        )
-    if not choice.post_processing.is_off:
-        export_saved_model(
-            models,
-            dataclasses.replace(
-                card,
-                post_processing=choice.post_processing,
-                training={**card.training, "post_processing": choice.to_json()},
-            ),
-            path,
-        )
-
-
-def cross_validate(options):
-    """Trains and exports a run for each fold, all but the test fold, then gathers them.
-
-    Each run is in a folder of its own, `fold0`, `fold1`, … in `options.model_dir`, and goes on
-    where it stopped; finished ones are not trained again. When all are finished their table is
-    written to `cross_validation.csv`, and the average of their networks to `saved_model`.
+def train_and_export(options: TrainOptions) -> ExportedRun | None:
+    """Trains a network, tunes its post-processing and exports the weights of the best epoch.
 
     Args:
-        options: `training.train_options.TrainOptions` with `validation_fold` "all".
+        options: options of the run.
+
+    Returns:
+        The exported run; None in the processes of a multiworker run that are not the chief.
+
+    Raises:
+        InputError: the options do not fit the dataset or the contents of `model_dir`, a record is
+            damaged, or a device is out of memory.
+        Stopped: the disk is full, or another process of a multiworker run was lost.
+    """
+    result = train(options)
+    if result is None:
+        return None
+    with tensorflow_errors.explained(options):
+        path = Path(options.model_dir) / "saved_model"
+        network, card = _float32_network(result), model_card(result)
+        predictor = Predictor(network, card)
+        cases = _segment_validation_cases(predictor, card, result)
+        export_predictor(predictor, _tuned(card, cases), path)
+        return ExportedRun(result, path, network, cases)
+
+
+def cross_validate(options: TrainOptions) -> tuple[list[dict[str, Any]], Path, Path]:
+    """Trains and exports one run per fold, except the test fold, then combines them.
+
+    Each run has its own folder `fold0`, `fold1`, … in `options.model_dir` and resumes where it
+    stopped; finished runs are not trained again. At the end the table of all runs is written to
+    `cross_validation.csv`, and the average of their networks is exported to `saved_model`.
+
+    Args:
+        options: options of the runs, with `validation_fold` "all".
 
     Returns:
         (list of `training.cross_validation.fold_row`, path of the table, path of the ensemble).
 
     Raises:
-        InputError: flags that fit neither the dataset nor what `model_dir` holds.
+        InputError: the options do not fit the dataset or the contents of `model_dir`.
     """
     dataset = manifests.load(options.data_dir)
-    all_runs = folds.cross_validation_runs(options, dataset)
+    fold_options = cross_validation.cross_validation_runs(options, dataset)
     run_folder.claim(options, dataset)
-    runs = [_one_run(run, place, len(all_runs)) for place, run in enumerate(all_runs, 1)]
+    runs = []
+    for number, run_options in enumerate(fold_options, 1):
+        print(
+            f"fold {run_options.validation_fold}, run {number} of {len(fold_options)}, "
+            f"in {run_options.model_dir}",
+            flush=True,
+        )
+        runs.append(train_and_export(run_options))
+        tf.keras.backend.clear_session()  # frees the memory of the run's training
     rows = [_fold_row(run) for run in runs]
     table = Path(options.model_dir) / cross_validation.FILE_NAME
     files.write_text(table, cross_validation.to_csv(rows))
     return rows, table, _export_ensemble(options, runs)
 
 
-def _one_run(run, place, count):
-    print(f"fold {run.validation_fold}, run {place} of {count}, in {run.model_dir}", flush=True)
-    exported = train_and_export(run)
-    tf.keras.backend.clear_session()  # lets go of what the run's training held
-    return exported
+def evaluate_and_report(options: EvaluateOptions) -> list[CaseResult]:
+    """Evaluates a SavedModel, writes the report and prints its main figures.
+
+    Args:
+        options: options of the evaluation.
+
+    Returns:
+        One result for each case.
+
+    Raises:
+        InputError, Stopped: as in `evaluation.evaluate.evaluate`.
+    """
+    return evaluate(options, draw=case_png, publish=publish)
 
 
-def _fold_row(exported):
-    result = exported.result
-    best = next(row for row in result.history if row["epoch"] == result.best_epoch)
-    return cross_validation.fold_row(
-        int(result.options.validation_fold), len(result.select_case_ids), best
-    )
-
-
-def _export_ensemble(options, runs):
-    """One SavedModel of all folds' networks; its post-processing is chosen on every case, each
-    as predicted by the one network that had not learnt it."""
-    with resources.named(options):
-        path = Path(options.model_dir) / "saved_model"
-        models = [run.network for run in runs]
-        card = ensemble_card([run.result for run in runs])
-        export_saved_model(models, card, path)
-        _export_tuned(models, card, path, [case for run in runs for case in run.compared])
-    return path
-
-
-def ensemble_card(results):
-    """The `ModelCard` of the average of several runs: a case that any of them met counts as met."""
-    cards = [model_card(result) for result in results]
-    trained = sorted(set().union(*(card.train_case_ids for card in cards)))
-    selected = set().union(*(card.select_case_ids for card in cards)).difference(trained)
-    return dataclasses.replace(
-        cards[0],
-        members=len(cards),
-        train_case_ids=tuple(trained),
-        select_case_ids=tuple(sorted(selected)),
-        training={**cards[0].training, "members": [card.training for card in cards]},
-    )
-
-
-def model_card(result):
-    """The `ModelCard` of a `TrainResult`."""
+def model_card(result: TrainResult) -> ModelCard:
+    """Makes the card of a run's model, without post-processing."""
     dataset = result.manifest
-    best = next((row for row in result.history if row["epoch"] == result.best_epoch), {})
+    best: dict[str, Any] = next(
+        (row for row in result.history if row["epoch"] == result.best_epoch), {}
+    )
     return ModelCard(
         recipe=dataset.recipe,
         modalities=result.modalities,
@@ -196,9 +138,6 @@ def model_card(result):
         stride=result.stride,
         whole_voxels=WHOLE_VOXELS,
         flips=result.options.test_time_flips,
-        members=1,
-        post_processing=PostProcessing(),
-        assets={},
         dataset_fingerprint=dataset.fingerprint,
         train_case_ids=tuple(result.train_case_ids),
         select_case_ids=tuple(result.select_case_ids),
@@ -214,3 +153,75 @@ def model_card(result):
             },
         },
     )
+
+
+def ensemble_card(results: Sequence[TrainResult]) -> ModelCard:
+    """Makes the card of the average of several runs.
+
+    A case counts as a training case if any of the runs was trained on it.
+    """
+    cards = [model_card(result) for result in results]
+    trained = sorted(set().union(*(card.train_case_ids for card in cards)))
+    selected = set().union(*(card.select_case_ids for card in cards)).difference(trained)
+    return dataclasses.replace(
+        cards[0],
+        train_case_ids=tuple(trained),
+        select_case_ids=tuple(sorted(selected)),
+        training={**cards[0].training, "members": [card.training for card in cards]},
+    )
+
+
+def _float32_network(result):
+    """Builds the network again in float32: on CPUs float16 is hundreds of times slower."""
+    network = networks.build_network(result.network).model
+    network.set_weights(result.weights)
+    return network
+
+
+def _segment_validation_cases(predictor, card, result):
+    """Segments the cases that selected the epoch, unless no post-processing is to be chosen."""
+    options = result.options
+    if options.post_processing == "none" or not options.validation_folds:
+        return []
+    return tuning.segment_validation_cases(
+        RecordSegmenter(card, predictor.predict), result.manifest, options.validation_folds
+    )
+
+
+def _tuned(card, validation_cases):
+    """Returns the card with the post-processing that improves the validation cases, if any."""
+    tuned = tuning.choose_post_processing(validation_cases)
+    if validation_cases:
+        print(
+            f"Post-processing chosen on {tuned.cases} validation cases: {tuned.text()}", flush=True
+        )
+    if tuned.post_processing.is_off:
+        return card
+    return dataclasses.replace(
+        card,
+        post_processing=tuned.post_processing,
+        training={**card.training, "post_processing": tuned.to_json()},
+    )
+
+
+def _fold_row(run):
+    result = run.result
+    best = next(row for row in result.history if row["epoch"] == result.best_epoch)
+    return cross_validation.fold_row(
+        int(result.options.validation_fold), len(result.select_case_ids), best
+    )
+
+
+def _export_ensemble(options, runs):
+    """Exports the average of all runs' networks.
+
+    Its post-processing is chosen on all cases, each segmented by the one network that was not
+    trained on it.
+    """
+    with tensorflow_errors.explained(options):
+        path = Path(options.model_dir) / "saved_model"
+        card = ensemble_card([run.result for run in runs])
+        predictor = Predictor([run.network for run in runs], card)
+        cases = [case for run in runs for case in run.validation_cases]
+        export_predictor(predictor, _tuned(card, cases), path)
+    return path

@@ -1,4 +1,4 @@
-"""A head made by hand, and a network made by hand that finds its tumour, voxel for voxel."""
+"""A synthetic head and a network with fixed weights that segments its tumour without error."""
 
 import nibabel
 import numpy as np
@@ -6,12 +6,13 @@ import tensorflow as tf
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
-from brats_tfrecord.cohort.geometry import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 
 MODALITIES = ("flair", "t1ce", "t2")
-"""What the network reads: FLAIR tells tumour, T1ce enhancement in it, T2 necrosis."""
+"""Input channels: FLAIR is bright in the tumour, T1ce in its ET, T2 in its NCR."""
 
 CASE = "BraTS20_Training_001"
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -19,11 +20,12 @@ STEEPNESS = 20
 
 
 def head(shape):
-    """An ellipsoid of a brain; in it, off the middle, NCR within ET within ED.
+    """Makes an ellipsoidal brain with an eccentric tumour: NCR within ET within ED.
 
     Returns:
-        (uint8 [X, Y, Z] canonical classes, int16 [X, Y, Z, 4] volumes as in `spec.MODALITIES`: of
-        about 100, and about 300 where there is something to see, with noise of at most 30).
+        (uint8 [X, Y, Z] canonical classes, int16 [X, Y, Z, 4] volumes in the order of
+        `spec.MODALITIES`). Intensities are 100, or 300 in the classes that a modality shows, with
+        noise of at most 30; 0 outside the brain.
     """
     grid = (np.indices(shape).transpose(1, 2, 3, 0) + 0.5) / shape - 0.5
     brain = np.sqrt((grid**2).sum(axis=-1)) < 0.46
@@ -31,14 +33,14 @@ def head(shape):
     classes = np.select(
         [depth < 0.45, depth < 0.75, depth < 1], [spec.NCR, spec.ET, spec.ED]
     ).astype(np.uint8)
-    seen = {"t1": (), "t1ce": (spec.ET,), "t2": (spec.NCR,), "flair": (1, 2, 3)}
+    bright = {"t1": (), "t1ce": (spec.ET,), "t2": (spec.NCR,), "flair": (1, 2, 3)}
     noise = np.random.default_rng(0).integers(-30, 31, (*shape, len(spec.MODALITIES)))
-    volumes = np.stack([100 + 200 * np.isin(classes, seen[name]) for name in spec.MODALITIES], -1)
+    volumes = np.stack([100 + 200 * np.isin(classes, bright[name]) for name in spec.MODALITIES], -1)
     return classes, ((volumes + noise) * brain[..., None]).astype(np.int16)
 
 
 def raw_case(shape, affine=LPS):
-    """(classes, `RawCase`) of `head(shape)` as if read from files of `affine` in LPS order."""
+    """Returns (classes, `RawCase`) of `head(shape)`, as if read from files with `affine`."""
     classes, volumes = head(shape)
     geometry = Geometry(tuple(shape), np.asarray(affine, float))
     channels = np.ascontiguousarray(np.moveaxis(volumes, -1, 0), np.float32)
@@ -67,15 +69,22 @@ def write_case(root, volumes, affine=LPS):
 
 
 def save_model(path, recipe, raw, **fields):
-    """Saves the network that tells the classes of `raw` by its z-scores; returns `path`."""
+    """Exports a network that segments `raw` by thresholds on its z-scores; returns `path`."""
     image = recipe.apply(raw).image.astype(np.float32)
     cuts = {name: _halfway(image[..., spec.MODALITIES.index(name)]) for name in MODALITIES}
     return save_thresholds(path, recipe, cuts, **fields)
 
 
 def save_thresholds(path, recipe, cuts, edge=1, **fields):
-    """Saves a network of `MODALITIES` that cuts their z-scores, each the mean of a cube of `edge`
-    voxels, at `cuts`; returns `path`."""
+    """Exports a network that thresholds z-scores; returns `path`.
+
+    Args:
+        path: folder to write.
+        recipe: recipe of the model.
+        cuts: modality -> threshold.
+        edge: z-scores are averaged over cubes of this many voxels along each edge.
+        fields: further fields of the model card.
+    """
     kernel, bias = np.zeros((*(edge,) * 3, len(MODALITIES), 4), np.float32), np.zeros(4, np.float32)
     for class_id, names in (
         (spec.ED, ("flair",)),
@@ -90,14 +99,24 @@ def save_thresholds(path, recipe, cuts, edge=1, **fields):
 
 
 def model_card(recipe, modalities=MODALITIES, **fields):
-    """The card of a network of one convolution."""
-    return ModelCard(
-        recipe, modalities, "brats2020", "classes", 4, 200**3, "f" * 64, (), (), {}, **fields
-    )
+    """Makes the card of a network of one convolution; `fields` replace its defaults."""
+    defaults = {
+        "recipe": recipe,
+        "modalities": modalities,
+        "label_scheme": "brats2020",
+        "targets": "classes",
+        "stride": 4,
+        "whole_voxels": 200**3,
+        "dataset_fingerprint": "f" * 64,
+        "train_case_ids": (),
+        "select_case_ids": (),
+        "training": {},
+    }
+    return ModelCard(**{**defaults, **fields})
 
 
 def convolution(kernel, bias):
-    """A network of one convolution, kernel [n, n, n, C, K], and softmax."""
+    """Makes a network of one convolution, with kernel [n, n, n, C, K], and softmax."""
     inputs = tf.keras.Input((None, None, None, kernel.shape[3]))
     outputs = tf.keras.layers.Conv3D(len(bias), len(kernel), padding="same", activation="softmax")(
         inputs
@@ -108,5 +127,5 @@ def convolution(kernel, bias):
 
 
 def _halfway(channel):
-    """The z-score of intensity 200, where 0 is the lowest there is and 330 nearly the highest."""
+    """Returns the z-score of intensity 200; the range of intensities is about 0 … 330."""
     return float(channel.min() + (channel.max() - channel.min()) * 200 / 330)

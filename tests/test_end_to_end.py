@@ -1,7 +1,7 @@
-"""The whole road through the real command lines, ending in a real browser.
+"""All command lines, from phantoms to the report in a browser.
 
-The fixtures of `conftest.py` are the road: make_phantom.py, convert_to_tfrecord.py, train.py on
-two replicas. Here is what came out at its end; `tests/app` opens the viewer on the same model.
+The fixtures of `conftest.py` run make_phantom.py, convert_to_tfrecord.py and train.py on two
+replicas; these tests check the results. `tests/app` opens the viewer on the same model.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def report(run_tool, tiny_model, small_cohort, tmp_path_factory):
     return root / "report.html"
 
 
-def test_training_left_what_its_help_promises(model_dir):
+def test_training_writes_the_files_that_its_help_lists(model_dir):
     for name in (
         "saved_model/saved_model.pb",
         "saved_model/assets/model.json",
@@ -47,7 +47,7 @@ def test_training_left_what_its_help_promises(model_dir):
 def test_the_saved_model_is_the_trained_network_in_float32(
     model_dir, tiny_model, small_dataset, small_cohort
 ):
-    """Trained on two replicas; reloaded by bare TensorFlow, within 1e-5."""
+    """Compares the model trained on two replicas, loaded with TensorFlow alone, to 1e-5."""
     result = loop.train(
         TrainOptions(
             str(small_dataset),
@@ -73,23 +73,23 @@ def test_the_saved_model_is_the_trained_network_in_float32(
     origin = recipe.window(volumes, raw.modalities)
     image = recipe.network_input(volumes, origin).astype(np.float32)[None]
     signature = tf.saved_model.load(str(tiny_model)).signatures["serving_default"]
-    found = signature(image=tf.constant(image))["probabilities"].numpy()
-    assert np.abs(found - network(image).numpy()).max() <= 1e-5
-    assert found.std() > 1e-3, "a flat output would equal anything flat"
+    probabilities = signature(image=tf.constant(image))["probabilities"].numpy()
+    assert np.abs(probabilities - network(image).numpy()).max() <= 1e-5
+    assert probabilities.std() > 1e-3, "constant outputs would be equal by chance"
 
 
 @pytest.mark.browser
 def test_the_report_opens_in_a_browser(report, chromium):
-    complaints, requests = [], []
+    errors, requests = [], []
     page = chromium.new_page()
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(report.as_uri())
     text = page.inner_text("body")
     pictures = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
     page.close()
-    assert not complaints
+    assert not errors
     assert all(url.startswith(("file:", "data:")) for url in requests)
     for region in spec.REGIONS:
         assert region in text

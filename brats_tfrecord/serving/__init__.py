@@ -1,1 +1,1 @@
-"""Contract 2, the SavedModel: export, and prediction from it. Never imports training."""
+"""The SavedModel: export, and segmentation of cases with it. Never imports training."""

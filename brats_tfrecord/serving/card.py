@@ -1,15 +1,17 @@
-"""`assets/model.json`: all that a SavedModel knows of itself."""
+"""The model card, `assets/model.json`: describes a SavedModel's input, output and training."""
 
 import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from brats_tfrecord import files, spec, targets
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.postprocess import PostProcessing
+from brats_tfrecord.targets import Targets
 
 FILE_NAME = "model.json"
 SCHEMA = 3
@@ -17,27 +19,29 @@ SCHEMA = 3
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model needs to be used, and what its user needs to know.
+    """Describes a SavedModel: how to prepare its input, read its output, and how it was trained.
 
     Attributes:
-        recipe: how raw volumes become its input.
-        modalities: its input channels, in order.
-        label_scheme: name of the scheme of the labels it writes.
-        targets: what its output channels are, one of `targets.NAMES`.
-        stride: its input's extents are padded to multiples of this.
-        whole_voxels: images of up to this many voxels are predicted in one piece.
-        dataset_fingerprint: of the dataset it was trained on.
-        train_case_ids, select_case_ids: cases its weights were fitted to, and chosen by.
+        recipe: preprocessing from raw volumes to the network's input.
+        modalities: names of the input channels, in order.
+        label_scheme: name of the label scheme of the output, a key of `spec.LABEL_SCHEMES`.
+        targets: meaning of the K output channels, one of `targets.NAMES`.
+        stride: the input's extents are padded to multiples of this number of voxels.
+        whole_voxels: images of up to this many voxels are predicted in one piece, larger ones in
+            overlapping windows.
+        dataset_fingerprint: fingerprint of the training dataset.
+        train_case_ids: ids of the cases that the weights were fitted to.
+        select_case_ids: ids of the validation cases that selected the epoch.
         training: options, versions and figures of the run; free form, JSON types.
-        post_processing: `PostProcessing` of its labels. Faint enhancement is dealt with in its
-            graph; small components are whoever's that runs it, for TensorFlow has no 3-D
-            connected components.
-        flips: whether it answers with the mean over the eight flips of its input's axes.
-        members: number of networks whose probabilities it averages; set by the exporter.
-        assets: name -> hex SHA-256 of the other files in `assets/`; set by the exporter.
+        post_processing: corrections of the label map. The `segment` signature replaces a small
+            enhancing tumour itself. Callers remove small components, because TensorFlow has no
+            3-D connected components.
+        flips: whether the output is the mean over the eight flips of the input's axes.
+        members: number of networks whose probabilities are averaged; set at export.
+        assets: file name -> hex SHA-256 of the other files in `assets/`; set at export.
 
     Raises:
-        ValueError: at construction, naming the field and what came.
+        ValueError: at construction, if a field has an invalid value.
     """
 
     recipe: Recipe
@@ -49,14 +53,14 @@ class ModelCard:
     dataset_fingerprint: str
     train_case_ids: tuple[str, ...]
     select_case_ids: tuple[str, ...]
-    training: dict
-    post_processing: PostProcessing = PostProcessing()
+    training: dict[str, Any]
+    post_processing: PostProcessing = field(default_factory=PostProcessing)
     flips: bool = False
     members: int = 1
-    assets: dict = field(default_factory=dict)
+    assets: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
-        known = {
+    def __post_init__(self) -> None:
+        valid = {
             "modalities": bool(self.modalities) and set(self.modalities) <= set(spec.MODALITIES),
             "label_scheme": self.label_scheme in spec.LABEL_SCHEMES,
             "targets": self.targets in targets.NAMES,
@@ -66,28 +70,28 @@ class ModelCard:
             "members": _is_count(self.members),
             "assets": isinstance(self.assets, dict),
         }
-        for name, good in known.items():
-            if not good:
+        for name, is_valid in valid.items():
+            if not is_valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}")
 
     @property
-    def scheme(self):
-        """The `spec.LabelScheme` of the labels it writes."""
+    def scheme(self) -> spec.LabelScheme:
+        """The label scheme of the output."""
         return spec.LABEL_SCHEMES[self.label_scheme]
 
     @property
-    def channels(self):
-        """The `targets.Targets` of its output channels."""
+    def channels(self) -> Targets:
+        """The meaning of the K output channels."""
         return targets.make_targets(self.targets, self.scheme.classes)
 
-    def use_of(self, case_id):
-        """ "train", "select" or "unseen": what the model's making used the case for."""
+    def use_of(self, case_id: str) -> str:
+        """Returns how training used a case: "train", "select" (validation) or "unseen"."""
         if case_id in self.train_case_ids:
             return "train"
         return "select" if case_id in self.select_case_ids else "unseen"
 
-    def to_json(self):
-        """The card as a dict of JSON types; `from_json` gives back an equal object."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the card as a dict of JSON types, the inverse of `from_json`."""
         return {
             **dataclasses.asdict(self),
             "schema": SCHEMA,
@@ -98,13 +102,13 @@ class ModelCard:
         }
 
     @classmethod
-    def from_json(cls, value):
-        """A card from `to_json`'s dict, or from what JSON makes of it.
+    def from_json(cls, value: dict[str, Any]) -> "ModelCard":
+        """Makes a card from the dict of `to_json`, also after a round trip through JSON.
 
         Raises:
-            KeyError, TypeError, ValueError: another's dict, or a damaged one.
+            KeyError, TypeError, ValueError: a field is missing or has an invalid value.
         """
-        fields = {part.name: value[part.name] for part in dataclasses.fields(cls)}
+        fields = {item.name: value[item.name] for item in dataclasses.fields(cls)}
         fields["recipe"] = Recipe.from_json(fields["recipe"])
         fields["post_processing"] = PostProcessing.from_json(fields["post_processing"])
         for name in ("modalities", "train_case_ids", "select_case_ids"):
@@ -112,43 +116,44 @@ class ModelCard:
         return cls(**fields)
 
     @property
-    def digest(self):
-        """Hex SHA-256 of all that the card says, but for its `assets`, one of which holds it."""
-        # By way of JSON, which turns some numbers into their equals of another type.
+    def digest(self) -> str:
+        """Hex SHA-256 of all fields except `assets`: one of the assets stores this digest."""
+        # A round trip through JSON first: it changes the type of some numbers.
         read_back = self.from_json(json.loads(json.dumps(self.to_json())))
-        said = {**read_back.to_json(), "assets": None}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        content = {**read_back.to_json(), "assets": None}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read(model_dir):
-    """Reads the card of the SavedModel in `model_dir`; `golden.check` compares it with the rest.
+def read(model_dir: Path | str) -> ModelCard:
+    """Reads the card of a SavedModel; `golden.check` compares it with the other files.
+
+    Args:
+        model_dir: folder of the SavedModel.
 
     Raises:
-        InputError: no SavedModel there, not one of ours, one of another schema, or a damaged one.
+        InputError: the folder holds no SavedModel, or its card is missing, damaged or of another
+            schema.
     """
     model_dir = Path(model_dir)
     if not (model_dir / "saved_model.pb").is_file():
-        hint = model_dir / "saved_model"
-        way_out = (
-            f"try {hint}"
-            if (hint / "saved_model.pb").is_file()
-            else (
-                "expected a folder with saved_model.pb, as train.py writes to MODEL_DIR/saved_model"
-            )
-        )
-        raise InputError(f"{model_dir}: no SavedModel there; {way_out}")
+        subfolder = model_dir / "saved_model"
+        if (subfolder / "saved_model.pb").is_file():
+            way_out = f"try {subfolder}"
+        else:
+            way_out = "expected a folder with saved_model.pb; train.py writes MODEL_DIR/saved_model"
+        raise InputError(f"{model_dir}: holds no SavedModel; {way_out}")
     path = model_dir / "assets" / FILE_NAME
     try:
         value = json.loads(path.read_bytes())
         schema = value["schema"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{model_dir}: a SavedModel, but not one of ours ({path.name} is missing "
-            "or damaged among its assets); export it with train.py"
+            f"{model_dir}: this SavedModel was not exported by train.py, or its "
+            f"assets/{path.name} is missing or damaged; export the model again"
         ) from error
     if schema != SCHEMA:
         raise InputError(
-            f"{model_dir}: has schema {schema}, this version reads {SCHEMA}; {_way_out(schema)}"
+            f"{path}: has schema {schema}, this version reads {SCHEMA}; {_way_out(schema)}"
         )
     try:
         return ModelCard.from_json(value)
@@ -160,20 +165,20 @@ def read(model_dir):
 
 def _way_out(schema):
     if _is_count(schema) and schema > SCHEMA:
-        return "it was written by a newer version, use that one to read it"
-    return "it was written by an older version, export it again"
+        return "it was written by a newer version, use that version to read it"
+    return "it was written by an older version, export the model again"
 
 
 def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def fingerprint(model_dir):
-    """Hex SHA-256 over the names and contents of a SavedModel's files."""
+def fingerprint(model_dir: Path | str) -> str:
+    """Computes the hex SHA-256 over the names and contents of a SavedModel's files."""
     model_dir = Path(model_dir)
     digest = hashlib.sha256()
     for path in sorted(model_dir.rglob("*")):
-        if path.is_file() and path.name != "fingerprint.pb":  # TensorFlow's own, not ours
+        if path.is_file() and path.name != "fingerprint.pb":  # TensorFlow's, not part of the model
             digest.update(path.relative_to(model_dir).as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(files.sha256(path)))
     return digest.hexdigest()

@@ -1,12 +1,13 @@
-"""The golden case: an input and its answer that travel with a model, to prove it on arrival.
+"""The golden case of a SavedModel: an input stored with its output, checked at every load.
 
-`assets/golden.npz` holds `image` float32 [1, X, Y, Z, C], `probabilities` float32 [1, X, Y, Z, K],
-what the networks answered to it before they were exported, and `card`, the card's digest.
-`model.json` holds the file's SHA-256. So none of the three, graph and weights, golden case and
-card, can change without another showing it.
+`assets/golden.npz` holds `image` float32 [1, X, Y, Z, C], `probabilities` float32 [1, X, Y, Z, K]
+as the networks computed them before the export, and `card`, the digest of the model card.
+`model.json` holds the SHA-256 of the file. A change of the weights, the golden case or the card
+is therefore detected.
 """
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +15,35 @@ import tensorflow as tf
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.serving.card import ModelCard
 
 FILE_NAME = "golden.npz"
 
 TOLERANCE = 1e-2
-"""How far a probability may be off on another machine. CPUs differ by some 1e-5; GPUs that round
-a convolution's factors to 10 bits (TF32) by some 1e-3; another network by far more."""
+"""Largest accepted difference of a probability at load. CPUs differ by about 1e-5, GPUs that round
+the factors of a convolution to 10 bits (TF32) by about 1e-3, other weights by far more."""
 
 EXPORT_TOLERANCE = 1e-5
-"""How far it may be off on the machine that exported the model."""
+"""Largest accepted difference of a probability at export, on one machine."""
 
-_LEAST = 8
+_MIN_EXTENT = 8
 
 
-def image(card):
-    """A deterministic input for the model of a `ModelCard`.
+def make_image(card: ModelCard) -> np.ndarray:
+    """Makes the input of the golden case, the same for every model of the card's shape.
 
-    A head in z-scores: darker surroundings, a brain, in it a bright ball, off the middle, and
-    noise, every channel of another contrast. One, two and nearly three strides long (of at least
-    8 voxels), so that no two axes are alike and one needs padding.
+    An ellipsoid in dark surroundings with a bright, eccentric ball whose contrast differs
+    between channels, and noise; values in the range of z-scores. With u the stride, rounded up to a
+    multiple of at least 8 voxels, the extents are u, 2u and 3u - 1: the axes differ, and one
+    needs padding.
 
     Returns:
         float32 [1, X, Y, Z, C].
     """
-    unit = -(-_LEAST // card.stride) * card.stride
+    unit = -(-_MIN_EXTENT // card.stride) * card.stride
     shape, channels = (unit, 2 * unit, 3 * unit - 1), len(card.modalities)
-    place = [(np.arange(n) + 0.5) / n for n in shape]
-    x, y, z = np.meshgrid(*place, indexing="ij")
+    centres = [(np.arange(n) + 0.5) / n for n in shape]
+    x, y, z = np.meshgrid(*centres, indexing="ij")
     head = ((x - 0.5) ** 2 + (y - 0.5) ** 2 + (z - 0.5) ** 2 < 0.45**2)[..., None]
     ball = ((x - 0.6) ** 2 + (y - 0.4) ** 2 + (z - 0.65) ** 2 < 0.2**2)[..., None]
     contrast = 1 + np.arange(channels)
@@ -48,21 +51,28 @@ def image(card):
     return (head - 0.7 + ball * contrast + 0.2 * noise).astype(np.float32)[None]
 
 
-def write(path, image, probabilities, card):
-    """Writes a golden case: float32 [1, X, Y, Z, C] and [1, X, Y, Z, K], and whose it is."""
+def write(path: Path | str, image: np.ndarray, probabilities: np.ndarray, card: ModelCard) -> None:
+    """Writes a golden case.
+
+    Args:
+        path: file to write.
+        image: float32 [1, X, Y, Z, C].
+        probabilities: float32 [1, X, Y, Z, K], the networks' output.
+        card: card of the model; its digest is stored.
+    """
     np.savez(path, image=image, probabilities=probabilities, card=np.array(card.digest))
 
 
-def check(predict, model_dir, card):
-    """Proves that a model is whole, and that it answers here what it answered where it was made.
+def check(predict: Callable, model_dir: Path | str, card: ModelCard) -> None:
+    """Checks that a model's files are unaltered and that it reproduces its golden case.
 
     Args:
-        predict: its loaded signature `serving_default`.
-        model_dir: its folder.
-        card: its `ModelCard`, as read from there.
+        predict: the loaded signature `serving_default`.
+        model_dir: folder of the model.
+        card: the card read from this folder.
 
     Raises:
-        InputError: an asset is missing or altered, the card is, or a probability of the golden
+        InputError: an asset or the card is missing or altered, or a probability of the golden
             case differs by more than `TOLERANCE`.
     """
     folder = Path(model_dir) / "assets"
@@ -77,20 +87,21 @@ def check(predict, model_dir, card):
         ) from error
     if digest != card.digest:
         raise InputError(
-            f"{folder / 'model.json'}: was altered, or is another model's; copy or "
-            "export the model again"
+            f"{folder / 'model.json'}: was altered or belongs to another model; copy or export "
+            "the model again"
         )
-    off = _difference(predict, image, expected, model_dir)
-    if not off <= TOLERANCE:
+    difference = _difference(predict, image, expected, model_dir)
+    if not difference <= TOLERANCE:
         raise InputError(
-            f"{model_dir}: answers its golden case otherwise than when it was exported, by up to "
-            f"{off:.2g} of a probability; expected at most {TOLERANCE:g}; its weights are another "
-            "model's, or TensorFlow computes wrongly here: copy or export it again"
+            f"{model_dir}: the probabilities of its golden case differ by up to {difference:.2g} "
+            f"from those stored at export; expected at most {TOLERANCE:g}. The weights belong to "
+            "another model, or TensorFlow computes wrong results on this machine: copy or export "
+            "the model again"
         )
 
 
-def difference(predict, image, expected):
-    """The largest difference of a signature's probabilities on `image`; inf for another shape.
+def max_difference(predict: Callable, image: np.ndarray, expected: np.ndarray) -> float:
+    """Computes the largest difference between a signature's probabilities and the expected ones.
 
     Args:
         predict: signature with input `image` and output `probabilities`.
@@ -98,35 +109,35 @@ def difference(predict, image, expected):
         expected: float32 [B, X, Y, Z, K].
 
     Returns:
-        float; NaN where an answer is.
+        The difference; inf if the shapes differ, NaN if a probability is NaN.
     """
-    found = predict(image=tf.constant(image))["probabilities"].numpy()
-    if found.shape != expected.shape:
+    probabilities = predict(image=tf.constant(image))["probabilities"].numpy()
+    if probabilities.shape != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max())
+    return float(np.abs(probabilities - expected).max())
 
 
 def _difference(predict, image, expected, model_dir):
     try:
-        return difference(predict, image, expected)
+        return max_difference(predict, image, expected)
     except (TypeError, KeyError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"{model_dir}: does not run on its golden case ({reason}); it is "
-            "damaged, copy or export it again"
+            f"{model_dir}: fails on its golden case ({reason}); the model is damaged, copy or "
+            "export it again"
         ) from error
 
 
-def _require_unaltered(path, digest):
+def _require_unaltered(path, expected):
     try:
-        found = files.sha256(path)
+        digest = files.sha256(path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); expected what the model was "
-            "exported with, copy or export it again"
+            f"{path}: cannot be read ({error.strerror}); expected the file that was exported with "
+            "the model, copy or export the model again"
         ) from error
-    if found != digest:
+    if digest != expected:
         raise InputError(
-            f"{path}: is not the file that the model was exported with (its SHA-256 "
-            "is another); copy or export the model again"
+            f"{path}: is not the file that was exported with the model (its SHA-256 differs); "
+            "copy or export the model again"
         )

@@ -1,7 +1,9 @@
-"""Post-processing chosen on the cases that selected a model, and kept only where it helps there."""
+"""Chooses the thresholds of the post-processing on the validation cases of a model."""
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -11,39 +13,48 @@ from brats_tfrecord.boxes import bounding_box
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics import overlap
 from brats_tfrecord.records import example, tfrecord
+from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.serving.postprocess import PostProcessing
-from brats_tfrecord.serving.predict import Segmenter
+from brats_tfrecord.serving.record_segmenter import RecordSegmenter
 
 ENHANCING_VOXELS = (50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000)
 COMPONENT_MM3 = (20, 50, 100, 200, 500, 1000, 2000)
 MIN_GAIN = 0.001
-"""Mean Dice that a correction must bring: less is the noise of a handful of cases."""
+"""Smallest gain in mean Dice for which a correction is kept; less is noise with few cases."""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A validation case: what is true and what was predicted, uint8 [x, y, z] canonical classes
-    of the box that holds both, and the voxel spacing in millimetres."""
+class ValidationCase:
+    """True and predicted labels of a validation case, cropped to the box of both tumours.
+
+    Attributes:
+        truth: uint8 [x, y, z] canonical classes.
+        prediction: uint8 [x, y, z] canonical classes, without post-processing.
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
+    """
 
     truth: np.ndarray
     prediction: np.ndarray
     spacing_mm: tuple[float, float, float]
 
     @classmethod
-    def of(cls, truth, prediction, spacing_mm):
-        """Keeps of two whole label maps [X, Y, Z] the box that holds a tumour of either."""
+    def from_label_maps(
+        cls, truth: np.ndarray, prediction: np.ndarray, spacing_mm: tuple[float, float, float]
+    ) -> "ValidationCase":
+        """Crops two label maps of the whole grid, uint8 [X, Y, Z]."""
         box = bounding_box((truth | prediction) != spec.BACKGROUND)
         return cls(truth[box].copy(), prediction[box].copy(), spacing_mm)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was chosen, and why.
+class TuningResult:
+    """The chosen post-processing and its effect on the validation cases.
 
     Attributes:
-        post_processing: the choice.
-        cases: number of cases it was made on.
-        dice_before, dice_after: region -> mean Dice over them, without and with it.
+        post_processing: the chosen thresholds.
+        cases: number of validation cases.
+        dice_before: region -> mean Dice without post-processing.
+        dice_after: region -> mean Dice with the chosen post-processing.
     """
 
     post_processing: PostProcessing
@@ -51,8 +62,8 @@ class Choice:
     dice_before: dict[str, float]
     dice_after: dict[str, float]
 
-    def text(self):
-        """The choice in one line."""
+    def text(self) -> str:
+        """Describes the choice and its gains in one line."""
         if self.post_processing.is_off:
             return "none helps"
         gains = ", ".join(
@@ -61,27 +72,28 @@ class Choice:
         )
         return f"{self.post_processing.text()}; Dice {gains}"
 
-    def to_json(self):
-        """As a dict of JSON types, for the model card."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result as a dict of JSON types, for the model card."""
         return {**dataclasses.asdict(self), "post_processing": self.post_processing.to_json()}
 
 
-def compare(model_dir, dataset, folds):
-    """Segments the cases of `folds` with an exported model, whose post-processing must be off.
+def segment_validation_cases(
+    segmenter: RecordSegmenter, dataset: Manifest, folds: Collection[int | None]
+) -> list[ValidationCase]:
+    """Segments the cases of some folds.
 
     Args:
-        model_dir: its folder.
-        dataset: `records.manifest.Manifest`, of the model's recipe.
-        folds: numbers of folds.
+        segmenter: segmenter of the model, whose post-processing must be off.
+        dataset: dataset with the model's recipe.
+        folds: numbers of the folds.
 
     Returns:
-        list of `Compared`, one a case.
+        One `ValidationCase` for each case.
 
     Raises:
-        InputError: a shard that is damaged, or a model that cannot be used.
+        InputError: a shard is damaged.
     """
-    segmenter = Segmenter(model_dir)
-    compared = []
+    cases = []
     for payload in tqdm(
         _payloads(dataset, folds),
         total=len(dataset.case_ids(folds)),
@@ -91,13 +103,14 @@ def compare(model_dir, dataset, folds):
         disable=None,
     ):
         stored = example.decode(payload, dataset.recipe.image_dtype)
-        segmentation = segmenter.segment_stored(stored)
-        compared.append(
-            Compared.of(
-                stored.native_classes(), segmentation.classes, segmentation.geometry.spacing_mm
+        truth, segmentation = stored.native_classes(), segmenter.segment_stored(stored)
+        assert truth is not None, "only labelled cases are in folds"
+        cases.append(
+            ValidationCase.from_label_maps(
+                truth, segmentation.classes, segmentation.geometry.spacing_mm
             )
         )
-    return compared
+    return cases
 
 
 def _payloads(dataset, folds):
@@ -106,52 +119,54 @@ def _payloads(dataset, folds):
             yield from tfrecord.read_records(path)
         except tfrecord.DamagedRecord as error:
             raise InputError(
-                f"{path}: {error}; name what is damaged with convert_to_tfrecord.py "
+                f"{path}: {error}; list all damaged records with convert_to_tfrecord.py "
                 f"--verify --output_dir={dataset.root}"
             ) from error
 
 
-def choose(cases):
-    """Chooses `PostProcessing` by the mean Dice of WT, TC and ET (both empty: 1).
+def choose_post_processing(cases: Sequence[ValidationCase]) -> TuningResult:
+    """Chooses the thresholds that maximise the mean Dice of WT, TC and ET (both empty: 1).
 
-    One correction after the other: the least enhancing tumour, then the least component of each
-    region. Each is kept if it raises the mean by `MIN_GAIN`; of thresholds that do equally well
-    the middle one is taken, which has most room on both sides.
+    The corrections are tuned one after the other: the smallest enhancing tumour, then the smallest
+    component of each region. A correction is kept if it raises the mean by `MIN_GAIN`. Of several
+    equally good thresholds the middle one is chosen, which has most room on both sides.
 
     Args:
-        cases: list of `Compared`.
+        cases: the validation cases.
 
     Returns:
-        `Choice`; its post-processing is off where nothing helps or there is no case.
+        The result; its post-processing is off if nothing helps or there are no cases.
     """
     chosen = PostProcessing()
     if not cases:
-        return Choice(chosen, 0, {}, {})
-    before = best = _mean_dice(cases, chosen)
-    for candidates in _questions():
-        tried = [dataclasses.replace(chosen, **change(chosen)) for change in candidates]
-        scores = [_mean_dice(cases, one) for one in tried]
-        means = [_mean(score) for score in scores]
-        if max(means) >= _mean(best) + MIN_GAIN:
-            equals = [place for place, mean in enumerate(means) if mean >= max(means) - 1e-9]
-            place = equals[len(equals) // 2]
-            chosen, best = tried[place], scores[place]
-    return Choice(chosen, len(cases), before, best)
+        return TuningResult(chosen, 0, {}, {})
+    before = dice = _mean_dice(cases, chosen)
+    candidates = [
+        dataclasses.replace(chosen, min_enhancing_voxels=voxels) for voxels in ENHANCING_VOXELS
+    ]
+    chosen, dice = _improve(cases, chosen, dice, candidates)
+    for index in range(len(spec.REGIONS)):
+        candidates = [_with_min_component(chosen, index, min_mm3) for min_mm3 in COMPONENT_MM3]
+        chosen, dice = _improve(cases, chosen, dice, candidates)
+    return TuningResult(chosen, len(cases), before, dice)
 
 
-def _questions():
-    """Of each correction, functions from the choice so far to the fields that one value changes."""
-    yield [lambda _, voxels=voxels: {"min_enhancing_voxels": voxels} for voxels in ENHANCING_VOXELS]
-    for region in range(len(spec.REGIONS)):
-        yield [
-            lambda so_far, mm3=mm3, region=region: {
-                "min_component_mm3": tuple(
-                    float(mm3) if place == region else kept
-                    for place, kept in enumerate(so_far.min_component_mm3)
-                )
-            }
-            for mm3 in COMPONENT_MM3
-        ]
+def _with_min_component(post_processing, index, min_mm3):
+    """Returns `post_processing` with another threshold for the region number `index`."""
+    thresholds = list(post_processing.min_component_mm3)
+    thresholds[index] = float(min_mm3)
+    return dataclasses.replace(post_processing, min_component_mm3=tuple(thresholds))
+
+
+def _improve(cases, chosen, dice, candidates):
+    """Returns the best candidate and its Dice, or `chosen` and `dice` if the gain is too small."""
+    scores = [_mean_dice(cases, candidate) for candidate in candidates]
+    means = [_mean(score) for score in scores]
+    if max(means) < _mean(dice) + MIN_GAIN:
+        return chosen, dice
+    equals = [index for index, mean in enumerate(means) if mean >= max(means) - 1e-9]
+    index = equals[len(equals) // 2]
+    return candidates[index], scores[index]
 
 
 def _mean(dice):
@@ -159,13 +174,13 @@ def _mean(dice):
 
 
 def _mean_dice(cases, post_processing):
-    """Region -> mean Dice over the cases."""
-    scores = [_dice(case.truth, _corrected(case, post_processing)) for case in cases]
+    """Computes region -> mean Dice over the cases."""
+    scores = [_dice(case.truth, _post_processed(case, post_processing)) for case in cases]
     return {region: float(np.mean([score[region] for score in scores])) for region in spec.REGIONS}
 
 
-def _corrected(case, post_processing):
-    classes = post_processing.without_faint_enhancement(case.prediction)
+def _post_processed(case, post_processing):
+    classes = post_processing.without_small_enhancing_tumour(case.prediction)
     return post_processing.without_small_components(classes, case.spacing_mm)
 
 

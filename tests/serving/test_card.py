@@ -1,4 +1,4 @@
-"""The card of a model: what it says, and folders whose card is refused."""
+"""The model card: fields, round trip through JSON, and invalid or damaged cards."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ CARD = ModelCard(
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a model's folder with a card, text or JSON value, and gives it back."""
+    """Writes a model folder whose card is a text or JSON value; returns the folder."""
 
     def run(card):
         (tmp_path / "saved_model.pb").touch()
@@ -43,20 +43,20 @@ def write(tmp_path):
     return run
 
 
-def test_a_card_comes_back_equal(write):
+def test_reading_a_written_card_returns_an_equal_card(write):
     model = write(CARD.to_json())
     assert cards.read(model) == CARD
     assert cards.read(model).digest == CARD.digest
 
 
-def test_it_names_classes_and_channels():
-    said = CARD.to_json()
-    assert said["schema"] == 3
-    assert said["classes"] == ["background", "NCR/NET", "ED", "ET", "RC"]
-    assert said["channels"] == ["WT", "TC", "ET", "RC"]
+def test_the_json_lists_the_names_of_classes_and_channels():
+    value = CARD.to_json()
+    assert value["schema"] == 3
+    assert value["classes"] == ["background", "NCR/NET", "ED", "ET", "RC"]
+    assert value["channels"] == ["WT", "TC", "ET", "RC"]
 
 
-def test_it_knows_what_a_case_was_used_for():
+def test_use_of_separates_training_validation_and_unseen_cases():
     assert [CARD.use_of(case) for case in ("A_001", "A_002", "A_003")] == [
         "train",
         "select",
@@ -64,7 +64,7 @@ def test_it_knows_what_a_case_was_used_for():
     ]
 
 
-def test_the_digest_is_of_all_but_the_assets():
+def test_the_digest_covers_every_field_but_the_assets():
     assert dataclasses.replace(CARD, assets={}).digest == CARD.digest
     for change in (
         {"flips": False},
@@ -92,14 +92,14 @@ def test_the_digest_is_of_all_but_the_assets():
         ("assets", None),
     ],
 )
-def test_a_card_that_makes_no_sense_is_not_made(field, value):
+def test_an_invalid_field_is_rejected_at_construction(field, value):
     with pytest.raises(ValueError, match=f"{field} is "):
         dataclasses.replace(CARD, **{field: value})
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "no JSON", "[" * 10**5, '"schema"'])
-def test_a_foreign_folder_is_refused(write, text):
-    with pytest.raises(InputError, match="a SavedModel, but not one of ours"):
+def test_a_card_that_cannot_be_parsed_is_refused(write, text):
+    with pytest.raises(InputError, match="was not exported by train.py, or its assets/model.json"):
         cards.read(write(text))
 
 
@@ -107,7 +107,7 @@ def test_a_foreign_folder_is_refused(write, text):
     "schema, way_out",
     [
         (4, "written by a newer version"),
-        (2, "written by an older version, export it again"),
+        (2, "written by an older version, export the model again"),
         ("3", "older version"),
         (None, "older version"),
     ],
@@ -137,14 +137,14 @@ def test_another_schema_is_refused(write, schema, way_out):
 )
 def test_a_damaged_card_is_refused(write, field, value):
     model = write({**CARD.to_json(), field: value})
-    with pytest.raises(InputError, match="model.json: is damaged") as found:
+    with pytest.raises(InputError, match="model.json: is damaged") as error:
         cards.read(model)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_card_without_one_of_its_fields_is_refused(write):
-    for name in (field.name for field in dataclasses.fields(ModelCard)):
-        said = CARD.to_json()
-        del said[name]
-        with pytest.raises(InputError, match=f"is damaged .KeyError: '{name}'"):
-            cards.read(write(said))
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelCard)])
+def test_a_missing_field_is_refused(write, name):
+    value = CARD.to_json()
+    del value[name]
+    with pytest.raises(InputError, match=f"is damaged .KeyError: '{name}'"):
+        cards.read(write(value))

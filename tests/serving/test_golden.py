@@ -1,4 +1,4 @@
-"""A model folder that is not what was exported is refused before it segments anything."""
+"""A model folder that differs from the exported one is refused at load."""
 
 import dataclasses
 import json
@@ -53,42 +53,43 @@ def sound(tmp_path_factory):
 
 @pytest.fixture
 def model(sound, tmp_path):
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     shutil.copytree(sound, tmp_path / "model")
     return tmp_path / "model"
 
 
-def never(image):
-    raise AssertionError("files that are not whole are not run")
+def never_called(image):
+    raise AssertionError("a model with altered files must not be run")
 
 
-def refused(model):
-    """The error of checking its files, one line."""
-    return message_of(model, lambda: golden.check(never, model, cards.read(model)))
+def check_error(model):
+    """Returns the message of checking the model's files, without running the model."""
+    return error_message(model, lambda: golden.check(never_called, model, cards.read(model)))
 
 
-def message_of(model, check):
-    with pytest.raises(InputError) as found:
+def error_message(model, check):
+    """Returns the message of the `InputError` that `check` raises: one line with the folder."""
+    with pytest.raises(InputError) as error:
         check()
-    assert "\n" not in str(found.value) and str(model) in str(found.value)
-    return str(found.value)
+    assert "\n" not in str(error.value) and str(model) in str(error.value)
+    return str(error.value)
 
 
-def test_the_golden_case_is_small_deterministic_and_like_no_other_axis():
-    image = golden.image(CARD)
+def test_the_golden_image_is_deterministic_and_has_three_different_extents():
+    image = golden.make_image(CARD)
     assert image.shape == (1, 8, 16, 23, 2) and image.dtype == np.float32
-    np.testing.assert_array_equal(image, golden.image(CARD))
-    assert golden.image(dataclasses.replace(CARD, stride=32)).shape == (1, 32, 64, 95, 2)
+    np.testing.assert_array_equal(image, golden.make_image(CARD))
+    assert golden.make_image(dataclasses.replace(CARD, stride=32)).shape == (1, 32, 64, 95, 2)
     assert np.abs(image[..., 0] - image[..., 1]).mean() > 0.1 and 0.2 < image.std() < 2
 
 
-def test_what_was_exported_is_taken(sound):
+def test_an_unaltered_model_is_accepted(sound):
     card = Segmenter(sound).card
     assert card == dataclasses.replace(
         CARD, assets={"golden.npz": files.sha256(sound / "assets" / "golden.npz")}
     )
     with np.load(sound / "assets" / "golden.npz") as stored:
-        np.testing.assert_array_equal(stored["image"], golden.image(CARD))
+        np.testing.assert_array_equal(stored["image"], golden.make_image(CARD))
         assert stored["probabilities"].shape == (1, 8, 16, 23, 3)
 
 
@@ -97,16 +98,17 @@ def test_damaged_weights_are_refused(model):
     content = bytearray(data.read_bytes())
     content[len(content) // 3] ^= 1
     data.write_bytes(content)
-    assert "does not load" in message_of(model, lambda: Segmenter(model))
+    assert "does not load" in error_message(model, lambda: Segmenter(model))
     data.unlink()
-    assert "does not load" in message_of(model, lambda: Segmenter(model))
+    assert "does not load" in error_message(model, lambda: Segmenter(model))
 
 
 def test_weights_of_another_model_are_refused(model, tmp_path):
     export(tmp_path / "other", 0.5)
     shutil.rmtree(model / "variables")
     shutil.copytree(tmp_path / "other" / "variables", model / "variables")
-    assert "answers its golden case otherwise" in message_of(model, lambda: Segmenter(model))
+    message = error_message(model, lambda: Segmenter(model))
+    assert "the probabilities of its golden case differ by up to" in message
 
 
 def test_an_altered_or_missing_golden_case_is_refused(model):
@@ -114,19 +116,19 @@ def test_an_altered_or_missing_golden_case_is_refused(model):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    wrong = "golden.npz: is not the file that the model was exported with"
-    assert wrong in refused(model) == message_of(model, lambda: Segmenter(model))
+    expected = "golden.npz: is not the file that was exported with the model"
+    assert expected in check_error(model) == error_message(model, lambda: Segmenter(model))
     path.unlink()
-    assert "golden.npz: cannot be read (No such file or directory)" in refused(model)
+    assert "golden.npz: cannot be read (No such file or directory)" in check_error(model)
     path.mkdir()
-    assert "golden.npz: cannot be read (not a regular file)" in refused(model)
+    assert "golden.npz: cannot be read (not a regular file)" in check_error(model)
 
 
-def test_a_golden_case_that_is_none_is_refused(model):
+def test_a_golden_case_that_cannot_be_read_is_refused(model):
     for content in (b"", b"PK\x03\x04 no archive"):
         (model / "assets" / "golden.npz").write_bytes(content)
         change_card(model, assets={"golden.npz": files.sha256(model / "assets" / "golden.npz")})
-        assert "golden.npz: is not a golden case" in refused(model)
+        assert "golden.npz: is not a golden case" in check_error(model)
 
 
 def change_card(model, **fields):
@@ -149,35 +151,36 @@ def change_card(model, **fields):
 )
 def test_an_altered_card_is_refused(model, fields):
     change_card(model, **fields)
-    assert "model.json: was altered" in refused(model)
+    assert "model.json: was altered or belongs to another model" in check_error(model)
 
 
-def test_a_card_without_its_golden_case_is_refused(model):
+def test_a_card_that_does_not_list_its_golden_case_is_refused(model):
     change_card(model, assets={})
-    assert "golden.npz: is not the file" in refused(model)
+    assert "golden.npz: is not the file" in check_error(model)
 
 
-def test_a_further_asset_is_looked_at_too(model):
+def test_every_asset_of_the_card_is_checked(model):
     (model / "assets" / "names.txt").write_text("x")
     digest = files.sha256(model / "assets" / "golden.npz")
     change_card(model, assets={"golden.npz": digest, "names.txt": "0" * 64})
-    assert "names.txt: is not the file" in refused(model)
+    assert "names.txt: is not the file" in check_error(model)
 
 
-@pytest.mark.parametrize("answer", [np.nan, 0.5])
-def test_an_answer_that_is_far_off_is_refused(sound, answer):
+@pytest.mark.parametrize("probability", [np.nan, 0.5])
+def test_other_probabilities_are_refused(sound, probability):
     def predict(image):
-        return {"probabilities": tf.fill([*image.shape[:4], 3], tf.constant(answer, tf.float32))}
+        filled = tf.fill([*image.shape[:4], 3], tf.constant(probability, tf.float32))
+        return {"probabilities": filled}
 
-    with pytest.raises(InputError, match="by up to (nan|0.[0-9]+) of a probability"):
+    with pytest.raises(InputError, match="differ by up to (nan|0.[0-9]+) from"):
         golden.check(predict, sound, cards.read(sound))
 
 
-def test_a_model_of_other_channels_is_refused(sound):
+def test_a_model_with_other_channels_or_outputs_is_refused(sound):
     def predict(image):
         return {"probabilities": image[..., :1]}
 
-    with pytest.raises(InputError, match="by up to inf"):
+    with pytest.raises(InputError, match="differ by up to inf"):
         golden.check(predict, sound, cards.read(sound))
-    with pytest.raises(InputError, match="does not run on its golden case"):
+    with pytest.raises(InputError, match="fails on its golden case"):
         golden.check(lambda image: {"labels": image}, sound, cards.read(sound))

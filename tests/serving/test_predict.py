@@ -1,4 +1,4 @@
-"""From raw case to native-space labels, by a network whose every answer is known."""
+"""Segmentation of raw cases with a network whose output is known for every voxel."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from brats_tfrecord.serving.predict import Segmenter
 
 SHAPE = (44, 38, 32)
 RECIPE = Recipe(bias_correction="none", crop="brain", crop_shape=(42, 36, 30))
-"""Its window holds the whole brain: both covers see the same."""
+"""Its window contains the whole brain, so that both covers give the same segmentation."""
 
 COVERS = ["brain", "window"]
 
@@ -58,19 +58,21 @@ def segmentation(segmenter, case):
 
 
 def stored(raw, recipe=RECIPE):
-    """The record of a raw case, read back."""
+    """Encodes a raw case as a record and decodes it."""
     record = example.encode(raw, recipe.apply(raw), recipe)
     return example.decode(record, recipe.image_dtype)
 
 
-def assert_equal(found, expected):
-    """Whether two segmentations are the same, to the bit."""
-    np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
-    assert found.post_processing == expected.post_processing
+def assert_equal(segmentation, expected):
+    """Checks that two segmentations are equal to the bit."""
+    np.testing.assert_array_equal(segmentation.labels, expected.labels)
+    np.testing.assert_array_equal(segmentation.probabilities, expected.probabilities)
+    assert segmentation.post_processing == expected.post_processing
 
 
-def test_labels_are_native_and_in_the_schemes_values(segmentation, case, truth, tmp_path):
+def test_written_labels_have_the_cases_grid_and_the_schemes_values(
+    segmentation, case, truth, tmp_path
+):
     segmentation.write(tmp_path / "seg.nii.gz")
     written, source = nibabel.load(tmp_path / "seg.nii.gz"), nibabel.load(case.image("t1"))
     assert written.shape == source.shape and written.get_data_dtype() == np.uint8
@@ -81,35 +83,35 @@ def test_labels_are_native_and_in_the_schemes_values(segmentation, case, truth, 
     np.testing.assert_allclose(segmentation.probabilities.sum(axis=-1), 1, atol=1e-5)
 
 
-def test_stages_are_told_and_timed(segmenter, case):
+def test_stages_are_announced_and_timed(segmenter, case):
     stages = []
-    found = segmenter.segment(case, stages.append)
-    assert stages == ["reading", "bias correction", "network"] == list(found.seconds)
-    assert all(seconds > 0 for seconds in found.seconds.values())
+    seconds = segmenter.segment(case, stages.append).seconds
+    assert stages == ["reading", "bias correction", "network"] == list(seconds)
+    assert all(duration > 0 for duration in seconds.values())
 
 
-def test_a_record_and_its_files_give_the_same_bits(model, raw):
+def test_a_record_and_its_files_give_equal_segmentations(model, raw):
     segmenter = Segmenter(model, "window")
     assert_equal(segmenter.segment_raw(raw), segmenter.segment_stored(stored(raw)))
 
 
-def test_outside_the_window_background_is_certain(raw, truth, tmp_path):
+def test_voxels_outside_the_window_are_background_with_probability_1(raw, truth, tmp_path):
     recipe = dataclasses.replace(
         RECIPE, crop="fixed", crop_origin=(20, 2, 4), crop_shape=(22, 36, 28)
     )
     segmenter = Segmenter(stand_in.save_model(tmp_path / "model", recipe, raw), "window")
-    found = segmenter.segment_raw(raw)
-    assert_equal(found, segmenter.segment_stored(stored(raw, recipe)))
+    segmentation = segmenter.segment_raw(raw)
+    assert_equal(segmentation, segmenter.segment_stored(stored(raw, recipe)))
     inside = np.zeros(SHAPE, bool)
     inside[20:42, 2:, 4:] = True
     assert truth[~inside].any()
-    np.testing.assert_array_equal(found.classes, np.where(inside, truth, 0))
-    assert (found.probabilities[~inside] == (1, 0, 0, 0)).all()
-    assert not found.entropy()[~inside].any()
+    np.testing.assert_array_equal(segmentation.classes, np.where(inside, truth, 0))
+    assert (segmentation.probabilities[~inside] == (1, 0, 0, 0)).all()
+    assert not segmentation.entropy()[~inside].any()
 
 
-def test_the_window_lies_where_the_record_has_it_whatever_the_model_reads(raw, tmp_path):
-    """Records are centred on FLAIR; here its brain ends before that of the model's T1ce."""
+def test_the_window_is_the_records_if_the_model_does_not_read_flair(raw, tmp_path):
+    """Windows of records are centred on FLAIR; its brain is smaller here than that of T1ce."""
     volumes = raw.volumes.copy()
     volumes[:8, ..., spec.MODALITIES.index("flair")] = 0
     raw = dataclasses.replace(raw, volumes=volumes)
@@ -120,18 +122,18 @@ def test_the_window_lies_where_the_record_has_it_whatever_the_model_reads(raw, t
         stand_in.convolution(kernel, bias), stand_in.model_card(RECIPE, ("t1ce", "t2")), path
     )
     segmenter = Segmenter(path, "window")
-    found = segmenter.segment_raw(raw)
-    assert found.origin == RECIPE.window(volumes, spec.MODALITIES)
-    assert found.origin != RECIPE.window(volumes[..., 1:3], ("t1ce", "t2"))
-    assert_equal(found, segmenter.segment_stored(stored(raw)))
+    segmentation = segmenter.segment_raw(raw)
+    assert segmentation.box_origin == RECIPE.window(volumes, spec.MODALITIES)
+    assert segmentation.box_origin != RECIPE.window(volumes[..., 1:3], ("t1ce", "t2"))
+    assert_equal(segmentation, segmenter.segment_stored(stored(raw)))
     case = stand_in.write_case(tmp_path / "cohort", volumes.astype(np.int16))
-    assert_equal(segmenter.segment(case), found)
+    assert_equal(segmenter.segment(case), segmentation)
 
 
 @pytest.mark.parametrize(
     "names", [("t2", "t1", "flair", "t1ce"), ("t1ce", "t2", "flair"), ("flair", "t1ce", "t2")]
 )
-def test_channels_are_found_by_name(segmenter, segmentation, case, names):
+def test_channels_are_selected_by_name(segmenter, segmentation, case, names):
     assert_equal(segmenter.segment_raw(nifti.read_case(case, names)), segmentation)
 
 
@@ -144,31 +146,35 @@ def test_a_missing_modality_is_named(segmenter, case):
         segmenter.segment(without)
 
 
-def test_another_shape_needs_no_new_graph(segmenter, raw, monkeypatch):
+def test_another_shape_does_not_trace_a_new_graph(segmenter, raw, monkeypatch):
     segmenter.segment_raw(raw)
     graphs = []
-    made = tf.Graph.__init__
-    monkeypatch.setattr(
-        tf.Graph,
-        "__init__",
-        lambda self, *args, **rest: (graphs.append(self), made(self, *args, **rest))[1],
-    )
+    original = tf.Graph.__init__
+
+    def counting(self, *args, **kwargs):
+        graphs.append(self)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(tf.Graph, "__init__", counting)
     tf.function(lambda x: x + 1)(tf.zeros(3))
-    assert graphs, "a traced function must count, or this says nothing"
+    assert graphs, "a traced function must be counted"
     graphs.clear()
     for shape in ((30, 40, 36), (41, 23, 27)):
-        found = segmenter.segment_raw(stand_in.raw_case(shape)[1])
-        assert found.labels.shape == shape
-        assert found.entropy().shape == shape
+        segmentation = segmenter.segment_raw(stand_in.raw_case(shape)[1])
+        assert segmentation.labels.shape == shape
+        assert segmentation.entropy().shape == shape
     segmenter.segment_stored(stored(raw))
     assert not graphs
 
 
 @pytest.fixture(scope="module", params=COVERS)
-def correcting(request, raw, truth, tmp_path_factory):
-    """A model that keeps the enhancing tumour of `raw`, but not one of a voxel less, and takes
-    components of less than 27.25 mm³ out of WT."""
-    path = tmp_path_factory.getbasetemp() / "correcting"
+def post_processing_segmenter(request, raw, truth, tmp_path_factory):
+    """Loads a model with post-processing.
+
+    It keeps the enhancing tumour of `raw`, but would replace one of a voxel less, and removes
+    components below 27.25 mm³ from WT.
+    """
+    path = tmp_path_factory.getbasetemp() / "post_processing"
     if not path.exists():
         enhancing = int(np.count_nonzero(truth == spec.ET))
         stand_in.save_model(
@@ -178,45 +184,47 @@ def correcting(request, raw, truth, tmp_path_factory):
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_faint_enhancement_becomes_necrosis_and_the_user_is_told(correcting, truth, missing):
+def test_a_small_enhancing_tumour_becomes_necrosis(post_processing_segmenter, truth, missing):
     _, raw = stand_in.raw_case(SHAPE)
     truth = truth.copy()
     for voxel in np.argwhere(truth == spec.ET)[:missing]:
         raw.volumes[(*voxel, spec.MODALITIES.index("t1ce"))] = 100
         truth[tuple(voxel)] = spec.ED
     stages = []
-    found = correcting.segment_raw(raw, stages.append)
-    assert stages == ["bias correction", "network", "post-processing"] == list(found.seconds)
-    left = np.count_nonzero(truth == spec.ET)
-    assert found.post_processing == (f"ET of {left / 1000:.3g} mL replaced by NCR/NET",) * missing
-    np.testing.assert_array_equal(found.probabilities.argmax(axis=-1), truth)
+    result = post_processing_segmenter.segment_raw(raw, stages.append)
+    assert stages == ["bias correction", "network", "post-processing"] == list(result.seconds)
+    ml = np.count_nonzero(truth == spec.ET) / 1000
+    assert result.post_processing == (f"ET of {ml:.3g} mL replaced by NCR/NET",) * missing
+    np.testing.assert_array_equal(result.probabilities.argmax(axis=-1), truth)
     np.testing.assert_array_equal(
-        found.classes, np.where((truth == spec.ET) & bool(missing), spec.NCR, truth)
+        result.classes, np.where((truth == spec.ET) & bool(missing), spec.NCR, truth)
     )
-    assert_equal(correcting.segment_stored(stored(raw)), found)
+    assert_equal(post_processing_segmenter.segment_stored(stored(raw)), result)
 
 
 @pytest.mark.parametrize(
-    "spacing_mm, told",
+    "spacing_mm, changes",
     [
         ((1.05, 1, 0.97), ()),
         ((1.05, 1, 0.96), ("small components of WT, 0.0272 mL in all, replaced by background",)),
     ],
 )
-def test_small_components_go_by_the_cases_own_millimetres(correcting, truth, spacing_mm, told):
-    """An island of 27 voxels of edema: of 1.05 x 1 x 0.96 mm they are 27.2 mm³."""
+def test_components_are_measured_with_the_cases_own_spacing(
+    post_processing_segmenter, truth, spacing_mm, changes
+):
+    """A component of 27 voxels of edema measures 27.2 mm³ at 1.05 x 1 x 0.96 mm."""
     _, raw = stand_in.raw_case(SHAPE, stand_in.LPS @ np.diag([*spacing_mm, 1]))
     island = slice(8, 11), slice(18, 21), slice(9, 12)
     raw.volumes[(*island, spec.MODALITIES.index("flair"))] = 300
     expected = truth.copy()
-    expected[island] = spec.BACKGROUND if told else spec.ED
-    found = correcting.segment_raw(raw)
-    np.testing.assert_array_equal(found.classes, expected)
-    assert found.post_processing == told
-    assert_equal(correcting.segment_stored(stored(raw)), found)
+    expected[island] = spec.BACKGROUND if changes else spec.ED
+    result = post_processing_segmenter.segment_raw(raw)
+    np.testing.assert_array_equal(result.classes, expected)
+    assert result.post_processing == changes
+    assert_equal(post_processing_segmenter.segment_stored(stored(raw)), result)
 
 
-def test_a_modality_that_says_nothing_is_told_of(segmenter):
+def test_a_constant_modality_causes_a_warning(segmenter):
     _, raw = stand_in.raw_case(SHAPE)
     assert segmenter.segment_raw(raw).warnings == ()
     name = segmenter.modalities[0]
@@ -226,7 +234,7 @@ def test_a_modality_that_says_nothing_is_told_of(segmenter):
     )
 
 
-def test_only_a_case_is_segmented_and_only_nifti_written(segmenter, segmentation, tmp_path):
+def test_other_types_and_file_names_are_refused(segmenter, segmentation, tmp_path):
     with pytest.raises(TypeError, match="expected one of the cases of find_cases, got a str"):
         segmenter.segment("cohort/BraTS20_Training_001")
     for path in (tmp_path, tmp_path / "seg.txt"):
@@ -234,18 +242,18 @@ def test_only_a_case_is_segmented_and_only_nifti_written(segmenter, segmentation
             segmentation.write(path)
 
 
-def test_only_the_known_covers(model):
+def test_an_unknown_cover_is_refused(model):
     with pytest.raises(InputError, match="cover='head': expected one of brain, window"):
         Segmenter(model, "head")
 
 
-def test_folders_that_are_no_model_of_ours(model, tmp_path):
-    with pytest.raises(InputError, match="no SavedModel there; expected a folder with saved_model"):
+def test_folders_without_a_usable_model_are_refused(model, tmp_path):
+    with pytest.raises(InputError, match="holds no SavedModel; expected a folder with saved_model"):
         Segmenter(tmp_path)
-    with pytest.raises(InputError, match="no SavedModel there; try .*saved_model"):
+    with pytest.raises(InputError, match="holds no SavedModel; try .*saved_model"):
         Segmenter(model.parent)
     tf.saved_model.save(tf.Module(), str(tmp_path / "foreign"))
-    with pytest.raises(InputError, match="not one of ours"):
+    with pytest.raises(InputError, match="was not exported by train.py"):
         Segmenter(tmp_path / "foreign")
     shutil.copytree(model, tmp_path / "newer")
     path = tmp_path / "newer" / "assets" / "model.json"

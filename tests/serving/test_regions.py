@@ -1,4 +1,4 @@
-"""A network of overlapping regions through the whole chain, each voxel's answer known."""
+"""Models whose channels are overlapping regions; the class of every voxel is known."""
 
 import json
 
@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort.geometry import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example
 from brats_tfrecord.serving import card as cards
@@ -37,14 +38,17 @@ CLASS_ALONG_Y = [
     spec.ET,
     spec.ET,
 ]
-"""Slabs of every class, all brain; the last two lie outside the window."""
+"""Class of each slab along y, all brain; the last two slabs are outside the window."""
 
 CHANNELS = {"brats2020": ["WT", "TC", "ET"], "brats2024": ["WT", "TC", "ET", "RC"]}
 INTENSITY = {spec.BACKGROUND: 100, spec.ED: 200, spec.NCR: 300, spec.ET: 400, spec.RC: 500}
 
 
 def raw_case(scheme):
-    """A case whose FLAIR tells the class: every region lies above an intensity of its own."""
+    """Makes a case whose FLAIR intensity encodes the class.
+
+    Each region consists of the voxels above a certain intensity.
+    """
     count = spec.LABEL_SCHEMES[scheme].classes
     line = [class_id if class_id < count else spec.BACKGROUND for class_id in CLASS_ALONG_Y]
     classes = np.broadcast_to(np.reshape(line, (1, -1, 1)), SHAPE)
@@ -64,13 +68,13 @@ def raw_case(scheme):
 
 @pytest.fixture(scope="module", params=["brats2020", "brats2024"])
 def served(request, tmp_path_factory):
-    """(scheme, canonical classes, raw case, folder of the model that tells them)."""
+    """Returns (label scheme, canonical classes, raw case, folder of a model that segments it)."""
     scheme = request.param
     classes, raw = raw_case(scheme)
     image = RECIPE.apply(raw).image[..., 0]
     dark, bright = float(image.min()), float(image.max())
     top = 100 * spec.LABEL_SCHEMES[scheme].classes
-    # The z-score is linear, and the window holds the darkest and the brightest slab.
+    # z-scores are linear, and the window contains the darkest and the brightest slab.
     cuts = [
         dark + (bright - dark) * (cut - 100) / (top - 100)
         for cut in (150, 250, 350, 450)[: len(CHANNELS[scheme])]
@@ -100,29 +104,30 @@ def test_the_card_names_the_channels(served):
     assert written["classes"] == list(spec.LABEL_SCHEMES[scheme].class_names)
 
 
-def test_every_voxel_gets_its_class_beyond_the_window_too(served, tmp_path):
+def test_every_voxel_has_its_class_also_outside_the_window(served, tmp_path):
     scheme, classes, raw, path = served
-    found = Segmenter(path).segment_raw(raw)
-    np.testing.assert_array_equal(found.classes, classes)
-    assert set(np.unique(found.classes)) == set(range(spec.LABEL_SCHEMES[scheme].classes))
+    segmentation = Segmenter(path).segment_raw(raw)
+    np.testing.assert_array_equal(segmentation.classes, classes)
+    assert set(np.unique(segmentation.classes)) == set(range(spec.LABEL_SCHEMES[scheme].classes))
     np.testing.assert_array_equal(
-        found.labels, np.array(spec.LABEL_SCHEMES[scheme].values)[classes]
+        segmentation.labels, np.array(spec.LABEL_SCHEMES[scheme].values)[classes]
     )
-    found.write(tmp_path / "seg.nii.gz")
+    segmentation.write(tmp_path / "seg.nii.gz")
     assert nibabel.load(tmp_path / "seg.nii.gz").shape == SHAPE
 
 
-def test_probabilities_are_the_regions(served):
+def test_each_channel_is_the_probability_of_its_region(served):
     scheme, _classes, raw, path = served
-    found = Segmenter(path).segment_raw(raw).probabilities
-    assert found.shape == (*SHAPE, len(CHANNELS[scheme])) and found.dtype == np.float32
-    at_most = {"WT": 150, "TC": 250, "ET": 350, "RC": 450}
+    probabilities = Segmenter(path).segment_raw(raw).probabilities
+    assert probabilities.shape == (*SHAPE, len(CHANNELS[scheme]))
+    assert probabilities.dtype == np.float32
+    threshold = {"WT": 150, "TC": 250, "ET": 350, "RC": 450}
     for channel, name in enumerate(CHANNELS[scheme]):
-        expected = raw.volumes[..., 3] > at_most[name]
-        np.testing.assert_allclose(found[..., channel], expected, atol=1e-6)
+        expected = raw.volumes[..., 3] > threshold[name]
+        np.testing.assert_allclose(probabilities[..., channel], expected, atol=1e-6)
 
 
-def test_a_record_gives_the_same_within_its_window_and_background_outside(served):
+def test_a_record_gives_the_same_in_its_window_and_background_outside(served):
     _, classes, raw, path = served
     segmenter = Segmenter(path)
     stored = example.decode(example.encode(raw, RECIPE.apply(raw), RECIPE), "float32")
@@ -137,11 +142,11 @@ def test_a_record_gives_the_same_within_its_window_and_background_outside(served
     )
 
 
-def test_a_batch_of_images_gives_probabilities_of_every_channel(served):
+def test_serving_default_returns_every_channel_of_a_batch(served):
     scheme, _, raw, path = served
     predict = tf.saved_model.load(str(path)).signatures["serving_default"]
     image = np.repeat(RECIPE.apply(raw).image[None, ..., :1], 2, axis=0)
-    found = predict(image=tf.constant(image))["probabilities"]
-    assert found.shape == (2, 8, 7, 9, len(CHANNELS[scheme]))
+    probabilities = predict(image=tf.constant(image))["probabilities"]
+    assert probabilities.shape == (2, 8, 7, 9, len(CHANNELS[scheme]))
     whole = Segmenter(path).segment_raw(raw).probabilities
-    np.testing.assert_allclose(found[1], whole[WINDOW], atol=1e-6)
+    np.testing.assert_allclose(probabilities[1], whole[WINDOW], atol=1e-6)

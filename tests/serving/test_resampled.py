@@ -1,4 +1,4 @@
-"""Thick slices through the whole chain: to 1 mm, through the network, back to the case's grid."""
+"""Segmentation of thick slices: resampled to 1 mm, predicted, resampled to the case's own grid."""
 
 import nibabel
 import numpy as np
@@ -19,18 +19,18 @@ RECIPE = Recipe(
 )
 NATIVE = (44, 36, 16)
 AFFINE = np.array([[0, 0, 3.0, -20], [1.0, 0, 0, 11], [0, -1.25, 0, 7], [0, 0, 0, 1]])
-"""File order A, I, R; in LPS order the case is 16 x 44 x 36 voxels of 3 x 1 x 1.25 mm."""
+"""File axes A, I, R; in LPS order the case has 16 x 44 x 36 voxels of 3 x 1 x 1.25 mm."""
 
 
 def radius():
-    """1 on the surface of an ellipsoid that nearly fills the field of view."""
+    """Returns the distance from the centre, 1 on an ellipsoid that nearly fills the grid."""
     grid = np.indices(NATIVE).transpose(1, 2, 3, 0) - (np.array(NATIVE) - 1) / 2
     return np.sqrt(((grid / (0.46 * np.array(NATIVE))) ** 2).sum(axis=-1))
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """A brain around nested NCR, ET and ED, of one intensity each, in slices of 3 mm."""
+    """Writes a brain with nested NCR, ET and ED, each of one intensity, in slices of 3 mm."""
     root = tmp_path_factory.mktemp("cohort")
     folder = root / "BraTS20_Training_001"
     folder.mkdir()
@@ -46,13 +46,16 @@ def case(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segmenter(case, tmp_path_factory):
-    """A model that cuts the FLAIR of `case` halfway between the intensities of its tissues."""
+    """Loads a model that separates the tissues of `case` by thresholds on FLAIR.
+
+    Each threshold is halfway between the intensities of two tissues.
+    """
     raw = nifti.read_case(case, any_spacing=True)
     image = RECIPE.apply(raw).image[..., spec.MODALITIES.index("flair")]
-    # The z-score is linear: 0 and 400 before are its smallest and largest value.
+    # z-scores are linear: intensities 0 and 400 have the smallest and the largest.
     low, high = float(image.min()), float(image.max())
     cuts = [low + (high - low) * value / 400 for value in (150, 250, 350)]
-    # Classes in order of intensity; the upper envelope of these lines changes at the cuts.
+    # Logits are lines over the z-score; the largest one changes at each threshold.
     lines = {
         0: (0, 0),
         spec.ED: (1, -cuts[0]),
@@ -71,37 +74,35 @@ def segmenter(case, tmp_path_factory):
     return Segmenter(path, cover="window")
 
 
-def test_the_segmentation_lies_on_the_cases_own_grid(segmenter, case, tmp_path):
+def test_the_segmentation_has_the_cases_own_grid(segmenter, case, tmp_path):
     stages = []
-    found = segmenter.segment(case, stages.append)
-    assert stages == ["reading", "bias correction", "network", "resampling"] == list(found.seconds)
-    assert found.labels.shape == found.geometry.lps_shape == (16, 44, 36)
-    assert found.geometry.spacing_mm == pytest.approx((3, 1, 1.25))
-    np.testing.assert_allclose(found.probabilities.sum(axis=-1), 1, atol=1e-5)
-    np.testing.assert_array_equal(found.probabilities.argmax(axis=-1), found.classes)
-    found.write(tmp_path / "seg.nii.gz")
+    result = segmenter.segment(case, stages.append)
+    assert stages == ["reading", "bias correction", "network", "resampling"] == list(result.seconds)
+    assert result.labels.shape == result.geometry.lps_shape == (16, 44, 36)
+    assert result.geometry.spacing_mm == pytest.approx((3, 1, 1.25))
+    np.testing.assert_allclose(result.probabilities.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(result.probabilities.argmax(axis=-1), result.classes)
+    result.write(tmp_path / "seg.nii.gz")
     written = nibabel.load(tmp_path / "seg.nii.gz")
     assert written.shape == NATIVE
     np.testing.assert_array_equal(written.affine, AFFINE)
     assert set(np.unique(written.dataobj)) == {0, 1, 2, 4}
 
 
-def test_it_lies_where_the_truth_lies(segmenter, case):
-    """The window cuts 4 mm of the brain; tumours come back whole, voxel for voxel but for edges."""
+def test_the_segmentation_is_not_displaced(segmenter, case):
+    """The window cuts off 4 mm of the brain; tumours are complete except for voxels at edges."""
     raw = nifti.read_case(case, any_spacing=True)
-    done = RECIPE.apply(raw)
-    assert done.grid_shape == (48, 44, 45) and done.crop_origin == (4, 8, -2)
-    found = segmenter.segment_raw(raw)
-    scores = metrics.case_metrics(done.native_classes, found.classes, raw.geometry.spacing_mm)
+    preprocessed = RECIPE.apply(raw)
+    assert preprocessed.grid_shape == (48, 44, 45) and preprocessed.crop_origin == (4, 8, -2)
+    truth, classes = preprocessed.native_classes, segmenter.segment_raw(raw).classes
+    scores = metrics.case_metrics(truth, classes, raw.geometry.spacing_mm)
     assert min(scores[region]["dice"] for region in spec.REGIONS) > 0.8
-    for axis in range(3):  # a shift of one voxel would cost more than this
-        shifted = metrics.case_metrics(
-            done.native_classes, np.roll(found.classes, 1, axis), raw.geometry.spacing_mm
-        )
+    for axis in range(3):  # a displacement of one voxel lowers the Dice by more than 0.02
+        shifted = metrics.case_metrics(truth, np.roll(classes, 1, axis), raw.geometry.spacing_mm)
         assert shifted["WT"]["dice"] < scores["WT"]["dice"] - 0.02
 
 
-def test_a_record_gives_the_same(segmenter, case):
+def test_a_record_and_its_files_give_the_same_segmentation(segmenter, case):
     raw = nifti.read_case(case, any_spacing=True)
     stored = example.decode(example.encode(raw, RECIPE.apply(raw), RECIPE), "float32")
     from_record, from_files = segmenter.segment_stored(stored), segmenter.segment_raw(raw)
