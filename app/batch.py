@@ -1,12 +1,15 @@
-"""The cases of a folder with what is known of each; segments all of them in the background."""
+"""The cases of a folder and their results; segments all cases in the background."""
 
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from app import intake
+from app.jobs import Job, Queue, Result
 from brats_tfrecord import spec
+from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -16,78 +19,84 @@ OPEN, RUNNING, DONE, FAILED = "", "running", "done", "failed"
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of a case.
+    """State and figures of a case.
 
     Attributes:
-        has_truth: whether there is a mask.
-        status: one of the constants above.
-        volumes_ml: structure -> millilitres, once it is done.
-        dice: region -> Dice, once it is done and where there is a truth.
-        seconds: how long it took, once it is done.
-        reason: why it failed.
+        has_truth: whether the case has a mask.
+        status: `OPEN`, `RUNNING`, `DONE` or `FAILED`.
+        volumes_ml: structure -> millilitres; None unless done.
+        dice: region -> Dice; None unless done and with a truth.
+        seconds: duration of reading and segmentation; None unless done.
+        reason: why it failed, or "".
     """
 
     has_truth: bool
     status: str = OPEN
-    volumes_ml: dict | None = None
-    dice: dict | None = None
+    volumes_ml: dict[str, float] | None = None
+    dice: dict[str, float | None] | None = None
     seconds: float | None = None
     reason: str = ""
 
 
 class Batch:
-    """Shared by all sessions: numbers alone are kept, whatever the number of cases."""
+    """The rows of all cases, shared by all sessions. Keeps numbers only, no volumes."""
 
-    def __init__(self, cases, queue, any_spacing):
-        """Args: the cohort's cases; the `jobs.Queue`; as in `intake.load_case`."""
+    def __init__(self, cases: Iterable[Case], queue: Queue, any_spacing: bool):
+        """Starts with every case open.
+
+        Args:
+            cases: the cases of the folder.
+            queue: runs the segmentations.
+            any_spacing: as in `intake.load_case`.
+        """
         self.cases = {case.case_id: case for case in cases}
         self._rows = {case.case_id: Row(case.mask is not None) for case in cases}
         self._queue, self._any_spacing = queue, any_spacing
-        self._lock, self._stop, self._thread = threading.Lock(), threading.Event(), None
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
 
     @property
-    def rows(self):
-        """case id -> `Row`, as it is now."""
+    def rows(self) -> dict[str, Row]:
+        """Snapshot of case id -> `Row`."""
         with self._lock:
             return dict(self._rows)
 
     @property
-    def running(self):
-        """Whether cases are being segmented one after another."""
+    def running(self) -> bool:
+        """Whether all cases are being segmented, one after another."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def stopping(self):
-        """Whether it was told to stop, and the case at hand is not done yet."""
+    def stopping(self) -> bool:
+        """Whether `stop` was called and the current case is not finished."""
         return self.running and self._stop.is_set()
 
     @property
-    def busy(self):
-        """Whether any of the rows may change by itself."""
+    def busy(self) -> bool:
+        """Whether rows may change without user action."""
         return self.running or any(row.status == RUNNING for row in self.rows.values())
 
-    def start(self):
-        """Segments every case that has not been; what failed is tried again."""
+    def start(self) -> None:
+        """Starts segmenting every case that is not done, failed ones included."""
         with self._lock:
             if not self.running:
                 self._stop.clear()
                 self._thread = threading.Thread(target=self._run, name="batch", daemon=True)
                 self._thread.start()
 
-    def stop(self):
-        """Stops after the case that is being segmented."""
+    def stop(self) -> None:
+        """Stops after the current case."""
         self._stop.set()
 
-    def follow(self, case_id, job):
-        """Takes down how the `jobs.Job` of a case ends, whether or not anyone looks at it then."""
+    def follow(self, case_id: str, job: Job) -> None:
+        """Updates the row of a case when `job` ends, even if no session shows it."""
         self._update(case_id, status=RUNNING)
         job.then(lambda: self._settle(case_id, job))
 
-    def enter(self, case_id, result):
-        """Takes down the `jobs.Result` of a case, however it came about."""
-        dice = result.metrics and {
-            region: result.metrics[region]["dice"] for region in spec.REGIONS
-        }
+    def enter(self, case_id: str, result: Result) -> None:
+        """Writes the figures of a result into the row of a case."""
+        figures = result.metrics
+        dice = {name: figures[name]["dice"] for name in spec.REGIONS} if figures else None
         self._update(
             case_id,
             status=DONE,
@@ -108,7 +117,7 @@ class Batch:
         self._update(case_id, status=RUNNING)
         try:
             case = intake.load_case(self.cases[case_id], any_spacing=self._any_spacing)
-            job = self._submitted(case)
+            job = self._submit(case)
             if job is None:
                 self._update(case_id, status=OPEN)
                 return
@@ -116,21 +125,21 @@ class Batch:
             self._settle(case_id, job)
         except Exception as error:
             if not isinstance(error, InputError):
-                _log.exception("reading of %s failed", case_id)
+                _log.exception("reading %s failed", case_id)
             self._fail(case_id, error)
 
     def _settle(self, case_id, job):
-        if job.error is not None:
-            self._fail(case_id, job.error)
-        else:
+        if job.result is not None:
             self.enter(case_id, job.result)
+        else:
+            self._fail(case_id, job.error)
 
     def _fail(self, case_id, error):
         reason = str(error) if isinstance(error, InputError) else type(error).__name__
         self._update(case_id, status=FAILED, reason=reason)
 
-    def _submitted(self, case):
-        """Waits for a place in the queue, people who look at a case go first; None if stopped."""
+    def _submit(self, case):
+        """Returns the job; waits while the queue is full, and returns None if stopped meanwhile."""
         while not self._stop.is_set():
             try:
                 return self._queue.submit(case)

@@ -1,111 +1,118 @@
-"""Volumes as the canvas takes them: files in memory, in the case's own order and place."""
+"""Converts volumes to layers of the canvas: compressed NIfTI files in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import nibabel
 import numpy as np
 from isal import igzip
 
-from app.canvas import TRUTH, Layer
+from app.canvas import Layer
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
+from brats_tfrecord.cohort.geometry import Geometry
+
+if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
+    from brats_tfrecord.serving.segmentation import Segmentation
 
 PREDICTION, UNCERTAINTY = "prediction", "uncertainty"
+"""Names of layers."""
+
 MODALITY_TITLES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
 
 _STEPS = 250
-"""What the range of a scalar is shown in: a byte a voxel, a fourth of what float32 would take."""
-
-__all__ = [
-    "MODALITY_TITLES",
-    "PREDICTION",
-    "TRUTH",
-    "UNCERTAINTY",
-    "array_of",
-    "image_layers",
-    "label_layer",
-    "scalar_layers",
-    "zipped",
-]
+"""Scalars are quantised to this many steps: one byte per voxel instead of float32's four."""
 
 
-def image_layers(raw):
-    """A layer for each modality of `raw` (`nifti.RawCase`); FLAIR, which shows most, first."""
+def image_layers(raw: nifti.RawCase) -> list[Layer]:
+    """Makes a layer of each modality; FLAIR, which shows the whole tumour best, comes first."""
     names = sorted(raw.modalities, key=lambda name: name != "flair")
     return [
         Layer(
             name,
             MODALITY_TITLES[name],
             "image",
-            zipped(_narrow(raw.volumes[..., raw.modalities.index(name)]), raw.geometry),
+            zipped(_as_int16(raw.volumes[..., raw.modalities.index(name)]), raw.geometry),
         )
         for name in names
     ]
 
 
-def label_layer(name, title, classes, geometry):
-    """A layer of canonical class ids, uint8 [X, Y, Z]."""
+def label_layer(name: str, title: str, classes: np.ndarray, geometry: Geometry) -> Layer:
+    """Makes a layer of canonical class ids, uint8 [X, Y, Z]."""
     return Layer(name, title, "labels", zipped(classes, geometry))
 
 
-def array_of(layer, geometry):
-    """The voxels of a layer of this `Geometry`, LPS order: images and labels exactly as they
-    were given (images of whole numbers as int16), scalars to a step."""
+def array_of(layer: Layer, geometry: Geometry) -> np.ndarray:
+    """Decompresses a layer to [X, Y, Z], LPS order.
+
+    Images and labels have their exact values, whole-numbered images as int16; scalars are rounded
+    to one of 250 steps.
+    """
     image = nibabel.Nifti1Image.from_bytes(igzip.decompress(layer.nifti))
     return geometry.to_lps(np.asarray(image.dataobj))
 
 
-def scalar_layers(segmentation, brain):
-    """Layers of a segmentation: its entropy, and each region's probability.
+def scalar_layers(segmentation: Segmentation, brain: np.ndarray) -> Iterator[Layer]:
+    """Yields the layers of the entropy and of each region's probability.
 
-    Where channels are classes, which exclude each other, a region has the sum of its classes'
-    probabilities; where they are regions, a region has its own.
+    If the channels are exclusive classes (softmax), the probability of a region is the sum of its
+    classes' probabilities; if they are regions, each has its own channel.
 
     Args:
-        segmentation: `serving.segmentation.Segmentation`.
-        brain: bool [X, Y, Z], where the entropy is shown: of the air at the borders of what the
-            network sees it says nothing, and would hide the tumour's in a rendering.
+        segmentation: the output of the model.
+        brain: bool [X, Y, Z]. The entropy is set to zero outside: the air at the edges of the
+            network's input has a high entropy, which would hide the tumour's in a rendering.
     """
     channels = segmentation.card.channels
-    most = (
+    maximum = (
         np.log(channels.channels)
         if channels.activation == "softmax"
         else channels.channels * np.log(2)
     )
-    yield _scalar(
+    yield _scalar_layer(
         UNCERTAINTY,
         "Uncertainty (nats)",
         segmentation.entropy() * brain,
-        float(most),
+        float(maximum),
         segmentation.geometry,
     )
     probabilities = segmentation.probabilities
     for region, members in spec.REGIONS.items():
-        parts = [
+        indices = [
             index
             for index, classes in enumerate(channels.channel_classes)
             if classes == members or (channels.activation == "softmax" and classes[0] in members)
         ]
-        yield _scalar(
+        yield _scalar_layer(
             f"probability_{region}",
             f"P({region})",
-            sum(probabilities[..., index] for index in parts),
+            sum(probabilities[..., index] for index in indices),
             1.0,
             segmentation.geometry,
         )
 
 
-def zipped(array, geometry, slope=None):
-    """The bytes of a .nii.gz file of an LPS `array`, in which a voxel stands for `slope` times its
-    number if there is one."""
+def zipped(array: np.ndarray, geometry: Geometry, slope: float | None = None) -> bytes:
+    """Compresses an LPS array [X, Y, Z] to the bytes of a .nii.gz file.
+
+    Args:
+        array: the stored voxels.
+        geometry: geometry of the file.
+        slope: value of a stored 1, or None for unscaled voxels.
+    """
     return igzip.compress(nifti.to_bytes(array, geometry, slope), compresslevel=1, mtime=0)
 
 
-def _scalar(name, title, values, most, geometry):
-    steps = np.rint(values * np.float32(_STEPS / most)).astype(np.uint8)
-    return Layer(name, title, "scalar", zipped(steps, geometry, most / _STEPS), (0.0, most))
+def _scalar_layer(name, title, values, maximum, geometry):
+    steps = np.rint(values * np.float32(_STEPS / maximum)).astype(np.uint8)
+    return Layer(name, title, "scalar", zipped(steps, geometry, maximum / _STEPS), (0.0, maximum))
 
 
-def _narrow(volume):
-    """`volume` as int16 where that holds every value: half the bytes to send."""
+def _as_int16(volume):
+    """Returns `volume` as int16 if that changes no value, which halves the bytes to send."""
     limits = np.iinfo(np.int16)
     if volume.min() < limits.min or volume.max() > limits.max:
         return volume

@@ -1,36 +1,49 @@
-"""The sidebar's way to a case: a folder, an upload, or a phantom."""
+"""Sidebar controls to choose a case from a folder, an upload, or a phantom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app import intake, messages
 from app import scene as scenes
+from app.batch import Batch
 from brats_tfrecord import spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.phantom import generate
+
+if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
+    from brats_tfrecord.serving.predict import Segmenter
 
 FOLDER, UPLOAD, PHANTOM = "Folder", "Upload", "Phantom"
 LEFT_OUT = "left out"
 PHANTOM_SEED, PHANTOM_INDEX = 2027, 0
 
 
-def choose_case(batch, segmenter):
-    """Asks for a case; returns its `scene.Scene`, or None as long as there is none.
+def choose_case(batch: Batch | None, segmenter: Segmenter) -> scenes.Scene | None:
+    """Shows the controls; returns the chosen case, or None if none is chosen.
 
     Args:
-        batch: the `batch.Batch` of --cases_dir, or None.
-        segmenter: the `Segmenter`.
+        batch: the cases of --cases_dir, or None.
+        segmenter: the model; decides which modalities and spacings a case needs.
     """
     sources = [FOLDER, UPLOAD, PHANTOM] if batch else [UPLOAD, PHANTOM]
-    # A default, not a value set in the session's state: that would be sent after a click made
-    # while the page is still being drawn, and take the click back.
+    # A default, not a value in the session's state: Streamlit would send that value after a click
+    # that is made while the page is still being drawn, and undo the click.
     source = st.segmented_control(
         "Case", sources, default=sources[0], required=True, width="stretch", key="source"
     )
     any_spacing = segmenter.recipe.any_spacing
     if source == PHANTOM:
-        return _prepared((PHANTOM,), _phantom)
+        return _scene_of((PHANTOM,), _make_phantom)
     if source == UPLOAD:
-        return _uploaded(segmenter.modalities, any_spacing)
+        return _choose_uploads(segmenter.modalities, any_spacing)
+    assert batch is not None  # FOLDER is offered only with a batch
+    return _choose_from_folder(batch, any_spacing)
+
+
+def _choose_from_folder(batch, any_spacing):
     if st.session_state.get("kept_case") and "case" not in st.session_state:
         st.session_state.case = st.session_state.kept_case  # back from another source
     case_id = st.selectbox(
@@ -44,30 +57,30 @@ def choose_case(batch, segmenter):
     st.session_state.kept_case = case_id
     if case_id is None:
         return None
-    st.button("← All cases", on_click=_close, width="stretch", key="close")
-    return _prepared(
+    st.button("← All cases", on_click=_close_case, width="stretch", key="close")
+    return _scene_of(
         (FOLDER, case_id), lambda: intake.load_case(batch.cases[case_id], any_spacing=any_spacing)
     )
 
 
-def folder_case():
-    """The id of the case that was chosen from the folder, or None."""
+def folder_case() -> str | None:
+    """Returns the id of the case that is chosen from the folder, or None."""
     state = st.session_state
     return state.get("case") if state.get("source") == FOLDER else None
 
 
-def _close():
+def _close_case():
     st.session_state.case = None
 
 
-def _phantom():
-    """A patient that never was, of the size of BraTS volumes, with its truth."""
-    made = generate.make_case(PHANTOM_SEED, PHANTOM_INDEX)
-    return intake.from_arrays("Phantom", made.volumes, made.mask, generate.geometry())
+def _make_phantom():
+    """Returns a synthetic case of the size of BraTS volumes, with its truth."""
+    phantom = generate.make_case(PHANTOM_SEED, PHANTOM_INDEX)
+    return intake.from_arrays("Phantom", phantom.volumes, phantom.mask, generate.geometry())
 
 
-def _uploaded(needed, any_spacing):
-    """Takes files, shows what each was recognised as, returns the `scene.Scene` once that fits."""
+def _choose_uploads(needed, any_spacing):
+    """Shows the uploader and the kind of each file; returns the `Scene` if they form a case."""
     uploads = st.file_uploader(
         f"NIfTI files of one case in one drop: {', '.join(needed)}, and a segmentation if there "
         "is one",
@@ -81,11 +94,11 @@ def _uploaded(needed, any_spacing):
     contents = [upload.getvalue() for upload in uploads]
     recognised = intake.recognise([upload.name for upload in uploads], contents)
     try:
-        assignment = _assigned(uploads, recognised, needed)
+        assignment = _assign_kinds(uploads, recognised, needed)
         scheme = recognised.label_scheme
         if "seg" in assignment and (scheme is None or assignment != dict(recognised.kinds)):
-            scheme = _label_scheme(recognised.files[assignment["seg"]].label_scheme)
-        return _prepared(
+            scheme = _choose_label_scheme(recognised.files[assignment["seg"]].label_scheme)
+        return _scene_of(
             (UPLOAD, scheme, *sorted(assignment.items()), *(file.file_id for file in uploads)),
             lambda: intake.load_uploads(
                 [(file.name, content) for file, content in zip(uploads, contents)],
@@ -101,8 +114,8 @@ def _uploaded(needed, any_spacing):
         return None
 
 
-def _assigned(uploads, recognised, needed):
-    """kind -> index of the file: what the names say, or what a person chose."""
+def _assign_kinds(uploads, recognised, needed):
+    """Shows a box for each file; returns kind -> index, from the names or as chosen."""
     kinds = {index: kind for kind, index in recognised.kinds.items()}
     is_open = bool(recognised.conflicts or recognised.ignored) or not (
         set(needed) <= set(recognised.kinds) or intake.FOUR_D in recognised.kinds
@@ -117,12 +130,12 @@ def _assigned(uploads, recognised, needed):
                 [*intake.KINDS, LEFT_OUT],
                 index=[*intake.KINDS, LEFT_OUT].index(kinds.get(index, LEFT_OUT)),
                 format_func=lambda kind: intake.KINDS.get(kind, LEFT_OUT),
-                # What was recognised may change with the files beside it; a new box then says so.
+                # Other files may change what a file is recognised as; a new key shows the new kind.
                 key=f"kind_{uploads[index].file_id}_{kinds.get(index, '')}",
             )
             for index, file in enumerate(recognised.files)
         }
-    assignment = {}
+    assignment: dict[str, int] = {}
     for index, kind in chosen.items():
         if kind in assignment:
             raise InputError(
@@ -135,8 +148,8 @@ def _assigned(uploads, recognised, needed):
     return assignment
 
 
-def _label_scheme(known):
-    """Asks what the values of a mask mean, where its name does not tell."""
+def _choose_label_scheme(known):
+    """Asks for the label scheme of a mask; `known` is the one from its name, or None."""
     schemes = list(spec.LABEL_SCHEMES)
     return st.selectbox(
         "Label scheme of the segmentation",
@@ -152,13 +165,13 @@ def _meaning(scheme):
     return ", ".join(f"{value} {name}" for value, name in list(zip(values, spec.CLASS_NAMES))[1:])
 
 
-def _prepared(chosen, load):
-    """The `scene.Scene` of the choice `chosen`; read anew only when the choice has changed."""
+def _scene_of(choice, load):
+    """Returns the `Scene` of `load()`, called only if `choice` differs from the last call's."""
     state = st.session_state
-    if state.get("chosen") != chosen:
-        state.pop("scene", None)  # two cases at once would take twice the memory
+    if state.get("chosen") != choice:
+        state.pop("scene", None)  # frees the last case before the next is read
         state.chosen = None
         with st.spinner("Reading…"):
             state.scene = scenes.prepare(load())
-        state.chosen = chosen
+        state.chosen = choice
     return state.scene

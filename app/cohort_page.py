@@ -1,36 +1,37 @@
-"""The first page: the cases of the folder, their volumes, and a button to segment them all."""
+"""First page: a table of the folder's cases with their volumes, and a button to segment all."""
 
 import csv
 import io
+from collections.abc import Mapping
 
 import streamlit as st
 
-from app import downloads, messages
-from app.batch import DONE, FAILED, RUNNING
+from app import messages
+from app.batch import DONE, FAILED, RUNNING, Batch, Row
 from brats_tfrecord import spec
+from brats_tfrecord.wording import csv_cell
 
 _MARKS = {RUNNING: "…", DONE: "✓", FAILED: "✗"}
 
 
-def show(batch):
-    """The table, drawn anew every second while cases are being segmented."""
+def show(batch: Batch) -> None:
+    """Shows the table, redrawn every second while cases are being segmented."""
     st.session_state.batch_busy = batch.busy
-    st.fragment(_table, run_every=1.0 if batch.busy else None)(batch)
+    st.fragment(_show_table, run_every=1.0 if batch.busy else None)(batch)
 
 
-def _table(batch):
+def _show_table(batch):
     with messages.one_line_errors():
         state, rows = st.session_state, batch.rows
         if state.pop("open_case", False) or state.batch_busy != batch.busy:
             st.rerun()
-        _head(batch, rows)
-        event_rows = [_cells(case_id, row) for case_id, row in rows.items()]
+        _show_progress(batch, rows)
         st.dataframe(
-            event_rows,
+            [_cells(case_id, row) for case_id, row in rows.items()],
             hide_index=True,
             key="cohort",
             selection_mode="single-row",
-            on_select=_open,
+            on_select=_open_selected,
             placeholder="–",
             height=min(38 + 35 * len(rows), 620),
             column_config={"Case": st.column_config.TextColumn(width="medium")},
@@ -49,48 +50,53 @@ def _table(batch):
             )
 
 
-def _open():
-    """Opens the case of the row that was clicked; runs before the page is drawn anew."""
+def _open_selected():
+    """Opens the case of the selected row; runs before the page is redrawn."""
     state = st.session_state
-    chosen = state.cohort.selection.rows
-    if chosen:
-        state.case, state.open_case = state.cohort_ids[chosen[0]], True
+    selected = state.cohort.selection.rows
+    if selected:
+        state.case, state.open_case = state.cohort_ids[selected[0]], True
 
 
-def _head(batch, rows):
-    """What is done, and the button that begins or ends it."""
+def _show_progress(batch, rows):
+    """Shows how many cases are done, and the button that starts or stops the segmentation."""
     st.session_state.cohort_ids = list(rows)
     done = sum(row.status == DONE for row in rows.values())
     failed = sum(row.status == FAILED for row in rows.values())
     left, right = st.columns((4, 1), vertical_alignment="bottom")
     label = f"{done} of {len(rows)} cases segmented" + (f", {failed} failed" if failed else "")
     seconds = [row.seconds for row in rows.values() if row.seconds]
-    rest = len(rows) - done - failed
+    remaining = len(rows) - done - failed
     if batch.running and seconds:
-        label += f", about {_span(rest * sum(seconds) / len(seconds))} to go"
+        label += f", about {_duration(remaining * sum(seconds) / len(seconds))} left"
     left.progress((done + failed) / max(len(rows), 1), text=label)
+    with right:
+        _show_batch_button(batch, all_done=done == len(rows))
+    for case_id, row in rows.items():
+        if row.status == FAILED:
+            st.caption(f"✗ {messages.plain(case_id)}: {messages.plain(row.reason)}")
+
+
+def _show_batch_button(batch, all_done):
     if batch.stopping:
-        right.button(
+        st.button(
             "Stopping…",
             disabled=True,
             width="stretch",
             key="batch_stopping",
-            help="after the case that is being segmented",
+            help="after the current case",
         )
     elif batch.running:
-        right.button("Stop", on_click=batch.stop, width="stretch", key="batch_stop")
+        st.button("Stop", on_click=batch.stop, width="stretch", key="batch_stop")
     else:
-        right.button(
+        st.button(
             "Segment all",
             on_click=batch.start,
             width="stretch",
             key="batch_start",
             type="primary",
-            disabled=done == len(rows),
+            disabled=all_done,
         )
-    for case_id, row in list(rows.items()):
-        if row.status == FAILED:
-            st.caption(f"✗ {messages.plain(case_id)}: {messages.plain(row.reason)}")
 
 
 def _cells(case_id, row):
@@ -105,10 +111,10 @@ def _cells(case_id, row):
     }
 
 
-def csv_of(rows):
-    """Every volume and Dice of the cases that are done; str."""
+def csv_of(rows: Mapping[str, Row]) -> str:
+    """Writes the volumes and Dice of the finished cases, at least one, as CSV."""
     done = {case_id: row for case_id, row in rows.items() if row.status == DONE}
-    structures = list(next(iter(done.values())).volumes_ml)
+    structures = list(next(iter(done.values())).volumes_ml or {})
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
@@ -120,11 +126,11 @@ def csv_of(rows):
         ]
     )
     for case_id, row in done.items():
-        dice = row.dice or {}
+        volumes, dice = row.volumes_ml or {}, row.dice or {}
         writer.writerow(
             [
-                downloads.harmless(case_id),
-                *(f"{row.volumes_ml[name]:.3f}" for name in structures),
+                csv_cell(case_id),
+                *(f"{volumes[name]:.3f}" for name in structures),
                 *(dice.get(region, "") for region in spec.REGIONS),
                 f"{row.seconds:.2f}",
             ]
@@ -136,5 +142,5 @@ def _rounded(value, decimals):
     return None if value is None else round(value, decimals)
 
 
-def _span(seconds):
+def _duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,17 +1,26 @@
-"""The files of a segmented case: NIfTI label map, CSV of figures, one-page summary."""
+"""Download buttons of a segmented case: label map, CSV of the figures, one-page summary."""
+
+from __future__ import annotations
 
 import csv
 import io
 import re
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app import summary
+from app.jobs import Result
+from app.scene import Scene
+from brats_tfrecord.wording import csv_cell
+
+if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
+    from brats_tfrecord.serving.card import ModelCard
 
 
-def show_downloads(scene, result, segmenter):
-    """The segmentation, the numbers and the one-page summary as files."""
-    name = harmless(scene.case_id)
+def show_downloads(scene: Scene, result: Result, card: ModelCard) -> None:
+    """Shows the three download buttons."""
+    name = safe_file_name(scene.case_id)
     segmentation, numbers, page = st.columns(3)
     segmentation.download_button(
         "NIfTI",
@@ -35,7 +44,7 @@ def show_downloads(scene, result, segmenter):
     )
     page.download_button(
         "Summary",
-        lambda: summary.page_of(scene, result, segmenter),
+        lambda: summary.page_of(scene, result, card),
         f"{name}.html",
         "text/html",
         key="summary",
@@ -45,18 +54,18 @@ def show_downloads(scene, result, segmenter):
     )
 
 
-def csv_of(scene, result):
-    """A row a structure: volumes, and every figure there is; str."""
+def csv_of(scene: Scene, result: Result) -> str:
+    """Writes the volumes and all figures as CSV, one row per structure."""
     figures = result.metrics or {}
     columns = list(next(iter(figures.values()), ()))
+    truth_ml = scene.truth_ml or {}
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["case_id", "structure", "predicted_ml", "truth_ml", *columns])
-    truth_ml = scene.truth_ml or {}
     for name, volume in result.volumes_ml.items():
         writer.writerow(
             [
-                harmless(scene.case_id),
+                csv_cell(scene.case_id),
                 name,
                 f"{volume:.3f}",
                 f"{truth_ml[name]:.3f}" if name in truth_ml else "",
@@ -66,6 +75,6 @@ def csv_of(scene, result):
     return stream.getvalue()
 
 
-def harmless(case_id):
-    """`case_id` as the beginning of a file's name, or as a cell that no table program runs."""
+def safe_file_name(case_id: str) -> str:
+    """Replaces the characters of `case_id` that are unsafe at the beginning of a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", case_id).lstrip(".-") or "case"

@@ -1,12 +1,14 @@
-"""Gets a case in: from a cohort's folder, or from files that a user uploads.
+"""Reads a case from a cohort's folder or from uploaded files.
 
-Uploads are read where they lie, in memory: no name of a user ever becomes a path, and no temporary
-file is written. All headers are checked first, against each other and against `MEMORY_LIMIT`;
-only then is anything expanded, and never beyond what the headers declare.
+Uploads are read in memory: names from users never become paths, and no temporary file is written.
+All headers are checked first, against each other and against `MEMORY_LIMIT`. Only then are voxels
+decompressed, and never more than the headers declare.
 """
 
 import hashlib
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,7 @@ from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import msd, naming, nifti
 from brats_tfrecord.cohort.case import RELEASE_2023_SUFFIXES, Case
 from brats_tfrecord.cohort.content import MemoryFile
+from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess import masks
 
@@ -33,22 +36,22 @@ __all__ = [
 ]
 
 MEMORY_LIMIT = 3 << 30
-"""Bytes that reading one uploaded case may take at its peak, beside the uploads themselves."""
+"""Peak bytes of reading one case, not counting the uploads themselves."""
 
-_MOST_LABELS = 32
-"""More different values than any segmentation of brain tumours holds are those of an image."""
+_MAX_LABELS = 32
+"""A mask with more different values than this is reported as an image."""
 
 
 @dataclass(frozen=True)
 class LoadedCase:
-    """A case in memory, ready to be shown and segmented.
+    """A case in memory, ready to be displayed and segmented.
 
     Attributes:
-        raw: volumes of every modality there is, LPS order, intensities untouched.
+        raw: volumes of all available modalities, LPS order, unprocessed.
         truth: uint8 [X, Y, Z] canonical class ids, or None without a mask.
-        digest: SHA-256 over the files' contents: equal for equal cases, whatever their names.
-        seconds: how long reading took.
-        warnings: one line each: why results on this case may mean nothing.
+        digest: SHA-256 of the files' contents; does not depend on their names.
+        seconds: duration of reading.
+        warnings: one line for each reason to doubt results on this case.
     """
 
     raw: nifti.RawCase
@@ -58,25 +61,27 @@ class LoadedCase:
     warnings: tuple[str, ...] = ()
 
     @property
-    def case_id(self):
-        """The case's name."""
+    def case_id(self) -> str:
+        """Id of the case."""
         return self.raw.case_id
 
-    def unpacked(self):
-        """Itself, as a `scene.Scene` gives the case that it was made of."""
+    def unpacked(self) -> "LoadedCase":
+        """Returns itself; the same method of `scene.Scene` decompresses the case."""
         return self
 
 
-def load_case(case, *, any_spacing=False, memory_limit=MEMORY_LIMIT):
-    """Reads a case of a cohort, every modality it has, and its mask if there is one.
+def load_case(
+    case: Case, *, any_spacing: bool = False, memory_limit: int = MEMORY_LIMIT
+) -> LoadedCase:
+    """Reads a case of a cohort: all modalities it has, and its mask if it has one.
 
     Args:
-        case: `cohort.case.Case`.
-        any_spacing: whether the model's recipe takes voxels of other sizes than 1 mm.
-        memory_limit: bytes that reading may take at its peak.
+        case: the files.
+        any_spacing: whether spacings other than 1 mm are allowed, as the model's recipe decides.
+        memory_limit: peak bytes that reading may take.
 
     Raises:
-        CaseError: as `load_uploads`, or a label value that the case's scheme does not know.
+        CaseError: as in `load_uploads`, or the label scheme lacks a value of the mask.
     """
     started = time.monotonic()
     names = [name for name in spec.MODALITIES if name in case.images]
@@ -88,7 +93,7 @@ def load_case(case, *, any_spacing=False, memory_limit=MEMORY_LIMIT):
     if case.mask is not None:
         opened["seg"] = case.mask
     raw = _read(case, opened, names, any_spacing, memory_limit)
-    doubts = []
+    doubts: list[str] = []
     for channel, modality in enumerate(raw.modalities):
         volume = raw.volumes[..., channel]
         doubt = plausibility.problem_of(volume) or plausibility.doubt_of(volume)
@@ -98,60 +103,53 @@ def load_case(case, *, any_spacing=False, memory_limit=MEMORY_LIMIT):
 
 
 def load_uploads(
-    uploads, assignment, needed, *, label_scheme=None, any_spacing=False, memory_limit=MEMORY_LIMIT
-):
+    uploads: Sequence[tuple[str, bytes]],
+    assignment: Mapping[str, int],
+    needed: Sequence[str],
+    *,
+    label_scheme: str | None = None,
+    any_spacing: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
+) -> LoadedCase:
     """Reads uploaded files as one case.
 
     Args:
-        uploads: sequence of (name, bytes-like), in any order; contents are not copied.
-        assignment: kind (of `KINDS`) -> index of its file: `Recognised.kinds`, or what a person
-            chose. Files that it leaves out are not looked at.
-        needed: names of the modalities that must be among them; the 4-D file has all.
-        label_scheme: name of the scheme of the mask's values; None to go by its name, which must
-            then tell (`Recognised.asks_label_scheme`).
-        any_spacing: as in `load_case`.
-        memory_limit: bytes that reading may take at its peak.
-
-    Returns:
-        a `LoadedCase`.
+        uploads: (name, bytes-like content) in any order; contents are not copied.
+        assignment: kind (of `KINDS`) -> index of its file, `Recognised.kinds` or the user's
+            choice. Other files are ignored.
+        needed: modalities that must be assigned; a 4-D file has all.
+        label_scheme: name of the scheme of the mask's values; None to derive it from the mask's
+            name.
+        any_spacing, memory_limit: as in `load_case`.
 
     Raises:
-        InputError: the assignment lacks a needed modality, names a file twice or one that is not
-            there, or the label scheme is open.
-        CaseError: a file cannot be used: as `load_case`; or by its header the case would take more
-            than `memory_limit`; or it holds no brain, or labels where an image is expected, or an
-            image where labels are.
+        InputError: the assignment lacks a needed modality, has an unknown kind or index or one
+            file twice, or the name of the mask does not decide the label scheme.
+        CaseError: a file is unreadable, the case would take more than `memory_limit`, an image
+            holds no brain or only labels, or a mask holds intensities.
     """
     started = time.monotonic()
     names = recognise([name for name, _ in uploads]).files
     _check_assignment(names, assignment, needed)
     ordered = {kind: assignment[kind] for kind in KINDS if kind in assignment}
-    shown = [names[index].shown for index in ordered.values()]
-    opened = {
-        kind: MemoryFile(
-            names[index].shown
-            if shown.count(names[index].shown) == 1
-            else f"{names[index].shown} ({kind})",
-            uploads[index][1],
-        )
-        for kind, index in ordered.items()
-    }
+    opened = _open_uploads(uploads, names, ordered)
     case = _case(names, ordered, opened, _scheme(names, ordered, label_scheme))
     raw = _read(case, opened, list(case.images), any_spacing, memory_limit)
     return _loaded(case, raw, _doubts(names, ordered, case, raw), started)
 
 
-def from_arrays(name, volumes, mask, geometry):
-    """A case that was made rather than read.
+def from_arrays(name: str, volumes: np.ndarray, mask: np.ndarray, geometry: Geometry) -> LoadedCase:
+    """Makes a case of arrays.
 
     Args:
-        name: its id.
+        name: its case id.
         volumes: [X, Y, Z, 4], channels as in `spec.MODALITIES`, LPS order.
-        mask: [X, Y, Z] of the values of the scheme "brats2020".
-        geometry: its `Geometry`.
+        mask: [X, Y, Z] with values of the scheme "brats2020".
+        geometry: its geometry.
     """
     started = time.monotonic()
     channels = np.ascontiguousarray(np.moveaxis(volumes, -1, 0), np.float32)
+    labels = mask.astype(np.int16)
     raw = nifti.RawCase(
         name,
         name,
@@ -159,16 +157,28 @@ def from_arrays(name, volumes, mask, geometry):
         "brats2020",
         spec.MODALITIES,
         np.moveaxis(channels, 0, -1),
-        mask.astype(np.int16),
+        labels,
         geometry,
     )
-    truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], name)
+    truth = masks.to_classes(labels, spec.LABEL_SCHEMES[raw.label_scheme], name)
     digest = hashlib.sha256(channels.tobytes() + mask.tobytes()).hexdigest()
     return LoadedCase(raw, truth, digest, time.monotonic() - started)
 
 
+def _open_uploads(uploads, names, assignment):
+    """kind -> `MemoryFile`; files of equal names are displayed with their kinds."""
+    shown = {kind: names[index].shown for kind, index in assignment.items()}
+    counts = Counter(shown.values())
+    return {
+        kind: MemoryFile(
+            name if counts[name] == 1 else f"{name} ({kind})", uploads[assignment[kind]][1]
+        )
+        for kind, name in shown.items()
+    }
+
+
 def _read(case, opened, modalities, any_spacing, memory_limit):
-    """The `nifti.RawCase` of the files `opened` (kind -> file), once all headers have passed."""
+    """Checks the headers of `opened` (kind -> file), then reads the `nifti.RawCase`."""
     headers = {kind: admission.read_header(file, kind) for kind, file in opened.items()}
     admission.check_geometries(opened, headers, any_spacing)
     admission.check_memory(opened, headers, memory_limit)
@@ -182,20 +192,30 @@ def _read(case, opened, modalities, any_spacing, memory_limit):
 
 
 def _check_assignment(names, assignment, needed):
-    taken = {}
+    _check_indices(names, assignment)
+    _check_not_mixed(names, assignment)
+    _check_complete(names, assignment, needed)
+
+
+def _check_indices(names, assignment):
+    kinds_by_index: dict[int, str] = {}
     for kind, index in assignment.items():
         if kind not in KINDS:
-            raise InputError(f"{kind}: no kind of file; expected one of {', '.join(KINDS)}")
+            raise InputError(f"{kind}: unknown kind of file; expected one of {', '.join(KINDS)}")
         if not 0 <= index < len(names):
             raise InputError(
-                f"{kind}: is to be file {index} of {len(names)} uploaded ones; upload it again"
+                f"{kind}: is assigned to file {index}, but {len(names)} files were uploaded; "
+                "upload it again"
             )
-        if index in taken:
+        if index in kinds_by_index:
             raise InputError(
-                f"{names[index].shown}: is chosen as {taken[index]} and as {kind}; "
-                "expected one kind a file, choose another file for one of them"
+                f"{names[index].shown}: is chosen as {kinds_by_index[index]} and as "
+                f"{kind}; expected one kind per file, choose another file for one of them"
             )
-        taken[index] = kind
+        kinds_by_index[index] = kind
+
+
+def _check_not_mixed(names, assignment):
     single = [modality for modality in spec.MODALITIES if modality in assignment]
     if FOUR_D in assignment and single:
         raise InputError(
@@ -203,23 +223,28 @@ def _check_assignment(names, assignment, needed):
             f"modalities, and {names[assignment[single[0]]].shown} as {single[0]} "
             "too; expected one or the other"
         )
+
+
+def _check_complete(names, assignment, needed):
+    single = [modality for modality in spec.MODALITIES if modality in assignment]
     missing = [
         modality
         for modality in needed or single[:1] or spec.MODALITIES
         if modality not in assignment
     ]
     if missing and FOUR_D not in assignment:
-        there = ", ".join(kind for kind in KINDS if kind in assignment) or "none"
+        recognised = ", ".join(kind for kind in KINDS if kind in assignment) or "none"
         since_2023 = any(name.layout == "brats2023-2024" for name in names)
         suffix = f"-{RELEASE_2023_SUFFIXES[missing[0]]}" if since_2023 else f"_{missing[0]}"
         raise InputError(
-            f"no {' and no '.join(missing)} image among the uploaded files (recognised: {there}); "
-            f"expected a name that ends in {suffix}.nii or {suffix}.nii.gz, or choose the file"
+            f"no {' and no '.join(missing)} image among the uploaded files "
+            f"(recognised: {recognised}); expected a name that "
+            f"ends in {suffix}.nii or {suffix}.nii.gz, or choose the file"
         )
 
 
 def _scheme(names, assignment, label_scheme):
-    """Name of the label scheme of the mask; any one without a mask."""
+    """Name of the label scheme of the mask; an arbitrary one without a mask."""
     if label_scheme is not None:
         if label_scheme not in spec.LABEL_SCHEMES:
             raise InputError(
@@ -235,7 +260,7 @@ def _scheme(names, assignment, label_scheme):
             for scheme in spec.LABEL_SCHEMES.values()
         )
         raise InputError(
-            f"{mask.shown}: its name does not tell what its labels mean; choose the "
+            f"{mask.shown}: its name does not say which label scheme it follows; choose the "
             f"label scheme: {choices}"
         )
     return mask.label_scheme
@@ -259,10 +284,10 @@ def _case(names, assignment, opened, scheme):
 
 
 def _doubts(names, assignment, case, raw):
-    """Warnings about an uploaded case; raises `CaseError` for a volume that is no brain."""
+    """Yields warnings about an uploaded case; raises `CaseError` if a volume cannot be a brain."""
     ids = dict.fromkeys(names[index].case_id for index in assignment.values())
     if len({case_id.casefold() for case_id in ids}) > 1:
-        yield f"files of several cases as one: {', '.join(map(shorten, ids))}"
+        yield f"files of several cases were combined: {', '.join(map(shorten, ids))}"
     for channel, modality in enumerate(raw.modalities):
         volume, name = raw.volumes[..., channel], _named(case, modality)
         problem = plausibility.problem_of(volume)
@@ -271,25 +296,24 @@ def _doubts(names, assignment, case, raw):
         doubt = plausibility.doubt_of(volume)
         if doubt:
             yield f"{name}: {doubt}"
-        same = next(
-            (before for before in range(channel) if _same(volume, raw.volumes[..., before])), None
-        )
-        if same is not None:
-            yield f"{name}: is voxel for voxel the image of {raw.modalities[same]}"
+        for earlier in range(channel):
+            if _equal(volume, raw.volumes[..., earlier]):
+                yield f"{name}: is identical to the image of {raw.modalities[earlier]}"
+                break
 
 
-def _same(first, second):
-    middle = len(first) // 2  # differs nearly always: the rest is not looked at
+def _equal(first, second):
+    middle = len(first) // 2  # one slice, which nearly always differs, is compared first
     return np.array_equal(first[middle], second[middle]) and np.array_equal(first, second)
 
 
 def _named(case, modality):
-    """What messages call the image of `modality`."""
+    """The name of the image of `modality` in messages."""
     return f"{case.images[modality]}{f' ({modality})' if case.channels else ''}"
 
 
 def _loaded(case, raw, doubts, started):
-    """The `LoadedCase` of what was read."""
+    """Makes the `LoadedCase`; converts the mask to classes."""
     truth = None
     doubts = list(doubts)
     if raw.mask is not None:
@@ -300,27 +324,27 @@ def _loaded(case, raw, doubts, started):
 
 
 def _truth(case, raw):
-    """uint8 [X, Y, Z] canonical classes of the mask; refuses an image in its place."""
+    """Converts the mask to uint8 [X, Y, Z] canonical classes; explains if it is an image."""
     scheme = spec.LABEL_SCHEMES[raw.label_scheme]
     try:
         return masks.to_classes(raw.mask, scheme, case.mask, "choose its label scheme")
     except CaseError as error:
         values = np.unique(raw.mask)
-        if values.size <= _MOST_LABELS:
+        if values.size <= _MAX_LABELS:
             raise
         raise CaseError(
             f"{case.mask}: holds {values.size} different values from {values[0]} to {values[-1]}; "
             f"expected the labels {', '.join(map(str, sorted(scheme.values)))}; it seems to be an "
-            "image, choose the segmentation in its place"
+            "image, choose the segmentation instead"
         ) from error
 
 
 def _digest(case):
-    """Hex SHA-256 over kind and content of the case's files."""
+    """Hex SHA-256 of the kinds and contents of the case's files."""
     contents = {**case.images, "seg": case.mask} if case.mask else case.images
     digests = {}
     for file in contents.values():
-        if file not in digests:  # one 4-D file holds all modalities
+        if file not in digests:  # a 4-D file is listed once for each modality
             digests[file] = (
                 hashlib.sha256(file.data).hexdigest()
                 if isinstance(file, MemoryFile)

@@ -1,8 +1,9 @@
-"""What goes wrong, said in one line on the page."""
+"""Shows errors as one line on the page."""
 
 import contextlib
 import logging
 import re
+from collections.abc import Iterator
 
 import streamlit as st
 
@@ -12,8 +13,8 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def one_line_errors():
-    """Shows what goes wrong as one line on the page; the session lives on."""
+def one_line_errors() -> Iterator[None]:
+    """Shows an exception as one line on the page and ends it, so that the session goes on."""
     try:
         yield
     except InputError as error:
@@ -23,8 +24,8 @@ def one_line_errors():
         show(error)
 
 
-def show(error):
-    """One line on the page: the message of an `InputError`, or that there is a bug of ours."""
+def show(error: Exception) -> None:
+    """Shows the message of an `InputError`; for any other exception, that the viewer has a bug."""
     if isinstance(error, InputError):
         st.error(plain(error))
     else:
@@ -34,10 +35,11 @@ def show(error):
         )
 
 
-def plain(text):
-    """Escapes `text`, which may hold users' file names, for Markdown.
+def plain(text: object) -> str:
+    """Escapes text, which may contain file names of users, for Markdown.
 
-    A lone `--`, which would become a dash, is set as code, so that commands can be copied.
+    A lone `--`, which Markdown would turn into a dash, is set as code, so that commands can be
+    copied.
     """
     escaped = re.sub(r"([\\`*_{}\[\]()<>#$:~|!-])", r"\\\1", str(text))
     return escaped.replace(r" \-\- ", " `--` ")

@@ -1,22 +1,22 @@
-"""Whether a volume that was read can be an MRI of a brain at all."""
+"""Checks whether a volume can be an MRI of a brain."""
 
 import numpy as np
 
 from brats_tfrecord import spec
 
-MOST_LABEL = max(max(scheme.values) for scheme in spec.LABEL_SCHEMES.values())
-"""Highest value that any release writes into a mask."""
+MAX_LABEL = max(max(scheme.values) for scheme in spec.LABEL_SCHEMES.values())
+"""Highest label value in a mask of any release."""
 
-LEAST_BACKGROUND = 0.05
-"""Share of background voxels that any skull-stripped volume exceeds many times over; noise and
-heads with skull and air have next to none."""
+MIN_BACKGROUND = 0.05
+"""Skull-stripped volumes have far more than this share of background voxels; noise, and heads
+with skull and air, have almost none."""
 
-LEAST_BRAIN = 0.005
-"""Share of brain voxels that any scan exceeds; a brain fills 15 % of BraTS's 240x240x155."""
+MIN_BRAIN = 0.005
+"""Scans have more than this share of brain voxels: 15 % in BraTS's 240x240x155."""
 
 
-def problem_of(volume):
-    """Why `volume` is no MRI of a brain, as the end of a message, or None.
+def problem_of(volume: np.ndarray) -> str | None:
+    """Returns why `volume` cannot be an MRI of a brain, as the end of a message, or None.
 
     Args:
         volume: float32 [X, Y, Z], finite.
@@ -29,7 +29,7 @@ def problem_of(volume):
             f"no voxel is above 0 (values from {lowest:g} to {highest:g}); expected the brain "
             "above 0, export it again"
         )
-    if lowest == 0 and highest <= MOST_LABEL and _whole(volume):
+    if lowest == 0 and highest <= MAX_LABEL and _is_whole(volume):
         return (
             f"holds only whole numbers from 0 to {highest:g}, as a segmentation does; expected "
             "intensities of an MRI, choose it as the segmentation"
@@ -37,27 +37,27 @@ def problem_of(volume):
     return None
 
 
-def doubt_of(volume):
-    """Why results on `volume` may mean nothing, as the end of a message, or None.
+def doubt_of(volume: np.ndarray) -> str | None:
+    """Returns why a segmentation of `volume` may be wrong, as the end of a message, or None.
 
     Args:
         volume: float32 [X, Y, Z], finite.
     """
     background = max(np.count_nonzero(volume == value) for value in (0, volume.min()))
     share = background / volume.size
-    if share < LEAST_BACKGROUND:
+    if share < MIN_BACKGROUND:
         return (
             f"{share:.1%} of the voxels are background; expected a skull-stripped brain with 0 "
-            "around it, the segmentation may mean nothing"
+            "around it, the segmentation may be wrong"
         )
-    if 1 - share < LEAST_BRAIN:
+    if 1 - share < MIN_BRAIN:
         return (
-            f"{1 - share:.2%} of the voxels are brain; expected some 15%, the segmentation may "
-            "mean nothing"
+            f"{1 - share:.2%} of the voxels are brain; expected about 15%, the segmentation may "
+            "be wrong"
         )
     return None
 
 
-def _whole(volume):
-    # Plane by plane: the first fraction ends it, and nothing of the volume's size is allocated.
+def _is_whole(volume):
+    # Plane by plane: stops at the first fraction, and allocates nothing of the volume's size.
     return all((plane == np.rint(plane)).all() for plane in volume)

@@ -1,49 +1,67 @@
-"""The numbers of a case: volumes, agreement with the truth, connected tumours."""
+"""Tables of a case: volumes, agreement with the truth, connected tumours."""
 
 import html
+from collections.abc import Iterable, Sequence
 
 import streamlit as st
 
+from app.jobs import Result
+from app.scene import Scene
 from brats_tfrecord import metrics, spec
-from brats_tfrecord.metrics.structures import members
+from brats_tfrecord.metrics.extent import Extent
+from brats_tfrecord.spec import members
 
-# A Dice on a case that the model has learnt from proves nothing.
 USES = {
-    "train": "A case of this name was used to **train** this model.",
-    "select": "A case of this name was used to **select** this model.",
+    "train": "A case of this name was used to train this model.",
+    "select": "A case of this name was used to select this model.",
     "unseen": "No case of this name was used to train or select this model.",
 }
+"""`ModelCard.use_of` -> the sentence to show: a Dice on a training case proves little."""
 
 
-def show_volumes(scene, result):
-    """Millilitres of every structure; Dice and HD95 where there are truth and prediction."""
+def show_volumes(scene: Scene, result: Result | None) -> None:
+    """Shows the volume of every structure, and Dice and HD95 if there are truth and prediction."""
     st.html(table(*volume_rows(scene, result)))
 
 
-def volume_rows(scene, result):
-    """(head, rows) of the table of volumes; cells are HTML."""
-    measured = {"Pred. mL": result and result.volumes_ml, "Truth mL": scene.truth_ml}
-    measured = {title: volumes for title, volumes in measured.items() if volumes}
-    figures = result.metrics if result else None
-    names = max(measured.values(), key=len)
-    shown = ("dice", "hd95") if figures else ()
-    heads = ("", *measured, *("Dice", "HD95 mm")[: len(shown)])
+def volume_rows(
+    scene: Scene, result: Result | None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Builds the table of volumes.
+
+    Args:
+        scene: the case.
+        result: its segmentation, or None; then the case needs a truth.
+
+    Returns:
+        (head, rows) with cells in HTML.
+    """
+    columns = {
+        title: volumes
+        for title, volumes in (
+            ("Pred. mL", result and result.volumes_ml),
+            ("Truth mL", scene.truth_ml),
+        )
+        if volumes
+    }
+    figures = (result.metrics if result else None) or {}
+    scores = {"dice": "Dice", "hd95": "HD95 mm"} if figures else {}
     rows = [
         (
             titled(name),
-            *(_decimal(volumes.get(name), 1) for volumes in measured.values()),
+            *(_decimal(volumes.get(name), 1) for volumes in columns.values()),
             *(
                 _decimal(figures.get(name, {}).get(metric), metrics.METRIC_DECIMALS[metric])
-                for metric in shown
+                for metric in scores
             ),
         )
-        for name in names
+        for name in max(columns.values(), key=len)
     ]
-    return heads, rows
+    return ("", *columns, *scores.values()), rows
 
 
-def choose_lesion(key, extents):
-    """The table of connected tumours; returns the index of the row that was clicked, or None."""
+def choose_lesion(key: str, extents: Sequence[Extent]) -> int | None:
+    """Shows the table of connected tumours; returns the index of the selected row, or None."""
     rows = [
         {
             "": number,
@@ -62,12 +80,12 @@ def choose_lesion(key, extents):
         height=min(38 + 35 * len(rows), 180),
         column_config={"": st.column_config.NumberColumn(width=30)},
     )
-    chosen = event.selection.rows
-    return chosen[0] if chosen and chosen[0] < len(rows) else None
+    selected = event["selection"]["rows"]
+    return selected[0] if selected and selected[0] < len(rows) else None
 
 
-def titled(structure):
-    """A table cell: the swatch of a class, the structure's name, what it stands for as a hint."""
+def titled(structure: str) -> str:
+    """Formats a structure as a table cell: colour of a class, name, and title as a tooltip."""
     classes = members(structure)
     colour = spec.CLASS_COLOURS[classes[0]] if len(classes) == 1 else None
     title = spec.REGION_TITLES.get(structure) or spec.CLASS_TITLES[classes[0]]
@@ -75,8 +93,8 @@ def titled(structure):
     return f'<span title="{html.escape(title)}">{swatch}{html.escape(structure)}</span>'
 
 
-def table(head, rows):
-    """An HTML table of cells that are HTML already."""
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Formats an HTML table; the cells are HTML already."""
     cells = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<table class="numbers"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>'

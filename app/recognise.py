@@ -1,12 +1,12 @@
-"""Tells which uploaded file is which, by names, and by dimensions where names leave it open.
+"""Recognises uploaded files by their names, and by their dimensions if the names are ambiguous.
 
-Names come from strangers: they are cleaned before anything else, shown, and never used as paths.
-What names do not tell is returned as an open question, for a person to answer on the page.
+Names are untrusted: they are cleaned first, displayed, and never used as paths. Ambiguities are
+returned as questions that the user answers on the page.
 """
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from brats_tfrecord import spec
@@ -16,7 +16,7 @@ from brats_tfrecord.cohort.header import parse_header
 from brats_tfrecord.errors import InputError
 
 FOUR_D = "4d"
-"""The kind of MSD's one file of four modalities."""
+"""Kind of the 4-D file of MSD, which holds all four modalities."""
 
 KINDS = {
     "t1": "T1",
@@ -26,26 +26,26 @@ KINDS = {
     FOUR_D: "all four in one 4-D file (FLAIR, T1w, T1gd, T2w)",
     "seg": "segmentation (truth)",
 }
-"""Kind of a file -> what to call it on the page."""
+"""Kind of a file -> its title on the page."""
 
-_LONGEST_NAME = 4096
-_LONGEST_SHOWN = 80
+_MAX_NAME = 4096
+_MAX_SHOWN = 80
 _COPY_MARK = re.compile(
     r"(?:\s?\(\d{1,3}\)|(?:\s-)?\scopy(?:\s\d{1,3})?)+(?=\.nii(?:\.gz)?$|\.gz$)", re.IGNORECASE
 )
-"""As browsers and file managers put it before either ending: " (1)", " - Copy", " copy 2"."""
+"""Marks of browsers and file managers before an extension: " (1)", " - Copy", " copy 2"."""
 _MSD_ID = re.compile(r"BRATS_\d{3}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class UploadName:
-    """What the name of one uploaded file says.
+    """The parsed name of one uploaded file.
 
     Attributes:
         shown: the name in one line of at most 80 characters, without folders.
-        folder: the folders before the name, where a whole folder was uploaded; for reading only.
-        case_id: what stands before the suffix; without a suffix, all but the ending.
-        kind: one of `KINDS`, or None where the name does not tell.
+        folder: the folders before the name, if a whole folder was uploaded; for display only.
+        case_id: the part before the suffix; without a suffix, the name without its extension.
+        kind: one of `KINDS`, or None if unknown.
         layout: one of `naming.LAYOUTS`, or "".
     """
 
@@ -56,28 +56,28 @@ class UploadName:
     layout: str
 
     @property
-    def label_scheme(self):
-        """Name of the label scheme that a mask of this name holds, or None: ask for it."""
+    def label_scheme(self) -> str | None:
+        """Name of the label scheme of a mask with this name; None if the name does not decide."""
         if not self.layout:
             return None
         try:
             return naming.scheme_of(self.layout, self.case_id, self.folder)[0]
-        except InputError:  # unknown, or contradictory
+        except InputError:  # the names do not decide, or contradict each other
             return None
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What the names of uploaded files say.
+    """The result of `recognise`.
 
     Attributes:
-        case_id: of the files that were recognised, "" if none was.
-        files: an `UploadName` for each file, in the order of the upload.
-        kinds: kind -> index of the file, for the kinds that exactly one file claims, in the order
-            of `KINDS`: a first assignment for `intake.load_uploads`.
-        ignored: shown names of the files of no known kind.
-        conflicts: what a person must decide, one line each; empty if nothing is open.
-        label_scheme: name of the scheme of the mask in `kinds`, or None.
+        case_id: case id of the first recognised file, "" without one.
+        files: the parsed names, in the order of the upload.
+        kinds: kind -> index of the file, for kinds of exactly one file, in the order of `KINDS`; a
+            first assignment for `intake.load_uploads`.
+        ignored: displayed names of the files of unknown kind.
+        conflicts: one line for each question to the user.
+        label_scheme: name of the label scheme of the mask in `kinds`, or None.
     """
 
     case_id: str
@@ -88,25 +88,23 @@ class Recognised:
     label_scheme: str | None
 
     @property
-    def asks_label_scheme(self):
-        """Whether there is a mask whose name does not tell what its values mean."""
+    def asks_label_scheme(self) -> bool:
+        """Whether the files include a mask whose name does not decide its label scheme."""
         return "seg" in self.kinds and self.label_scheme is None
 
 
-def recognise(names, contents=None):
-    """Tells which of the files `names` is which; their order means nothing.
+def recognise(names: Sequence[str], contents: Sequence[bytes] | None = None) -> Recognised:
+    """Recognises the kind of each file; the order of the files has no influence.
 
-    Known are the names of BraTS 2018-2021, BraTS 2023-2024 and MSD Task01, in upper or lower case,
-    with the marks that browsers put behind a second download. MSD gives an image and its labels one
-    name: the folder tells them apart, else the number of axes in the header, else a person.
+    Knows the names of BraTS 2018-2021, BraTS 2023-2024 and MSD Task01, in upper or lower case, with
+    the marks that browsers add to a second download. MSD gives an image and its labels the same
+    name: they are distinguished by their folders, else by the number of axes in the header, else
+    by the user. Never raises for a name or a content.
 
     Args:
-        names: file names as the browser sent them, folders before them or not.
-        contents: the files' bytes-like contents in the same order, or None. At most 1 MiB of those
-            whose name has no BraTS suffix is inflated.
-
-    Returns:
-        a `Recognised`; never raises for a name or a content.
+        names: file names as the browser sent them, with or without folders.
+        contents: bytes-like contents of the files in the same order, or None. At most 1 MiB is
+            decompressed, of files whose names have no BraTS suffix.
     """
     files = [_read_name(name) for name in names]
     files = _with_msd(files, contents)
@@ -126,16 +124,16 @@ def recognise(names, contents=None):
     )
 
 
-def shorten(text):
-    """`text` with its middle left out where it is longer than a line of the page can hold."""
-    half = _LONGEST_SHOWN // 2
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: half - 1]}…{text[-half:]}"
+def shorten(text: str) -> str:
+    """Replaces the middle of a text longer than 80 characters by an ellipsis."""
+    half = _MAX_SHOWN // 2
+    return text if len(text) <= _MAX_SHOWN else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _read_name(name):
-    """The `UploadName` as far as this name alone tells."""
+    """The `UploadName`, from this name alone."""
     *folders, base = re.split(r"[/\\]", _clean(name))
-    base = base[-_LONGEST_NAME:].strip() or "unnamed"
+    base = base[-_MAX_NAME:].strip() or "unnamed"
     plain = _COPY_MARK.sub("", base)
     layout, case_id, kind = naming.parse_file(plain) or ("", "", None)
     if not kind and (parsed := msd.parse_image(plain)):
@@ -144,9 +142,9 @@ def _read_name(name):
 
 
 def _clean(name):
-    """`name` without invisible marks (of direction, for instance) and without control characters.
+    """Removes invisible marks (of direction, for instance) and replaces control characters.
 
-    Both could make one line look like another, or like two.
+    Both could make a line of the page look like another line, or like two.
     """
     kept = []
     for character in unicodedata.normalize("NFC", str(name)):
@@ -159,21 +157,21 @@ def _clean(name):
 
 
 def _with_msd(files, contents):
-    """`files`, with the 4-D images of MSD among the unknown ones, and their labels."""
-    open_ones = [index for index, file in enumerate(files) if not file.kind and file.case_id]
+    """Returns `files` with the 4-D images and labels of MSD recognised among the unknown files."""
+    unknown = [index for index, file in enumerate(files) if not file.kind and file.case_id]
     kinds = {}
-    for index in open_ones:
+    for index in unknown:
         file = files[index]
-        place = file.folder.rsplit("/", 1)[-1]
+        folder = file.folder.rsplit("/", 1)[-1]
         axes = _axes(file, contents[index]) if contents is not None else None
-        if place in msd.IMAGE_FOLDERS or axes == 4:
+        if folder in msd.IMAGE_FOLDERS or axes == 4:
             kinds[index] = FOUR_D
-        elif place == msd.LABEL_FOLDER:
+        elif folder == msd.LABEL_FOLDER:
             kinds[index] = "seg"
         elif axes is None and _MSD_ID.fullmatch(file.case_id):
-            kinds[index] = FOUR_D  # if two claim it, a person decides
+            kinds[index] = FOUR_D  # if two files have this id, the user decides
     images = {files[index].case_id.casefold() for index, kind in kinds.items() if kind == FOUR_D}
-    for index in open_ones:
+    for index in unknown:
         if index not in kinds and files[index].case_id.casefold() in images:
             kinds[index] = "seg"
     return [
@@ -183,7 +181,7 @@ def _with_msd(files, contents):
 
 
 def _axes(file, data):
-    """4 or 3 as the header says, None if it is no header that can be read."""
+    """The number of axes in the header, 4 or 3; None if the header cannot be read."""
     try:
         with open_content(MemoryFile(file.shown, data)) as content:
             for axes in (4, 3):
@@ -198,9 +196,9 @@ def _axes(file, data):
 
 
 def _take_stray_mask(files):
-    """Takes BraTS 2020's one mask of another name (W39_1998.09.19_Segm.nii) where none ends in seg.
+    """Recognises BraTS 2020's one irregular mask name, W39_1998.09.19_Segm.nii, in place.
 
-    Changes `files` in place.
+    Only if no other file is a mask.
     """
     stray = [
         index
@@ -215,7 +213,7 @@ def _take_stray_mask(files):
 
 
 def _conflicts(files, claims):
-    """Yields a line for each question that names leave open."""
+    """Yields one line for each question that the names leave open."""
     for kind, indices in claims.items():
         if len(indices) > 1:
             first, second = (files[index].shown for index in indices[:2])
@@ -224,7 +222,7 @@ def _conflicts(files, claims):
                 f"{count} {kind} files, {first} and {second}; expected one, remove the other or "
                 "choose which is which"
             )
-    by_case = {}
+    by_case: dict[str, str] = {}
     for file in files:
         if file.kind:
             by_case.setdefault(file.case_id.casefold(), file.shown)

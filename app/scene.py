@@ -1,4 +1,4 @@
-"""A case prepared for showing: what is made once and serves every run of the page's script."""
+"""A case prepared for display, once per session."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from brats_tfrecord.metrics import extent
 
 @dataclass(frozen=True)
 class Scene:
-    """A case as a session keeps it, closed tabs for a while too: its volumes lie compressed.
+    """A case with its volumes compressed, because sessions keep it even after a tab is closed.
 
     Attributes:
         case_id, patient_id, label_scheme, modalities, geometry: as in `nifti.RawCase`.
         digest, seconds, warnings: as in `intake.LoadedCase`.
-        layers: its images, and its truth if there is one.
+        layers: the images, and the truth if the case has one.
         truth_ml: region or class -> millilitres of the truth, or None.
         truth_extents: connected tumours of the truth.
     """
@@ -31,20 +31,20 @@ class Scene:
     digest: str
     seconds: float
     warnings: tuple[str, ...]
-    canvas_layers: tuple[canvas.Layer, ...]
+    layers: tuple[canvas.Layer, ...]
     truth_ml: dict[str, float] | None
     truth_extents: tuple[extent.Extent, ...]
 
-    def volume(self, modality):
-        """The image of `modality`, int16 or float32 [X, Y, Z]."""
+    def volume(self, modality: str) -> np.ndarray:
+        """Decompresses the image of `modality`, int16 or float32 [X, Y, Z]."""
         return self._array(modality)
 
-    def truth(self):
-        """uint8 [X, Y, Z] canonical class ids, or None without a truth."""
-        return None if self.truth_ml is None else self._array(canvas_layers.TRUTH)
+    def truth(self) -> np.ndarray | None:
+        """Decompresses the truth, uint8 [X, Y, Z] canonical class ids; None without a truth."""
+        return None if self.truth_ml is None else self._array(canvas.TRUTH)
 
-    def unpacked(self):
-        """The `intake.LoadedCase` that it was made of, without the mask's own label values."""
+    def unpacked(self) -> intake.LoadedCase:
+        """Restores the `LoadedCase`, except for the label values of the mask file."""
         channels = np.empty((len(self.modalities), *self.geometry.lps_shape), np.float32)
         for channel, modality in zip(channels, self.modalities):
             channel[...] = self.volume(modality)
@@ -65,19 +65,18 @@ class Scene:
         return canvas_layers.array_of(layer, self.geometry)
 
 
-def prepare(case):
-    """The `Scene` of an `intake.LoadedCase`."""
+def prepare(case: intake.LoadedCase) -> Scene:
+    """Compresses the volumes of a case and measures its truth."""
     raw = case.raw
-    shown, truth_ml, extents = canvas_layers.image_layers(raw), None, ()
+    layers = canvas_layers.image_layers(raw)
+    truth_ml, extents = None, []
     if case.truth is not None:
-        shown.append(
-            canvas_layers.label_layer(canvas_layers.TRUTH, "Truth", case.truth, raw.geometry)
-        )
+        layers.append(canvas_layers.label_layer(canvas.TRUTH, "Truth", case.truth, raw.geometry))
         classes = spec.LABEL_SCHEMES[raw.label_scheme].classes
         truth_ml = extent.volumes_ml(
             np.bincount(case.truth.ravel(), minlength=classes), raw.geometry.spacing_mm, classes
         )
-        extents = tuple(extent.extents(case.truth, raw.geometry.spacing_mm))
+        extents = extent.extents(case.truth, raw.geometry.spacing_mm)
     return Scene(
         raw.case_id,
         raw.patient_id,
@@ -87,7 +86,7 @@ def prepare(case):
         case.digest,
         case.seconds,
         case.warnings,
-        tuple(shown),
+        tuple(layers),
         truth_ml,
-        extents,
+        tuple(extents),
     )

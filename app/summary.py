@@ -1,61 +1,49 @@
-"""One page about a segmented case: to read, to mail, to print."""
+"""One HTML page about a segmented case, to read, mail or print."""
+
+from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
+import numpy as np
 
 from app import canvas_layers, readings, render
+from app.jobs import Result
+from app.scene import Scene
 from brats_tfrecord import __version__, spec
+from brats_tfrecord.cohort.nifti import RawCase
+from brats_tfrecord.report.slices import PLANES, grey_window
 
-_SHOWN = ("flair", "t1ce")
+if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
+    from brats_tfrecord.serving.card import ModelCard
+
+_PREFERRED = ("flair", "t1ce")
+"""Modalities to draw; without them, the first one of the case."""
+
 _PIXELS = 320
 
 
-def page_of(scene, result, segmenter):
-    """The page as a str of HTML: self-contained, without scripts, every name escaped.
+def page_of(scene: Scene, result: Result, card: ModelCard) -> str:
+    """Renders the page: self-contained HTML without scripts, with all names escaped.
 
     Args:
-        scene: `scene.Scene`.
-        result: `jobs.Result` of its case.
-        segmenter: the `Segmenter` that made it.
+        scene: the case.
+        result: its segmentation.
+        card: card of the model.
     """
-    raw, scheme = scene.unpacked().raw, segmenter.scheme
-    classes = canvas_layers.array_of(result.layers[0], raw.geometry)
-    field = render.field_of_view(raw.volumes, raw.geometry.spacing_mm)
-    position = (
-        result.extents[0].centre
-        if result.extents
-        else render.middle_of(field, raw.volumes.shape[:3])
-    )
-    head, rows = readings.volume_rows(scene, result)
+    raw = scene.unpacked().raw
+    modalities = [name for name in _PREFERRED if name in raw.modalities] or raw.modalities[:1]
     return _template().render(
         case_id=raw.case_id,
         now=datetime.now().astimezone(),
-        card=segmenter.card,
+        card=card,
         version=__version__,
-        use=segmenter.card.use_of(raw.case_id),
-        pictures=[
-            (canvas_layers.MODALITY_TITLES[name], _planes(raw, name, position, field, classes))
-            for name in _SHOWN
-            if name in raw.modalities
-        ]
-        or [
-            (
-                canvas_layers.MODALITY_TITLES[raw.modalities[0]],
-                _planes(raw, raw.modalities[0], position, field, classes),
-            )
-        ],
-        legend=[
-            (
-                spec.CLASS_COLOURS[class_id],
-                spec.CLASS_NAMES[class_id],
-                spec.CLASS_TITLES[class_id],
-                scheme.values[class_id],
-            )
-            for class_id in range(1, scheme.classes)
-        ],
-        volumes=readings.table(head, rows),
+        use=readings.USES[card.use_of(raw.case_id)],
+        pictures=_pictures(raw, result, modalities),
+        legend=_legend(card.scheme),
+        volumes=readings.table(*readings.volume_rows(scene, result)),
         extents=result.extents,
         regions=tuple(spec.REGIONS),
         scored=result.metrics is not None,
@@ -67,10 +55,30 @@ def page_of(scene, result, segmenter):
     )
 
 
-def _planes(raw, modality, position, field, classes):
-    """The three planes through `position` as `data:` URLs."""
+def _pictures(raw, result, modalities):
+    """[(title, `data:` URLs of the three planes)] through the largest tumour or the centre."""
+    classes = canvas_layers.array_of(result.layers[0], raw.geometry)
+    field = render.field_of_view(raw.volumes, raw.geometry.spacing_mm)
+    position = (
+        result.extents[0].centre
+        if result.extents
+        else render.middle_of(field, raw.volumes.shape[:3])
+    )
+    return [
+        (canvas_layers.MODALITY_TITLES[name], _planes(raw, name, position, field, classes))
+        for name in modalities
+    ]
+
+
+def _planes(
+    raw: RawCase,
+    modality: str,
+    position: tuple[int, int, int],
+    field: render.FieldOfView,
+    classes: np.ndarray,
+) -> list[str]:
     volume = raw.volumes[..., raw.modalities.index(modality)]
-    window = render.window_of(volume)
+    window = grey_window(volume[volume != 0])
     return [
         render.png_data_url(
             render.render_plane(
@@ -85,7 +93,20 @@ def _planes(raw, modality, position, field, classes):
                 size=_PIXELS,
             )
         )
-        for plane in render.PLANES
+        for plane in PLANES
+    ]
+
+
+def _legend(scheme):
+    """[(colour, name, title, value in files)] of the classes of a label scheme."""
+    return [
+        (
+            spec.CLASS_COLOURS[class_id],
+            spec.CLASS_NAMES[class_id],
+            spec.CLASS_TITLES[class_id],
+            scheme.values[class_id],
+        )
+        for class_id in range(1, scheme.classes)
     ]
 
 

@@ -4,37 +4,41 @@ Usage:
     streamlit run app/viewer.py -- --model=build/demo/model/saved_model \
         --cases_dir=build/demo/cohort
 
-Flags:
-    --model      folder of an exported SavedModel (required; a SavedModel is code: load only
-                 what you trust).
-    --cases_dir  folder of cases in a BraTS or MSD layout to choose from; without it, upload files.
-    --label_scheme  what the masks of --cases_dir hold, where names do not tell: brats2020,
-                 brats2023, brats2024 or msd.
-
-The server listens on this machine alone (`app/.streamlit/config.toml`).
+`--help` shows the flags on the page. The server is reachable from this machine only
+(`app/.streamlit/config.toml`).
 """
+
+from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import streamlit as st
 
-# Streamlit puts this file's own folder on the path, not the one that holds the package `app`.
+# Streamlit adds the folder of this file to the path, not the one that contains the package `app`.
 ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
 from app import canvas_layers, choose, cohort_page, downloads, flat, messages, readings
 from app.batch import Batch
-from app.canvas import View, canvas
-from app.jobs import Queue
+from app.canvas import TRUTH, View, canvas
+from app.jobs import Job, Queue, Result
+from app.scene import Scene
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.wording import plural
 
+if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
+    from brats_tfrecord.serving.predict import Segmenter
+
+USAGE = "streamlit run app/viewer.py -- --model=…/saved_model [--cases_dir=…]"
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 STYLE = """<style>
 .stMainBlockContainer {padding: 1.6rem 2rem 1rem}
@@ -54,16 +58,16 @@ STYLE = """<style>
 </style>"""
 
 
-def main():
-    """Draws the page; Streamlit calls it anew after every change."""
+def main() -> None:
+    """Draws the page; Streamlit calls it after every change."""
     st.set_page_config("Brain tumour segmentation", layout="wide", initial_sidebar_state=350)
     st.html(STYLE)
     if {"--help", "-h"} & set(sys.argv[1:]):
-        st.code(__doc__.strip(), language=None)
+        st.code(command_line().format_help(), language=None)
         return
     with messages.one_line_errors():
         segmenter, queue, batch = start_up(sys.argv[1:])
-        # Cleared at once: a click on the table while a case is being read would be lost.
+        # Emptied before a case is read, because a click on the table would then be lost.
         start = st.empty()
         with st.sidebar:
             st.markdown("##### Brain tumour segmentation")
@@ -73,26 +77,28 @@ def main():
                 show_start(batch, segmenter)
             return
         case_id = choose.folder_case()
+        follow = partial(batch.follow, case_id) if batch and case_id else None
         with st.sidebar:
-            result = segmentation_of(
-                scene, queue, partial(batch.follow, case_id) if case_id else None
-            )
+            result = segmentation_of(scene, queue, follow)
             show_sidebar(scene, result, segmenter)
-        if case_id and result:
+        if batch and case_id and result:
             batch.enter(case_id, result)
         show_case(scene, result, segmenter.scheme)
 
 
-def start_up(arguments):
-    """(`Segmenter`, its `Queue`, `Batch` or None) of the command line, made once for all sessions.
+def start_up(arguments: Sequence[str]) -> tuple[Segmenter, Queue, Batch | None]:
+    """Loads what the command line names, once for all sessions.
+
+    Returns:
+        The model, its queue, and the cases of --cases_dir or None.
 
     Raises:
-        InputError: what is wrong with it, which the server's terminal is told too.
+        InputError: the command line is wrong; the message is also printed in the terminal.
     """
     try:
-        options = parse_arguments(arguments)
-        refuse_open_network()
-        # The folder is looked at before the model, which takes longer.
+        options = command_line().parse_args(arguments)
+        check_loopback()
+        # The folder is checked before the model, which takes longer to load.
         batch = (
             load_batch(options.cases_dir, options.label_scheme, options.model)
             if options.cases_dir
@@ -100,18 +106,18 @@ def start_up(arguments):
         )
         return load_segmenter(options.model), queue_of(options.model), batch
     except InputError as error:
-        say_once(f"viewer.py: {error}")
+        print_once(f"viewer.py: {error}")
         raise
 
 
 @st.cache_resource(show_spinner=False)
-def say_once(text):
-    """Says in the server's terminal what every session's page says."""
+def print_once(text: str) -> None:
+    """Prints a message in the server's terminal, once for all sessions."""
     print(text, file=sys.stderr, flush=True)
 
 
-def show_start(batch, segmenter):
-    """The page as long as no case is open."""
+def show_start(batch: Batch | None, segmenter: Segmenter) -> None:
+    """Shows the page without a case."""
     st.caption(DISCLAIMER)
     if batch and st.session_state.source == choose.FOLDER:
         cohort_page.show(batch)
@@ -123,38 +129,39 @@ def show_start(batch, segmenter):
         )
 
 
-def show_case(scene, result, scheme):
-    """The view of a case, and below it its connected tumours."""
+def show_case(scene: Scene, result: Result | None, scheme: spec.LabelScheme) -> None:
+    """Shows the volumes of a case and, below, the tables of its connected tumours."""
     classes = max(
         scheme.classes, spec.LABEL_SCHEMES[scene.label_scheme].classes if scene.truth_ml else 0
     )
-    # Filled at the end, for it needs the row that is chosen further down.
-    place = st.container()
+    # Filled last, because it depends on the row selected in the tables below it.
+    view = st.container()
     goal = choose_goal(scene, result)
-    with place:
+    with view:
         if st.session_state.get("webgl") is False:
             flat.show(scene, result, classes, goal)
         else:
             show_canvas(scene, result, classes, goal)
 
 
-def choose_goal(scene, result):
-    """Tables of connected tumours; returns the voxel to look at: the latest click's, at first the
-    centre of the largest tumour, or None."""
-    state, found = (
-        st.session_state,
-        {"Prediction": result.extents if result else (), "Truth": scene.truth_extents},
-    )
-    found = {title: parts for title, parts in found.items() if parts}
+def choose_goal(scene: Scene, result: Result | None) -> tuple[int, int, int] | None:
+    """Shows the tables of connected tumours; returns the voxel to move the crosshair to.
+
+    This is the centre of the tumour that was selected last, at first of the largest one; None
+    without a tumour.
+    """
+    state = st.session_state
+    tables = {"Prediction": result.extents if result else (), "Truth": scene.truth_extents}
+    tables = {title: parts for title, parts in tables.items() if parts}
     shown = (scene.digest, result is not None)
     if state.get("goal_of") != shown:
         state.goal_of, state.clicked = shown, {}
-        state.goal = next((parts[0].centre for parts in found.values()), None)
+        state.goal = next((parts[0].centre for parts in tables.values()), None)
         state.goal_count = state.get("goal_count", 0) + 1
-    for column, (title, parts) in zip(st.columns(max(len(found), 1)), found.items()):
+    for column, (title, parts) in zip(st.columns(max(len(tables), 1)), tables.items()):
         with column:
             st.markdown(
-                f"**{title}: {len(parts)} connected tumour{'s' * (len(parts) != 1)} above "
+                f"**{title}: {plural(len(parts), 'connected tumour')} above "
                 "50 mm³** :small[(click a row's box to go there)]"
             )
             row = readings.choose_lesion(f"{title}_{scene.digest[:8]}", parts)
@@ -165,30 +172,29 @@ def choose_goal(scene, result):
     return state.goal
 
 
-def show_canvas(scene, result, classes, goal):
-    """NiiVue in the page; where it cannot draw, the next run shows plain pictures."""
-    geometry = scene.geometry
-    overlay = (
-        canvas_layers.PREDICTION if result else canvas_layers.TRUTH if scene.truth_ml else None
-    )
-    goal_mm = None if goal is None else (geometry.lps_affine @ (*goal, 1))[:3]
-    shown = [*scene.layers, *(result.layers if result else ())]
-    said = canvas(
-        shown,
+def show_canvas(
+    scene: Scene, result: Result | None, classes: int, goal: tuple[int, int, int] | None
+) -> None:
+    """Shows the canvas; if the browser has no WebGL 2, the next run shows plain pictures."""
+    overlay = canvas_layers.PREDICTION if result else TRUTH if scene.truth_ml else None
+    goal_mm = None if goal is None else (scene.geometry.lps_affine @ (*goal, 1))[:3].tolist()
+    layers = [*scene.layers, *(result.layers if result else ())]
+    report = canvas(
+        layers,
         classes=classes,
-        initial=View(image=shown[0].name, overlay=overlay),
+        initial=View(image=layers[0].name, overlay=overlay),
         key="canvas",
-        picture_name=downloads.harmless(scene.case_id),
+        picture_name=downloads.safe_file_name(scene.case_id),
         go_to_mm=goal_mm,
         go_to_count=st.session_state.goal_count,
     )
-    if said and said.get("webgl") is False:
+    if report and report.get("webgl") is False:
         st.session_state.webgl = False
         st.rerun()
 
 
-def show_sidebar(scene, result, segmenter):
-    """Warnings, volumes, downloads, times and what the model knows of the case."""
+def show_sidebar(scene: Scene, result: Result | None, segmenter: Segmenter) -> None:
+    """Shows warnings, volumes, downloads, durations, and whether training used the case."""
     for warning in scene.warnings:
         st.warning(messages.plain(warning))
     if result or scene.truth_ml:
@@ -196,32 +202,56 @@ def show_sidebar(scene, result, segmenter):
     if result:
         for change in result.changes:
             st.caption(f"Post-processing: {messages.plain(change)}")
-        downloads.show_downloads(scene, result, segmenter)
-        stages = " · ".join(f"{name} {spent:.1f}\u00a0s" for name, spent in result.seconds.items())
+        downloads.show_downloads(scene, result, segmenter.card)
+        stages = " · ".join(
+            f"{name} {seconds:.1f}\u00a0s" for name, seconds in result.seconds.items()
+        )
         use = readings.USES[segmenter.card.use_of(scene.case_id)]
         st.caption(f"{stages}  \n{use}")
     st.caption(DISCLAIMER)
 
 
-def parse_arguments(arguments):
-    """The command line after `--`; raises `InputError` where argparse would end the server."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--cases_dir")
-    parser.add_argument("--label_scheme", default="auto", choices=("auto", *spec.LABEL_SCHEMES))
+class CommandLine(argparse.ArgumentParser):
+    """The flags of the viewer. Errors are raised as `InputError` and do not end the server."""
 
-    def refuse(message):
-        raise InputError(
-            f"{message}; start the viewer as: streamlit run app/viewer.py -- "
-            "--model=…/saved_model [--cases_dir=…]"
-        )
-
-    parser.error = refuse
-    return parser.parse_args(arguments)
+    def error(self, message: str) -> NoReturn:
+        """Raises `InputError` with the way out."""
+        raise InputError(f"{message}; start the viewer as: {USAGE}")
 
 
-def refuse_open_network():
-    """Without our config.toml Streamlit listens on every network card; then nothing is shown."""
+def command_line() -> CommandLine:
+    """Returns the parser of the flags after `--`; its help is the page of `--help`."""
+    parser = CommandLine(
+        usage=USAGE,
+        description="Segments brain tumours in the browser and shows them over the images.",
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=partial(argparse.HelpFormatter, width=100, max_help_position=22),
+    )
+    parser.add_argument(
+        "--model",
+        metavar="FOLDER",
+        required=True,
+        help="an exported SavedModel (required; a SavedModel is code: load only what you trust)",
+    )
+    parser.add_argument(
+        "--cases_dir",
+        metavar="FOLDER",
+        help="cases in a BraTS or MSD layout to choose from; without it, upload files",
+    )
+    parser.add_argument(
+        "--label_scheme",
+        metavar="NAME",
+        default="auto",
+        choices=("auto", *spec.LABEL_SCHEMES),
+        help="label scheme of the masks of --cases_dir, if their names do not decide it: "
+        + ", ".join(spec.LABEL_SCHEMES),
+    )
+    return parser
+
+
+def check_loopback() -> None:
+    """Refuses to run without our config.toml: Streamlit would listen on every network card."""
     if not st.get_option("server.address"):
         raise InputError(
             "app/.streamlit/config.toml was not read, so this page would be open to "
@@ -230,42 +260,50 @@ def refuse_open_network():
 
 
 @st.cache_resource(show_spinner="Loading the model…")
-def load_segmenter(model):
+def load_segmenter(model: str) -> Segmenter:
     """Loads the SavedModel once for all sessions."""
-    # TensorFlow's greetings look like errors in the server's log.
+    # TensorFlow's messages at import look like errors in the server's log.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # It takes seconds to import; the page shows the spinner meanwhile.
+    # Imported here, because it takes seconds, during which the page shows the spinner.
     from brats_tfrecord.serving.predict import Segmenter
 
     return Segmenter(model)
 
 
 @st.cache_resource(show_spinner=False)
-def queue_of(model):
-    """One queue for all sessions: segmentations wait, rather than fight for the machine."""
+def queue_of(model: str) -> Queue:
+    """Makes the queue, one for all sessions, so that segmentations run one at a time."""
     return Queue(load_segmenter(model))
 
 
 @st.cache_resource(show_spinner="Looking for cases…")
-def load_batch(cases_dir, label_scheme, model):
-    """The cases of a folder and what is known of them, shared by all sessions."""
+def load_batch(cases_dir: str, label_scheme: str, model: str) -> Batch:
+    """Finds the cases of a folder, once for all sessions."""
     cases = layouts.find_cases(cases_dir, label_scheme=label_scheme)
     return Batch(cases, queue_of(model), load_segmenter(model).recipe.any_spacing)
 
 
-def segmentation_of(scene, queue, follow=None):
-    """The button, and the `jobs.Result` of this case, or None as long as there is none.
+def segmentation_of(
+    scene: Scene, queue: Queue, follow: Callable[[Job], object] | None = None
+) -> Result | None:
+    """Shows the button and the progress; returns the result, or None if there is none yet.
 
-    Jobs are found by the content of the case: no click runs the network again. `follow`, if any,
-    is told of the `jobs.Job` that the button begins.
+    Jobs are found by the content of the case, so that no case is segmented twice.
+
+    Args:
+        scene: the case.
+        queue: runs the segmentation.
+        follow: called with the job that the button starts, or None.
     """
     state = st.session_state
-    job = queue.find(scene.digest) or state.get("job")
-    job = state.job = job if job and job.digest == scene.digest else None
+    job: Job | None = queue.find(scene.digest) or state.get("job")
+    if job and job.digest != scene.digest:
+        job = None
+    state.job = job
     idle = job is None or job.error is not None
-    label = "Segment" if idle else "Segmented" if job.done else "Segmenting…"
+    label = "Segmented" if job and job.done else "Segmenting…"
     st.button(
-        label,
+        "Segment" if idle else label,
         type="primary",
         width="stretch",
         disabled=not idle,
@@ -284,8 +322,12 @@ def segmentation_of(scene, queue, follow=None):
     return job.result
 
 
-def submit(queue, scene, follow):
-    """Before the page is drawn anew: a run broken off would lose the files of the canvas."""
+def submit(queue: Queue, scene: Scene, follow: Callable[[Job], object] | None) -> None:
+    """Submits the case as a callback of the button.
+
+    Callbacks run before the page is redrawn; calling `st.rerun` during a run would lose the files
+    of the canvas.
+    """
     try:
         job = st.session_state.job = queue.submit(scene)
         if follow:
@@ -295,18 +337,18 @@ def submit(queue, scene, follow):
 
 
 @st.fragment(run_every=0.5)
-def watch(job, queue):
-    """Shows the stages of a running job; the page is drawn anew once it ends."""
+def watch(job: Job, queue: Queue) -> None:
+    """Shows the stages of a running job; redraws the page when it has ended."""
     if job.done:
         st.rerun()
-    *past, (stage, seconds) = job.progress()
-    lines = [f"✓ {name} {spent:.1f} s" for name, spent in past]
-    if past:
+    *finished, (stage, seconds) = job.progress()
+    lines = [f"✓ {name} {duration:.1f} s" for name, duration in finished]
+    if finished:
         lines.append(f"… {stage} {seconds:.0f} s")
-    else:  # read, and not begun
+    else:  # the case has been read, and the segmentation has not started
         ahead = queue.ahead_of(job)
-        waits = f"waiting for {ahead} other segmentation{'s' * (ahead != 1)}"
-        lines = [f"✓ {stage} {seconds:.1f} s", f"… {waits if ahead else 'begins'}"]
+        waiting = f"waiting for {plural(ahead, 'other segmentation')}"
+        lines = [f"✓ {stage} {seconds:.1f} s", f"… {waiting if ahead else 'starting'}"]
     st.caption("  \n".join(lines))
 
 

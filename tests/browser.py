@@ -1,8 +1,7 @@
-"""A server of Streamlit's and a person before a real Chromium, for the tests of the app."""
+"""Runs a Streamlit server and drives a real Chromium, for the tests of the app."""
 
 import contextlib
 import io
-import os
 import re
 import socket
 import subprocess
@@ -20,12 +19,12 @@ CHROMIUM_FLAGS = (
     "--enable-unsafe-swiftshader --ignore-gpu-blocklist "
     "--disable-background-networking --disable-quic --no-first-run --disable-sync"
 )
-# What Chromium says of every frame of Streamlit's.
+# Warnings of Chromium about every frame of Streamlit.
 STREAMLITS_OWN = re.compile("Unrecognized feature|can escape its sandboxing")
 NO_WEBGL = """HTMLCanvasElement.prototype.getContext = new Proxy(
   HTMLCanvasElement.prototype.getContext, {apply: (get, canvas, [kind, ...rest]) =>
     kind.startsWith("webgl") ? null : Reflect.apply(get, canvas, [kind, ...rest])});"""
-"""Takes a page's WebGL away, and leaves the canvases that tables are drawn on."""
+"""JavaScript that disables WebGL but not the 2-D canvases of tables."""
 
 
 @contextlib.contextmanager
@@ -35,7 +34,6 @@ def streamlit(script, folder, *flags, arguments=()):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = folder / "server.log"
-    paths = [str(ROOT / "app"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     command = [
         sys.executable,
         "-m",
@@ -48,13 +46,7 @@ def streamlit(script, folder, *flags, arguments=()):
         *arguments,
     ]
     with open(log, "wb") as stream:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 60
         while not _listening(port):
@@ -67,7 +59,7 @@ def streamlit(script, folder, *flags, arguments=()):
 
 
 class Reader:
-    """A person before the screen: what she does, and what she sees."""
+    """A user of a page with the canvas: actions and what the page shows."""
 
     def __init__(self, browser, address, width=1280, height=800):
         self.page = browser.new_page(
@@ -126,7 +118,7 @@ class Reader:
         return " · ".join(self.frame.locator("#status span").all_inner_texts())
 
     def arrived(self, voxel):
-        """Waits for the crosshair at `voxel`: what Streamlit asks for comes in its own time."""
+        """Waits until the crosshair is at `voxel`; jumps by Streamlit are asynchronous."""
         self.frame.locator("#status span", has_text=str(voxel)).first.wait_for()
 
     def voxel(self):
@@ -134,7 +126,7 @@ class Reader:
 
 
 class Visitor(Reader):
-    """Of the viewer itself."""
+    """A user of the viewer."""
 
     def open(self):
         self.page.goto(self.address)
@@ -145,7 +137,7 @@ class Visitor(Reader):
         self.page.get_by_test_id("stSidebar").get_by_text(name, exact=True).first.click()
 
     def case(self, case_id, drawn=True):
-        # By its name: while a long list scrolls to an option, it may swallow a click.
+        # Typed, because a long list may lose a click while it scrolls to an option.
         self.page.get_by_role("combobox").first.fill(case_id)
         self.page.get_by_role("option", name=case_id).click()
         self.page.get_by_test_id("stSidebar").get_by_role("button", name="Segment").wait_for()
@@ -157,7 +149,7 @@ class Visitor(Reader):
 
     def segmented(self):
         self.page.get_by_role("button", name="Segmented", exact=True).wait_for(timeout=120_000)
-        # The sidebar hears of it before the canvas does.
+        # The sidebar is updated before the canvas.
         self.frame.locator('[data-value="prediction"][aria-pressed="true"]').wait_for()
         self.settled()
 
@@ -166,7 +158,7 @@ class Visitor(Reader):
         self.segmented()
 
     def upload(self, files):
-        """Drops (name, bytes) pairs, and returns what the page says in its red box."""
+        """Uploads (name, bytes) pairs; returns the error message of the page."""
         self.page.locator("input[type=file]").set_input_files(
             [
                 {"name": name, "mimeType": "application/gzip", "buffer": bytes(data)}
@@ -179,13 +171,13 @@ class Visitor(Reader):
 
 
 def share_of(picture, colour, apart=30):
-    """How much of `picture` [H, W, 3] has about this colour; "#rrggbb"."""
+    """Returns the share of `picture` [H, W, 3] with about this colour, "#rrggbb"."""
     wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     return (np.abs(picture.astype(int) - wanted).max(axis=-1) < apart).mean()
 
 
 def centre_of(where):
-    """(column, row) in parts of the picture of what is true in `where` [H, W]."""
+    """Returns the mean (column, row) of the true pixels of `where` [H, W], as fractions."""
     rows, columns = np.nonzero(where)
     return columns.mean() / where.shape[1], rows.mean() / where.shape[0]
 

@@ -1,10 +1,9 @@
-"""A folder's cases segmented in the background, with a network made by hand."""
+"""Segmentation of all cases of a folder, with a stand-in for the network."""
 
 import csv
 import io
 import shutil
 import threading
-import time
 
 import nibabel
 import numpy as np
@@ -20,14 +19,24 @@ from brats_tfrecord.serving.segmentation import Segmentation
 SHAPE = (24, 20, 16)
 
 
-class Finding:
-    """Finds the tumour of `stand_in.head` in every case, or fails on the one called `bad`."""
+class FakeSegmenter:
+    """Segments every case as `stand_in.head`; fails on the case `bad`.
+
+    Attributes:
+        seen: ids of the cases it was given.
+        started: set when it has been given a case.
+        go: it answers only while this is set, as it is at first.
+    """
 
     def __init__(self, bad=None):
         self.bad, self.seen = bad, []
+        self.started, self.go = threading.Event(), threading.Event()
+        self.go.set()
 
     def segment_raw(self, raw, progress):
         self.seen.append(raw.case_id)
+        self.started.set()
+        self.go.wait()
         if raw.case_id == self.bad:
             raise ZeroDivisionError("a bug")
         progress("network")
@@ -62,18 +71,17 @@ def cases(tmp_path):
     return layouts.find_cases(tmp_path)
 
 
-def finished(found):
-    found.start()
-    deadline = time.monotonic() + 30
-    while found.running and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return list(found.rows.values())
+def run_all(cohort):
+    """Segments all cases; returns the rows."""
+    cohort.start()
+    wait_for(lambda: not cohort.running)
+    return list(cohort.rows.values())
 
 
-def test_every_case_gets_its_row_and_a_damaged_one_its_reason(cases, caplog):
-    found = batch.Batch(cases, jobs.Queue(Finding(bad="BraTS20_Training_003")), False)
-    assert [row.status for row in found.rows.values()] == [batch.OPEN] * 3
-    first, second, third = finished(found)
+def test_rows_show_volumes_or_the_reason_of_a_failure(cases, caplog):
+    cohort = batch.Batch(cases, jobs.Queue(FakeSegmenter(bad="BraTS20_Training_003")), False)
+    assert [row.status for row in cohort.rows.values()] == [batch.OPEN] * 3
+    first, second, third = run_all(cohort)
     classes, _ = stand_in.head(SHAPE)
     assert first.status == batch.DONE and first.dice is None and first.seconds > 0.25
     assert first.volumes_ml["WT"] == pytest.approx(np.count_nonzero(classes) / 1000)
@@ -82,68 +90,55 @@ def test_every_case_gets_its_row_and_a_damaged_one_its_reason(cases, caplog):
     assert len(caplog.records) >= 1, "a bug is logged"
 
 
-def test_what_is_done_is_not_done_again_and_what_failed_is(cases):
-    segmenter = Finding(bad="BraTS20_Training_003")
-    found = batch.Batch(cases, jobs.Queue(segmenter), False)
-    finished(found)
+def test_a_second_run_segments_only_the_cases_that_failed(cases):
+    segmenter = FakeSegmenter(bad="BraTS20_Training_003")
+    cohort = batch.Batch(cases, jobs.Queue(segmenter), False)
+    run_all(cohort)
     segmenter.bad, segmenter.seen = None, []
-    first, second, third = finished(found)
+    first, second, third = run_all(cohort)
     assert segmenter.seen == ["BraTS20_Training_003"]
     assert [row.status for row in (first, second, third)] == [batch.DONE, batch.FAILED, batch.DONE]
 
 
-def test_stopped_it_leaves_the_rest_open(cases):
-    found = batch.Batch(cases, jobs.Queue(Finding()), False)
-    found.stop()
-    found._run()
-    assert [row.status for row in found.rows.values()] == [batch.OPEN] * 3
+def test_stop_finishes_the_current_case_and_leaves_the_others_open(cases):
+    segmenter = FakeSegmenter()
+    segmenter.go.clear()
+    cohort = batch.Batch(cases, jobs.Queue(segmenter), False)
+    cohort.start()
+    segmenter.started.wait()
+    assert cohort.busy and not cohort.stopping
+    cohort.stop()
+    assert cohort.stopping
+    segmenter.go.set()
+    wait_for(lambda: not cohort.running)
+    assert not cohort.stopping and not cohort.busy
+    assert [row.status for row in cohort.rows.values()] == [batch.DONE, batch.OPEN, batch.OPEN]
 
 
-def test_told_to_stop_it_says_so_until_the_case_at_hand_is_done(cases):
-    segmenter, begun, gate = Finding(), threading.Event(), threading.Event()
-
-    def wait_and_fail(raw, progress):
-        begun.set()
-        gate.wait(30)
-        raise ZeroDivisionError
-
-    segmenter.segment_raw = wait_and_fail
-    found = batch.Batch(cases, jobs.Queue(segmenter), False)
-    found.start()
-    begun.wait(30)
-    assert found.busy and not found.stopping
-    found.stop()
-    assert found.stopping
-    gate.set()
-    wait_for(lambda: not found.running)
-    assert not found.stopping and not found.busy
-    assert [row.status for row in found.rows.values()] == [batch.FAILED, batch.OPEN, batch.OPEN]
-
-
-def test_a_case_segmented_by_hand_gets_its_row_though_nobody_looks_at_it(cases):
-    segmenter, gate = Finding(bad="BraTS20_Training_003"), threading.Event()
+def test_a_case_segmented_by_hand_gets_its_row_even_if_no_page_shows_it(cases):
+    segmenter = FakeSegmenter(bad="BraTS20_Training_003")
+    segmenter.go.clear()
     queue = jobs.Queue(segmenter)
-    queue._pool.submit(gate.wait, 30)  # keeps what follows waiting
-    found = batch.Batch(cases, queue, False)
+    cohort = batch.Batch(cases, queue, False)
     for case_id in ("BraTS20_Training_001", "BraTS20_Training_003"):
-        job = queue.submit(intake.load_case(found.cases[case_id], any_spacing=False))
-        found.follow(case_id, job)
-    assert [row.status for row in found.rows.values()] == [batch.RUNNING, batch.OPEN, batch.RUNNING]
-    assert found.busy and not found.running
-    gate.set()
-    job.wait()
-    wait_for(lambda: not found.busy)
-    first, _, third = found.rows.values()
+        job = queue.submit(intake.load_case(cohort.cases[case_id], any_spacing=False))
+        cohort.follow(case_id, job)
+    statuses = [row.status for row in cohort.rows.values()]
+    assert statuses == [batch.RUNNING, batch.OPEN, batch.RUNNING]
+    assert cohort.busy and not cohort.running
+    segmenter.go.set()
+    wait_for(lambda: not cohort.busy)
+    first, _, third = cohort.rows.values()
     assert first.status == batch.DONE and first.volumes_ml["WT"] > 0
     assert third.status == batch.FAILED and third.reason == "ZeroDivisionError"
 
 
 def test_table_as_csv(cases):
-    found = batch.Batch(cases, jobs.Queue(Finding()), False)
-    finished(found)
-    rows = list(csv.DictReader(io.StringIO(cohort_page.csv_of(found.rows))))
+    cohort = batch.Batch(cases, jobs.Queue(FakeSegmenter()), False)
+    run_all(cohort)
+    rows = list(csv.DictReader(io.StringIO(cohort_page.csv_of(cohort.rows))))
     assert [row["case_id"] for row in rows] == ["BraTS20_Training_001", "BraTS20_Training_003"]
     assert float(rows[0]["WT_ml"]) == pytest.approx(
-        found.rows[rows[0]["case_id"]].volumes_ml["WT"], abs=1e-3
+        cohort.rows[rows[0]["case_id"]].volumes_ml["WT"], abs=1e-3
     )
     assert rows[0]["WT_dice"] == ""

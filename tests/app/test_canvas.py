@@ -1,4 +1,4 @@
-"""The canvas in a real browser, on a head of 40x48x32 voxels that a person can reckon with."""
+"""The canvas in a real browser, on a head of 40x48x32 voxels with known positions."""
 
 import re
 
@@ -21,7 +21,9 @@ PAGE = f"""
 import sys
 from pathlib import Path
 import streamlit as st
-from canvas import Layer, View, canvas
+
+sys.path.insert(0, {str(browser.ROOT)!r})
+from app.canvas import Layer, View, canvas
 
 folder = Path(__file__).parent
 kinds = {{"flair": "image", "t1ce": "image", "prediction": "labels", "truth": "labels",
@@ -30,10 +32,10 @@ layers = [Layer(name, name.upper(), kind, (folder / f"{{name}}.nii.gz").read_byt
                 (0, 1) if kind == "scalar" else None) for name, kind in kinds.items()]
 runs = st.session_state.runs = st.session_state.get("runs", 0) + 1
 st.button("Run again")
-st.session_state.gone = st.session_state.get("gone", 0) + st.button("Go to the lesion")
+st.session_state.jumps = st.session_state.get("jumps", 0) + st.button("Go to the lesion")
 value = canvas(layers, classes=4, initial=View(image="flair", overlay="prediction"), height=560,
-               key="canvas", go_to_mm={LESION_MM} if st.session_state.gone else None,
-               go_to_count=st.session_state.gone, report_crosshair=st.toggle("Report"))
+               key="canvas", go_to_mm={LESION_MM} if st.session_state.jumps else None,
+               go_to_count=st.session_state.jumps, report_crosshair=st.toggle("Report"))
 st.text(f"runs={{runs}} value={{value}}")
 """
 
@@ -46,11 +48,11 @@ COUNT = """for (const name of ["framebufferTextureLayer", "drawElements", "drawA
     return call.apply(this, rest);
   };
 }"""
-"""Counts what the graphics card is asked for."""
+"""JavaScript that counts the calls of WebGL."""
 
 
 def head():
-    """(layers by name, as arrays): a brain with a bright mark, right, in front and on top."""
+    """Name -> array of each layer: a brain with a bright mark at the right, front and top."""
     x, y, z = np.ogrid[:40, :48, :32]
     inside = ((x - 19.5) / 17) ** 2 + ((y - 23.5) / 21) ** 2 + ((z - 15.5) / 14) ** 2 < 1
     flair = np.where(inside, 100 + x + y + z, 0).astype(np.int16)
@@ -91,7 +93,7 @@ def server(tmp_path_factory):
 
 
 class Reader(browser.Reader):
-    """Of the page above, which tells how often its script has run."""
+    """A user of the page above, which shows how often its script has run."""
 
     def said(self):
         """(runs of the script, value that it got)."""
@@ -107,12 +109,12 @@ class Reader(browser.Reader):
         self.page.wait_for_timeout(200)
         self.settled()
 
-    def asked(self, name):
+    def calls(self, name):
         """How often a function of WebGL has been called."""
         return self.frame.locator("body").evaluate("(_, name) => window[name]", name)
 
-    def back(self):
-        """To the view that the page opens with."""
+    def reset(self):
+        """Restores the view that the page opens with."""
         for what, value in (("overlay", "prediction"), ("style", "fill"), ("layout", "axial")):
             pressed = f'[data-choice="{what}"][data-value="{value}"][aria-pressed="true"]'
             if not self.frame.locator(pressed).count():
@@ -138,12 +140,12 @@ def opened(server, chromium):
 
 @pytest.fixture
 def reader(opened):
-    opened.back()
+    opened.reset()
     return opened
 
 
 @pytest.mark.browser
-def test_opens_with_three_planes_the_rendering_and_the_place_of_the_crosshair(opened):
+def test_opens_with_three_planes_the_rendering_and_the_crosshair_position(opened):
     picture = opened.picture()
     height, width, _ = picture.shape
     tiles = [
@@ -207,7 +209,7 @@ def test_classes_are_toggled_without_running_the_script(reader):
 
 
 @pytest.mark.browser
-def test_fill_contour_and_image_are_different_pictures(reader):
+def test_style_and_image_change_the_picture(reader):
     filled = reader.picture()
     reader.choose("style", "contour")
     contour = reader.picture()
@@ -252,7 +254,7 @@ def test_truth_and_prediction_side_by_side_move_together(reader):
 
 
 @pytest.mark.browser
-def test_difference_shows_what_agrees_is_missed_or_extra(reader):
+def test_difference_shows_agreeing_missed_and_extra_voxels(reader):
     reader.choose("compare", "difference")
     reader.frame.locator('[data-slider="opacity"]').fill("100")
     reader.settled()
@@ -275,7 +277,7 @@ def test_difference_shows_what_agrees_is_missed_or_extra(reader):
     assert where[0][0] < where[1][0]
     for class_id in (spec.NCR, spec.ET):
         reader.toggle(class_id)
-    assert share_of(reader.picture(), other, 12) == 0, "one class cannot be mistaken"
+    assert share_of(reader.picture(), other, 12) == 0, "a single class has no other class"
     reader.frame.locator('[data-slider="opacity"]').fill("50")
 
 
@@ -289,31 +291,31 @@ def test_running_the_script_again_fetches_nothing_and_keeps_the_view(reader):
     reader.run("Go to the lesion")  # where it is already: other arguments, the same picture
     assert np.array_equal(reader.picture(), before)
     assert not [url for url in reader.requests[fetched:] if "/media/" in url]
-    assert reader.said()[1] == "None", "nothing goes to Python unasked"
+    assert reader.said()[1] == "None", "nothing is reported to Python without report_crosshair"
 
 
 @pytest.mark.browser
-def test_nothing_is_drawn_that_stands_already(reader):
-    # Without a graphics card a rendering takes a second, the laying of an image four.
-    def laid(what, value):
+def test_unchanged_volumes_are_not_uploaded_or_drawn_again(reader):
+    # Without a graphics card, a rendering takes one second and the upload of an image four.
+    def uploads(what, value):
         reader.picture()
-        before = reader.asked("framebufferTextureLayer")
+        before = reader.calls("framebufferTextureLayer")
         reader.choose(what, value)
         reader.picture()
-        return reader.asked("framebufferTextureLayer") - before
+        return reader.calls("framebufferTextureLayer") - before
 
     _, _, slices = SHAPE
-    assert laid("overlay", "truth") == slices, "the overlay alone"
-    assert laid("image", "t1ce") == 4 * slices, "the image, twice for its gradients, the overlay"
-    assert laid("image", "flair") == 4 * slices
-    assert laid("overlay", "none") == 3 * slices
-    assert laid("overlay", "prediction") == slices
+    assert uploads("overlay", "truth") == slices, "the overlay alone"
+    assert uploads("image", "t1ce") == 4 * slices, "the image, twice for its gradients, the overlay"
+    assert uploads("image", "flair") == 4 * slices
+    assert uploads("overlay", "none") == 3 * slices
+    assert uploads("overlay", "prediction") == slices
 
     def drawn(act):
-        before = reader.asked("drawElements") + reader.asked("drawArrays")
+        before = reader.calls("drawElements") + reader.calls("drawArrays")
         act()
         reader.picture()
-        return reader.asked("drawElements") + reader.asked("drawArrays") - before
+        return reader.calls("drawElements") + reader.calls("drawArrays") - before
 
     once = drawn(lambda: reader.act("fit"))
     assert drawn(lambda: reader.press("ArrowUp")) == once > 0
@@ -349,7 +351,7 @@ def test_probability_has_a_colour_bar_and_its_value_in_the_status_line(reader):
     assert (reader.picture() != shown).any(axis=-1).mean() > 0.01
     reader.press("Space")
     assert np.array_equal(reader.picture(), shown)
-    reader.frame.locator('[data-window="overlay-0"]').fill("0.9")  # above all there is
+    reader.frame.locator('[data-window="overlay-0"]').fill("0.9")  # above every probability
     reader.settled()
     hidden = reader.picture()
     assert (shown != hidden).any(axis=-1).mean() > 0.01
@@ -359,7 +361,7 @@ def test_probability_has_a_colour_bar_and_its_value_in_the_status_line(reader):
 
 @pytest.mark.browser
 @pytest.mark.soak
-def test_go_to_works_again_from_elsewhere(reader):
+def test_go_to_works_again_after_the_crosshair_has_moved(reader):
     for _ in range(2):
         reader.run("Go to the lesion")
         reader.arrived(LESION)
@@ -385,15 +387,15 @@ def test_picture_is_saved_with_its_legend(reader, tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.soak
-def test_canvas_comes_back_after_the_graphics_card_was_reset(reader):
+def test_canvas_is_restored_after_a_reset_of_the_graphics_card(reader):
     reader.press("ArrowUp")
-    before, place = reader.picture(), reader.voxel()
+    before, voxel = reader.picture(), reader.voxel()
     reader.frame.locator("canvas").evaluate(
         "canvas => canvas.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()"
     )
     reader.page.wait_for_timeout(1500)
     reader.settled()
-    assert reader.voxel() == place
+    assert reader.voxel() == voxel
     assert np.array_equal(reader.picture(), before)
 
 
@@ -414,7 +416,7 @@ def test_crosshair_is_reported_on_demand(server, chromium):
 
 @pytest.mark.browser
 @pytest.mark.soak
-def test_without_webgl_python_is_told(server, chromium):
+def test_missing_webgl_is_reported_to_python(server, chromium):
     reader = Reader(chromium, server[0])
     reader.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     reader.page.goto(reader.address)

@@ -1,4 +1,4 @@
-"""Hundreds of bad uploads in a row: each its own line, and the server keeps its memory."""
+"""Hundreds of bad uploads in a row: each is refused in one line, and memory does not grow."""
 
 import gzip
 import re
@@ -20,7 +20,7 @@ def resident_kb():
 
 
 @pytest.mark.soak
-def test_two_hundred_bad_uploads_leave_no_trace():
+def test_bad_uploads_do_not_leak_memory():
     kinds = list(hostile())
     assert len(kinds) >= 50
     messages, before = {}, None
@@ -32,12 +32,12 @@ def test_two_hundred_bad_uploads_leave_no_trace():
             intake.load_uploads(files, recognised.kinds, NEEDED)
         message = str(caught.value)
         assert "\n" not in message and len(message) < 400, message
-        assert messages.setdefault(index, message) == message, "the same file, the same line"
+        assert messages.setdefault(index, message) == message, "one message per file"
         del caught
-        if turn == len(kinds) - 1:  # all kinds once: what libraries keep, they have
+        if turn == len(kinds) - 1:  # after one of each kind, the caches of libraries are filled
             before = resident_kb()
     assert resident_kb() - before < GROWTH_KB
-    assert len(set(messages.values())) > 0.8 * len(messages), "messages tell files apart"
+    assert len(set(messages.values())) > 0.8 * len(messages), "files have messages of their own"
 
 
 @pytest.mark.soak
@@ -48,8 +48,8 @@ def test_mutated_uploads_are_read_or_refused():
     for _ in range(1000):
         kind = draw.choice(list(right))
         data = bytearray(right[kind])
-        for place in draw.integers(0, 352, draw.integers(1, 4)):
-            data[place] = draw.integers(256)
+        for offset in draw.integers(0, 352, draw.integers(1, 4)):
+            data[offset] = draw.integers(256)
         data = gzip.compress(data, 1) if draw.random() < 0.5 else bytes(data)
         if draw.random() < 0.2:
             data = data[: draw.integers(len(data))]

@@ -1,4 +1,4 @@
-"""Uploads: told apart by name, never trusted as paths, refused before they cost anything."""
+"""Uploads: recognised by name, never used as paths, refused before they take memory."""
 
 import gzip
 import re
@@ -30,7 +30,7 @@ from brats_tfrecord.errors import CaseError, InputError
 
 
 def load(files, needed=NEEDED, **options):
-    """As the page does where nobody has to choose."""
+    """Loads files as the page does if all kinds are recognised."""
     recognised = intake.recognise([name for name, _ in files], [data for _, data in files])
     assert not recognised.conflicts
     return intake.load_uploads(files, recognised.kinds, needed, **options)
@@ -38,7 +38,7 @@ def load(files, needed=NEEDED, **options):
 
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path, monkeypatch):
-    """Nothing is ever written."""
+    """Fails if a test writes a file."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -47,13 +47,13 @@ def temporary_folder(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
-def test_unusual_files_that_are_right_read_alike():
+def test_unusual_but_valid_files_are_read_like_usual_ones():
     expected = load(upload()).raw.volumes
-    for how, make in GOOD_T2.items():
+    for kind_of_file, make in GOOD_T2.items():
         case = load(upload(t2=make()))
-        assert np.array_equal(case.raw.volumes, expected), how
-        assert case.truth[0, 0, 1] == 1 and case.truth[0, 4, 5] == 3, how
-        assert case.warnings == (), how
+        assert np.array_equal(case.raw.volumes, expected), kind_of_file
+        assert case.truth[0, 0, 1] == 1 and case.truth[0, 4, 5] == 3, kind_of_file
+        assert case.warnings == (), kind_of_file
 
 
 @pytest.mark.parametrize("make, message", BAD_T2.values(), ids=BAD_T2)
@@ -114,8 +114,8 @@ def test_four_d_file_of_other_shape_is_refused(shape, message):
     [
         ({"flair": 3, "t1ce": 1}, "^no t2 image .*recognised: t1ce, flair.*_t2.nii.gz, or choose"),
         ({"flair": 3, "t1ce": 1, "t2": 1}, "Case_1_t1ce.nii.gz: is chosen as t1ce and as t2"),
-        ({"flair": 3, "t1ce": 1, "t2": 9}, "^t2: is to be file 9 of 5"),
-        ({"flair": 3, "t1ce": 1, "pd": 2}, "^pd: no kind of file; expected one of t1, t1ce"),
+        ({"flair": 3, "t1ce": 1, "t2": 9}, "^t2: is assigned to file 9, but 5 files"),
+        ({"flair": 3, "t1ce": 1, "pd": 2}, "^pd: unknown kind of file; expected one of t1, t1ce"),
         (
             {"4d": 0, "t2": 2},
             "Case_1_t1.nii.gz: is chosen as the 4-D file of all modalities, and Case",
@@ -129,24 +129,24 @@ def test_assignment_is_checked_before_any_file_is_opened(assignment, message):
         intake.load_uploads(files, assignment, NEEDED)
 
 
-def test_a_person_may_choose_what_names_do_not_tell():
+def test_users_can_choose_kinds_that_names_do_not_decide():
     files = [(f"series{index}.nii", data) for index, (_, data) in enumerate(upload())]
     assert intake.recognise([name for name, _ in files]).kinds == {}
     chosen = dict(zip(KINDS, range(5)))
     with pytest.raises(
         InputError,
-        match=r"^series4\.nii: its name does not tell what its labels "
-        r"mean; choose .*brats2020 \(1, 2, 4\), brats2023 \(1, 2",
+        match=r"^series4\.nii: its name does not say which label scheme "
+        r"it follows; choose .*brats2020 \(1, 2, 4\), brats2023 \(1, 2",
     ):
         intake.load_uploads(files, chosen, NEEDED)
     case = intake.load_uploads(files, chosen, NEEDED, label_scheme="brats2024")
-    assert case.truth[0, 4, 5] == 4, "a resection cavity there"
+    assert case.truth[0, 4, 5] == 4, "a resection cavity in this scheme"
     assert np.array_equal(case.raw.volumes, load(upload()).raw.volumes)
     with pytest.raises(InputError, match="^label scheme brats1999: expected one of brats2020"):
         intake.load_uploads(files, chosen, NEEDED, label_scheme="brats1999")
 
 
-def test_digest_is_of_the_content_alone():
+def test_digest_depends_on_the_contents_only():
     first = upload()
     renamed = [(name.replace("Case_1", "B"), data) for name, data in reversed(first)]
     digests = [load(files).digest for files in (first, renamed, upload(t2=nifti(brain(9))))]
@@ -164,7 +164,7 @@ def test_names_never_become_paths_and_stay_one_line():
     assert len(load(long).raw.case_id) == 80
 
 
-def test_two_files_of_one_name_are_told_apart_by_their_kind():
+def test_two_files_of_one_name_are_shown_with_their_kinds():
     files = [("scan.nii", data) for _, data in upload(t2=b"")]
     with pytest.raises(InputError, match=r"^scan\.nii \(t2\): the file is empty"):
         intake.load_uploads(files, dict(zip(MODALITIES, range(4))), NEEDED)
@@ -179,9 +179,9 @@ def test_two_files_of_one_name_are_told_apart_by_their_kind():
         ),
         (
             np.pad(np.int16([[[70]]]), ((2, 3), (2, 4), (4, 3))),
-            r"0\.30% of the voxels are brain; expected some 15%",
+            r"0\.30% of the voxels are brain; expected about 15%",
         ),
-        (brain(3), r"flair\.nii\.gz: is voxel for voxel the image of t2"),
+        (brain(3), r"flair\.nii\.gz: is identical to the image of t2"),
     ],
 )
 def test_doubtful_images_are_read_with_a_warning(t2, message):
@@ -195,10 +195,10 @@ def test_doubtful_cases_are_read_with_a_warning():
     mixed = upload()
     mixed[2] = ("Case_2_t2.nii", mixed[2][1])
     [warning] = intake.load_uploads(mixed, dict(zip(KINDS, range(5))), NEEDED).warnings
-    assert warning == "files of several cases as one: Case_1, Case_2"
+    assert warning == "files of several cases were combined: Case_1, Case_2"
 
 
-def test_thick_slices_are_for_models_that_resample():
+def test_thick_slices_need_a_model_that_resamples():
     thick = {
         name: nifti(brain(seed), AFFINE @ np.diag([1.0, 1, 3, 1]))
         for seed, name in enumerate(MODALITIES)
@@ -213,7 +213,7 @@ def test_thick_slices_are_for_models_that_resample():
     assert loaded.raw.geometry.spacing_mm == (1, 1, 3) and loaded.raw.volumes.shape[:3] == SHAPE
 
 
-def test_memory_is_refused_before_it_is_taken():
+def test_cases_that_take_too_much_memory_are_refused_by_their_headers():
     # 4 * 4 B of images, 3 B of mask, 40 B to map it and its own byte: 60 B a voxel.
     bombs = {
         kind: zeros_gz(1, nifti(array, dim=dims(300, 400, 500)))
@@ -236,7 +236,7 @@ def test_memory_is_refused_before_it_is_taken():
     "image, mask, packed",
     [(np.int16, np.uint8, False), (np.float32, np.float64, True), (np.float64, np.float32, False)],
 )
-def test_reading_takes_no_more_memory_than_was_reckoned(monkeypatch, image, mask, packed):
+def test_reading_takes_at_most_the_estimated_memory(monkeypatch, image, mask, packed):
     shape = (90, 100, 110)
     files = {
         name: nifti(np.resize(brain(seed, image), shape), scl_slope=0.5, scl_inter=1)
@@ -246,11 +246,11 @@ def test_reading_takes_no_more_memory_than_was_reckoned(monkeypatch, image, mask
     if packed:
         files = {name: gzip.compress(data, 1) for name, data in files.items()}
     files = upload(**files)
-    reckoned = []
+    estimated = []
     monkeypatch.setattr(
         admission,
         "check_memory",
-        lambda opened, headers, limit: reckoned.append(admission.peak_bytes(headers)[0]),
+        lambda opened, headers, limit: estimated.append(admission.peak_bytes(headers)[0]),
     )
     tracemalloc.start()
     try:
@@ -258,10 +258,10 @@ def test_reading_takes_no_more_memory_than_was_reckoned(monkeypatch, image, mask
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 0.4 * reckoned[0] < peak < reckoned[0] + 4e6
+    assert 0.4 * estimated[0] < peak < estimated[0] + 4e6
 
 
-def test_cohort_case_is_read_with_what_it_has(tmp_path_factory):
+def test_a_cohort_case_is_read_with_the_modalities_it_has(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort") / "B1"
     folder.mkdir()
     (folder / "B1_t1.nii").write_bytes(nifti(brain()))

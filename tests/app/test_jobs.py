@@ -1,4 +1,4 @@
-"""Background segmentations, with a stand-in for the network that can be held up."""
+"""Background segmentations, with a stand-in for the network that waits until it may answer."""
 
 import gzip
 import threading
@@ -36,17 +36,23 @@ def loaded(truth=None, digest="digest"):
 
 
 class Answering:
-    """Segments every case as `classes_with_all_labels`, once it is let go."""
+    """Segments every case as `classes_with_all_labels`, once `go` is set.
+
+    Attributes:
+        started: set when the first case is in the network.
+        cases: number of cases segmented.
+    """
 
     def __init__(self, go=False):
-        self.go, self.cases = threading.Event(), 0
+        self.go, self.started, self.cases = threading.Event(), threading.Event(), 0
         if go:
             self.go.set()
 
     def segment_raw(self, raw, progress):
         progress("network")
         self.cases += 1
-        assert self.go.wait(10)
+        self.started.set()
+        self.go.wait()
         classes = classes_with_all_labels()
         sure = np.eye(4, dtype=np.float32)[classes] * 0.9 + np.float32(0.025)
         return Segmentation(
@@ -70,7 +76,7 @@ class Failing:
 
 
 def finished(job):
-    job._future.exception(timeout=10)
+    job.wait()
     return job
 
 
@@ -78,7 +84,7 @@ def segmented(truth=None):
     return finished(jobs.Queue(Answering(go=True)).submit(loaded(truth))).result
 
 
-def test_result_holds_native_file_figures_and_seconds():
+def test_result_has_the_native_label_map_figures_and_durations():
     result = segmented(classes_with_all_labels())
     assert [*result.seconds] == ["reading", "network", "metrics", "pictures"]
     assert result.seconds["reading"] == 0.5
@@ -97,7 +103,7 @@ def test_result_holds_native_file_figures_and_seconds():
     assert (np.asarray(image.dataobj)[native == spec.ET] == 4).all()
 
 
-def test_layers_hold_classes_uncertainty_and_probabilities_on_the_grid_of_the_case():
+def test_layers_are_prediction_uncertainty_and_probabilities_on_the_grid_of_the_case():
     result = segmented()
     assert [layer.name for layer in result.layers] == [
         "prediction",
@@ -114,23 +120,22 @@ def test_layers_hold_classes_uncertainty_and_probabilities_on_the_grid_of_the_ca
     )
     expected = -(0.925 * np.log(0.925) + 3 * 0.025 * np.log(0.025))
     assert np.allclose(entropy[..., 1:], expected, atol=0.0026)
-    assert not entropy[..., 0].any(), "of air uncertainty says nothing"
+    assert not entropy[..., 0].any(), "the entropy of air is not shown"
     assert result.layers[1].shown_range == pytest.approx((0, np.log(4)))
     assert np.allclose(whole[1, 2, 3:6], 0.975, atol=0.0026)
     assert np.allclose(core[1, 2, 3:6], (0.95, 0.05, 0.95), atol=0.0026)
     assert np.allclose(enhancing[1, 2, 3:6], (0.025, 0.025, 0.925), atol=0.0026)
 
 
-def test_without_truth_there_are_no_figures():
+def test_metrics_are_none_without_a_truth():
     assert segmented().metrics is None
 
 
-def test_jobs_queue_and_tell_their_stage():
+def test_jobs_report_their_stage_and_wait_for_each_other():
     segmenter = Answering()
     queue = jobs.Queue(segmenter)
     first, second = (queue.submit(loaded(digest=digest)) for digest in "ab")
-    while not first.stages:
-        pass
+    segmenter.started.wait()
     assert [name for name, _ in first.progress()] == ["reading", "network"]
     assert [name for name, _ in second.progress()] == ["reading"]
     assert (queue.ahead_of(first), queue.ahead_of(second)) == (0, 1)
@@ -140,7 +145,7 @@ def test_jobs_queue_and_tell_their_stage():
     assert queue.ahead_of(second) == 0
 
 
-def test_equal_contents_are_segmented_once_and_found_by_any_session():
+def test_cases_of_equal_content_share_one_job():
     segmenter = Answering(go=True)
     queue = jobs.Queue(segmenter)
     job = finished(queue.submit(loaded()))
@@ -149,32 +154,32 @@ def test_equal_contents_are_segmented_once_and_found_by_any_session():
     assert queue.find("other") is None
 
 
-def test_a_full_queue_refuses_and_takes_again():
+def test_a_full_queue_refuses_until_a_job_is_done():
     segmenter = Answering()
     queue = jobs.Queue(segmenter, most_waiting=2)
     held = [queue.submit(loaded(digest=digest)) for digest in "ab"]
-    with pytest.raises(InputError, match="2 segmentations wait already"):
+    with pytest.raises(InputError, match="2 segmentations are already waiting"):
         queue.submit(loaded(digest="c"))
-    assert queue.submit(loaded(digest="a")) is held[0], "who waits already keeps the place"
+    assert queue.submit(loaded(digest="a")) is held[0], "a waiting case is not queued twice"
     segmenter.go.set()
     assert all(finished(job).result for job in held)
     assert finished(queue.submit(loaded(digest="c"))).result
 
 
-def test_oldest_results_are_forgotten_where_all_take_too_much():
+def test_least_recently_used_results_are_dropped_above_the_limit():
     size = segmented().size
     queue = jobs.Queue(Answering(go=True), kept_bytes=2 * size + size // 2)
     for digest in "abca":
         finished(queue.submit(loaded(digest=digest)))
     finished(queue.submit(loaded(digest="d")))
     assert [digest for digest in "abcd" if queue.find(digest)] == ["a", "c", "d"]
-    # When the next is taken there are three again: the one longest unused goes.
+    # The limit is checked when a case is submitted: now the result of "d" counts too.
     finished(queue.submit(loaded(digest="d")))
     assert [digest for digest in "abcd" if queue.find(digest)] == ["c", "d"]
 
 
 @pytest.mark.parametrize("error, logged", [(CaseError("A: no t1ce"), 0), (KeyError("bug"), 1)])
-def test_error_is_kept_a_bug_is_logged_and_both_may_be_tried_again(caplog, error, logged):
+def test_errors_are_kept_and_bugs_logged_and_the_case_can_be_submitted_again(caplog, error, logged):
     queue = jobs.Queue(Failing(error))
     job = finished(queue.submit(loaded()))
     assert job.done and job.result is None

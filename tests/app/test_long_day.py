@@ -1,4 +1,4 @@
-"""A long day of one server: hundreds of bad uploads, many cases in several sessions at once."""
+"""Endurance of one server: hundreds of bad uploads, many cases in several sessions at once."""
 
 import re
 import time
@@ -16,11 +16,11 @@ SESSIONS, CASES = 4, 20
 @pytest.mark.soak
 @pytest.mark.browser
 @pytest.mark.timeout(3000)
-def test_two_hundred_bad_uploads_are_each_answered_on_the_page(tiny_model, chromium, tmp_path):
+def test_bad_uploads_are_each_refused_on_the_page(tiny_model, chromium, tmp_path):
     kinds = [
         (files, message)
         for files, message in hostile()
-        if "does not tell what its labels" not in message
+        if "does not say which label scheme" not in message
     ]
     assert len(kinds) >= 12
     with browser.streamlit(browser.VIEWER, tmp_path, arguments=[f"--model={tiny_model}"]) as (
@@ -29,18 +29,19 @@ def test_two_hundred_bad_uploads_are_each_answered_on_the_page(tiny_model, chrom
         process,
     ):
         reader = browser.Visitor(chromium, address)
-        said = {}
+        messages_by_kind = {}
         for turn in range(COUNT):
             files, expected = kinds[turn % len(kinds)]
             reader.page.goto(address)
             message = reader.upload(files)
             assert re.search(expected, message), (turn, message)
-            assert said.setdefault(turn % len(kinds), message) == message
+            assert messages_by_kind.setdefault(turn % len(kinds), message) == message
             assert "Traceback" not in reader.page.inner_text("body")
         assert process.poll() is None
-        assert len(set(said.values())) >= 12
-        print(f"{COUNT} bad uploads of {len(kinds)} kinds, {len(set(said.values()))} messages")
-        for message in sorted(set(said.values())):
+        assert len(set(messages_by_kind.values())) >= 12
+        messages = sorted(set(messages_by_kind.values()))
+        print(f"{COUNT} bad uploads of {len(kinds)} kinds, {len(messages)} messages")
+        for message in messages:
             print("  " + message)
         assert not reader.complaints and "Traceback" not in log.read_text()
 
@@ -48,7 +49,7 @@ def test_two_hundred_bad_uploads_are_each_answered_on_the_page(tiny_model, chrom
 @pytest.mark.soak
 @pytest.mark.browser
 @pytest.mark.timeout(3000)
-def test_memory_comes_back_after_twenty_cases_in_four_sessions(
+def test_memory_is_freed_after_twenty_cases_in_four_sessions(
     run_tool, tiny_model, chromium, tmp_path
 ):
     cohort = tmp_path / "cohort"
@@ -62,7 +63,7 @@ def test_memory_comes_back_after_twenty_cases_in_four_sessions(
         server = psutil.Process(process.pid)
         started = resident_mb(server)
         readers = [browser.Visitor(chromium, address).open() for _ in range(SESSIONS)]
-        for reader in readers:  # four heads drawn by two processors
+        for reader in readers:  # four renderings share two processors
             reader.page.set_default_timeout(180_000)
         readers[0].case(before)
         readers[0].segment()

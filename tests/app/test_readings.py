@@ -1,10 +1,9 @@
-"""What a reader takes away: the table of volumes, the CSV, the one-page summary."""
+"""The table of volumes, the CSV and the one-page summary of a segmented case."""
 
 import csv
 import io
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,29 +18,30 @@ from brats_tfrecord.preprocess.recipe import Recipe
 SHAPE = (48, 40, 36)
 HOSTILE = "<script>alert(1)</script>"
 CARD = stand_in.model_card(Recipe())
-MODEL = SimpleNamespace(card=CARD, scheme=CARD.scheme)
 
 
 def segmented(case_id=stand_in.CASE, with_truth=True):
-    """(`scene.Scene`, `jobs.Result`) of a head whose prediction is the truth, two voxels off."""
+    """(`Scene`, `Result`) of a head whose prediction is the truth moved by two voxels."""
     truth, raw = stand_in.raw_case(SHAPE)
-    found = np.roll(truth, 2, axis=0)
+    prediction = np.roll(truth, 2, axis=0)
     raw = replace(raw, case_id=case_id)
     case = intake.LoadedCase(raw, truth if with_truth else None, "digest", 0.5, ("<b>odd</b>",))
-    layer = canvas_layers.label_layer(canvas_layers.PREDICTION, "Prediction", found, raw.geometry)
-    figures = metrics.case_metrics(truth, found, (1, 1, 1)) if with_truth else None
+    layer = canvas_layers.label_layer(
+        canvas_layers.PREDICTION, "Prediction", prediction, raw.geometry
+    )
+    figures = metrics.case_metrics(truth, prediction, (1, 1, 1)) if with_truth else None
     return scenes.prepare(case), jobs.Result(
         b"",
         (layer,),
-        extent.volumes_ml(np.bincount(found.ravel()), (1, 1, 1)),
-        tuple(extent.extents(found, (1, 1, 1))),
+        extent.volumes_ml(np.bincount(prediction.ravel()), (1, 1, 1)),
+        tuple(extent.extents(prediction, (1, 1, 1))),
         figures,
         ("ET of 0.3 mL replaced",),
         {"network": 1.0},
     )
 
 
-def test_table_names_every_structure_with_volumes_and_agreement():
+def test_table_lists_volumes_and_agreement_of_every_structure():
     scene, result = segmented()
     head, rows = readings.volume_rows(scene, result)
     assert head == ("", "Pred. mL", "Truth mL", "Dice", "HD95 mm")
@@ -62,18 +62,18 @@ def test_table_names_every_structure_with_volumes_and_agreement():
     assert head == ("", "Truth mL")
 
 
-def test_csv_has_every_figure_and_no_cell_that_a_table_program_would_run():
+def test_csv_has_all_figures_and_no_cell_that_a_spreadsheet_evaluates():
     scene, result = segmented("=cmd|'/c calc'!A1")
     rows = list(csv.DictReader(io.StringIO(downloads.csv_of(scene, result))))
     assert [row["structure"] for row in rows] == list(result.volumes_ml)
-    assert {row["case_id"] for row in rows} == {"_cmd_c_calc_A1"}
+    assert {row["case_id"] for row in rows} == {"'=cmd|'/c calc'!A1"}
     for row in rows:
         assert float(row["truth_ml"]) == pytest.approx(scene.truth_ml[row["structure"]], abs=1e-3)
         assert float(row["dice"]) == result.metrics[row["structure"]]["dice"]
 
 
 @pytest.mark.parametrize(
-    "name, kept",
+    "name, safe",
     [
         ("../../etc/passwd", "_.._etc_passwd"),
         (".hidden", "hidden"),
@@ -83,16 +83,16 @@ def test_csv_has_every_figure_and_no_cell_that_a_table_program_would_run():
         ("", "case"),
     ],
 )
-def test_names_of_users_become_harmless(name, kept):
-    assert downloads.harmless(name) == kept
+def test_file_names_keep_only_safe_characters(name, safe):
+    assert downloads.safe_file_name(name) == safe
 
 
-def test_summary_is_one_page_that_makes_no_request_and_escapes_names():
-    page = summary.page_of(*segmented(HOSTILE), MODEL)
+def test_summary_makes_no_request_and_escapes_names():
+    page = summary.page_of(*segmented(HOSTILE), CARD)
     assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "&lt;b&gt;odd&lt;/b&gt;" in page and "ET of 0.3 mL replaced" in page
     assert page.count('src="data:image/png') == 6 and page.count("src=") == 6
     assert not re.search(r"https?://|<script|<link", page)
     assert "not a medical device" in page and "(4 in files)" in page
     assert "{:.1f} × {:.1f}".format(*segmented()[1].extents[0].axial_mm) in page
-    assert "HD95" not in summary.page_of(*segmented(with_truth=False), MODEL)
+    assert "HD95" not in summary.page_of(*segmented(with_truth=False), CARD)

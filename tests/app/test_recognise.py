@@ -1,4 +1,4 @@
-"""What file names say, in every layout that the converter knows, and what they leave open."""
+"""Recognition of file names in every layout of the converter, and their ambiguities."""
 
 import gzip
 
@@ -43,25 +43,27 @@ IMAGE_4D = nifti(np.stack([brain()] * 4, -1))
         ([f"A\u200f_{kind}\u202e.nii" for kind in OLD], "A", "brats2020"),
     ],
 )
-def test_files_are_told_apart_by_suffix_not_by_order(names, case_id, scheme):
+def test_files_are_distinguished_by_suffix_not_by_order(names, case_id, scheme):
     expected = dict(zip(OLD, range(5)))
     for turn in range(5):
-        found = recognise.recognise(names[turn:] + names[:turn])
-        assert found.case_id == case_id and not found.conflicts and not found.ignored
-        assert found.kinds == {kind: (index - turn) % 5 for kind, index in expected.items()}
-        assert list(found.kinds) == list(OLD)
-        assert found.label_scheme == scheme and found.asks_label_scheme == (scheme is None)
+        recognised = recognise.recognise(names[turn:] + names[:turn])
+        assert recognised.case_id == case_id and not recognised.conflicts and not recognised.ignored
+        assert recognised.kinds == {kind: (index - turn) % 5 for kind, index in expected.items()}
+        assert list(recognised.kinds) == list(OLD)
+        assert recognised.label_scheme == scheme and recognised.asks_label_scheme == (
+            scheme is None
+        )
 
 
-def test_unknown_names_are_listed_and_keep_their_row():
-    found = recognise.recognise(["A_t2.nii", "notes.txt", "scan.nii.gz", "A_pd.nii", ""])
-    assert found.kinds == {"t2": 0}
-    assert found.ignored == ("notes.txt", "scan.nii.gz", "A_pd.nii", "unnamed")
-    assert [file.kind for file in found.files] == ["t2", None, None, None, None]
-    assert found.label_scheme is None and not found.asks_label_scheme
+def test_unknown_names_are_listed_as_ignored():
+    recognised = recognise.recognise(["A_t2.nii", "notes.txt", "scan.nii.gz", "A_pd.nii", ""])
+    assert recognised.kinds == {"t2": 0}
+    assert recognised.ignored == ("notes.txt", "scan.nii.gz", "A_pd.nii", "unnamed")
+    assert [file.kind for file in recognised.files] == ["t2", None, None, None, None]
+    assert recognised.label_scheme is None and not recognised.asks_label_scheme
 
 
-def test_image_and_labels_of_msd_are_told_apart_by_folder_or_axes():
+def test_image_and_labels_of_msd_are_distinguished_by_folder_or_axes():
     for ending in ("", " (1)"):
         names = ["BRATS_001.nii.gz", f"BRATS_001{ending}.nii.gz"]
         mask = gzip.compress(nifti(labels()))
@@ -69,16 +71,20 @@ def test_image_and_labels_of_msd_are_told_apart_by_folder_or_axes():
             ([IMAGE_4D, mask], {"4d": 0, "seg": 1}),
             ([mask, gzip.compress(IMAGE_4D)], {"4d": 1, "seg": 0}),
         ):
-            found = recognise.recognise(names, contents)
-            assert (found.kinds, found.case_id, found.label_scheme) == (kinds, "BRATS_001", "msd")
-            assert not found.conflicts and not found.ignored
+            recognised = recognise.recognise(names, contents)
+            assert (recognised.kinds, recognised.case_id, recognised.label_scheme) == (
+                kinds,
+                "BRATS_001",
+                "msd",
+            )
+            assert not recognised.conflicts and not recognised.ignored
         [conflict] = recognise.recognise(names).conflicts
         assert conflict.startswith("two 4d files, BRATS_001.nii.gz and BRATS_001")
     for folders in (["labelsTr", "imagesTr"], [r"Task01\labelsTr", r"Task01\imagesTr"]):
-        found = recognise.recognise(
+        recognised = recognise.recognise(
             [f"{folders[0]}/BRATS_001.nii.gz", f"{folders[1]}/BRATS_001.nii.gz"]
         )
-        assert found.kinds == {"4d": 1, "seg": 0} and found.label_scheme == "msd"
+        assert recognised.kinds == {"4d": 1, "seg": 0} and recognised.label_scheme == "msd"
 
 
 @pytest.mark.parametrize(
@@ -96,10 +102,10 @@ def test_one_file_may_hold_all_modalities(names, contents, kinds):
     assert recognise.recognise(names, contents).kinds == kinds
 
 
-def test_the_stray_mask_of_brats_2020_is_taken():
+def test_the_irregular_mask_name_of_brats_2020_is_recognised():
     names = ["W39_1998.09.19_Segm.nii", "BraTS20_Training_355_t1.nii"]
-    found = recognise.recognise(names)
-    assert found.kinds == {"t1": 1, "seg": 0} and found.label_scheme == "brats2020"
+    recognised = recognise.recognise(names)
+    assert recognised.kinds == {"t1": 1, "seg": 0} and recognised.label_scheme == "brats2020"
     assert recognise.recognise([*names, "BraTS20_Training_355_seg.nii"]).kinds["seg"] == 2
 
 
@@ -129,10 +135,10 @@ def test_the_stray_mask_of_brats_2020_is_taken():
         ),
     ],
 )
-def test_what_names_leave_open_is_returned_not_raised(names, kinds, message):
-    found = recognise.recognise(names)
-    [conflict] = found.conflicts
-    assert conflict.startswith(message) and found.kinds == kinds
+def test_ambiguous_names_are_returned_as_conflicts(names, kinds, message):
+    recognised = recognise.recognise(names)
+    [conflict] = recognised.conflicts
+    assert conflict.startswith(message) and recognised.kinds == kinds
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_what_names_leave_open_is_returned_not_raised(names, kinds, message):
         ("a" * 300 + "_t1.nii", "a" * 39 + "…" + "a" * 33 + "_t1.nii"),
     ],
 )
-def test_names_are_shown_in_one_plain_line(name, shown):
+def test_displayed_names_are_one_line_without_folders(name, shown):
     [file] = recognise.recognise([name]).files
     assert file.shown == shown
 
@@ -163,5 +169,5 @@ def test_names_are_shown_in_one_plain_line(name, shown):
     ],
 )
 def test_no_name_takes_long(name):
-    found = recognise.recognise([name] * 5)
-    assert all(len(file.shown) <= 80 for file in found.files)
+    recognised = recognise.recognise([name] * 5)
+    assert all(len(file.shown) <= 80 for file in recognised.files)

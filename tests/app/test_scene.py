@@ -1,4 +1,4 @@
-"""A case is packed for as long as a page shows it, and comes out as it went in."""
+"""A case is compressed for display, and restored without changes."""
 
 from dataclasses import replace
 
@@ -29,28 +29,28 @@ def case(with_truth=True):
 
 
 @pytest.mark.parametrize("with_truth", [True, False])
-def test_unpacked_is_the_case_that_was_packed(with_truth):
+def test_unpacked_restores_the_case(with_truth):
     packed = case(with_truth)
-    found = scenes.prepare(packed).unpacked()
-    assert found.raw.volumes.dtype == np.float32
-    assert np.array_equal(found.raw.volumes, packed.raw.volumes)
-    assert found.raw.volumes[..., 0].flags.c_contiguous, "each channel in one piece"
-    assert np.array_equal(found.truth, packed.truth) if with_truth else found.truth is None
-    assert replace(found.raw, volumes=None) == replace(packed.raw, volumes=None)
-    assert (found.digest, found.seconds, found.warnings) == ("digest", 0.5, ("odd",))
-    assert found.case_id == scenes.prepare(packed).case_id == "case"
+    unpacked = scenes.prepare(packed).unpacked()
+    assert unpacked.raw.volumes.dtype == np.float32
+    assert np.array_equal(unpacked.raw.volumes, packed.raw.volumes)
+    assert unpacked.raw.volumes[..., 0].flags.c_contiguous, "each channel in one piece"
+    assert np.array_equal(unpacked.truth, packed.truth) if with_truth else unpacked.truth is None
+    assert replace(unpacked.raw, volumes=None) == replace(packed.raw, volumes=None)
+    assert (unpacked.digest, unpacked.seconds, unpacked.warnings) == ("digest", 0.5, ("odd",))
+    assert unpacked.case_id == scenes.prepare(packed).case_id == "case"
 
 
-def test_volume_and_truth_are_told_apart_by_name():
+def test_volumes_and_truth_are_found_by_name():
     packed, scene = case(), scenes.prepare(case())
     for channel, modality in enumerate(MODALITIES):
         assert np.array_equal(scene.volume(modality), packed.raw.volumes[..., channel]), modality
-    assert scene.volume("t1").dtype == np.int16, "half the bytes where that holds every value"
+    assert scene.volume("t1").dtype == np.int16, "half the bytes, because int16 holds every value"
     assert np.array_equal(scene.truth(), packed.truth)
     assert [layer.name for layer in scene.layers] == ["flair", "t1", "t1ce", canvas.TRUTH]
 
 
-def test_a_packed_case_takes_a_fraction_of_its_volumes():
+def test_a_scene_takes_a_fraction_of_the_memory_of_its_volumes():
     volumes = np.zeros((64, 64, 64, 3), np.float32)
     volumes[16:48, 16:48, 16:48] = np.arange(32)[:, None]
     identity = Geometry((64, 64, 64), np.diag([-1.0, -1, 1, 1]))

@@ -1,4 +1,4 @@
-"""The page's logic through Streamlit's own AppTest, and the whole story in a real browser."""
+"""The page in Streamlit's AppTest, and from start to end in a real browser."""
 
 import gzip
 import itertools
@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from functools import cache, partial
@@ -35,9 +36,10 @@ load_once = cache(predict.Segmenter)
 
 @pytest.fixture
 def start(monkeypatch):
-    """Runs the page with command-line flags; its server is said to be bound to loopback.
+    """Runs the page with command-line flags, with the server option for loopback set.
 
-    Each test has a server that has segmented nothing; loading the model is all that they share.
+    Streamlit's caches are cleared, so that no test finds the results of another; only the loaded
+    model is shared.
     """
     streamlit.config.set_option("server.address", "127.0.0.1")
     streamlit.cache_resource.clear()
@@ -58,7 +60,7 @@ def page(start, tiny_model, small_cohort):
 
 
 def canvas_of(page):
-    """What the canvas was asked to draw."""
+    """The arguments of the canvas."""
     [component] = page.get("component_instance")
     return json.loads(component.proto.json_args)
 
@@ -72,7 +74,7 @@ def pictures(page):
 
 
 def text(page):
-    """All that the tables of volumes say."""
+    """The text of the tables of volumes."""
     words = " ".join(re.sub("<[^>]+>", " ", element.proto.body) for element in page.get("html"))
     return " ".join(words.split())
 
@@ -104,8 +106,8 @@ def truth_of(cohort):
     return raw, masks.to_classes(raw.mask, spec.LABEL_SCHEMES["brats2020"], CASE)
 
 
-def test_a_click_made_while_the_first_page_is_drawn_is_not_taken_back(page):
-    # Streamlit sends a value that the page itself has set to the browser, over what was clicked.
+def test_a_click_during_the_first_drawing_is_not_undone(page):
+    # Streamlit would send a value that the page has set, and so undo the click.
     assert not page.button_group(key="source").proto.set_value
     assert page.button_group(key="source").value == "Folder"
 
@@ -129,7 +131,7 @@ def test_first_page_lists_the_cohort_and_segments_all_of_it(page):
     assert table.value["Dice WT"].notna().tolist() == [True] * 4 + [False]
     assert not errors(page) and not page.exception
     choose(page)
-    assert page.button(key="segment").label == "Segmented", "what is known is not asked for again"
+    assert page.button(key="segment").label == "Segmented", "a result of the batch is reused"
 
 
 def test_case_is_shown_before_it_is_segmented(page, small_cohort):
@@ -159,7 +161,7 @@ def test_segmentation_runs_once_and_gives_numbers(page):
     ]
     assert canvas_of(page)["initial"]["overlay"] == "prediction"
     page.run()
-    assert page.session_state["job"] is job, "drawing the page anew runs nothing again"
+    assert page.session_state["job"] is job, "redrawing the page does not segment again"
     for region in spec.REGIONS:
         dice = job.result.metrics[region]["dice"]
         assert re.search(rf"\b{region} [\d.]+ [\d.]+ {dice:.3f}", text(page))
@@ -170,7 +172,7 @@ def test_segmentation_runs_once_and_gives_numbers(page):
     choose(page, "BraTS20_Training_002")
     assert page.button(key="segment").label == "Segment"
     choose(page)
-    assert page.button(key="segment").label == "Segmented", "its content is known"
+    assert page.button(key="segment").label == "Segmented", "found by its content"
     page.button(key="close").click().run()
     [table] = page.dataframe
     row = table.value.set_index("Case").loc[CASE]
@@ -186,7 +188,7 @@ def test_a_click_on_a_lesion_moves_the_crosshair_there(page):
     page.run()
     assert canvas_of(page)["go_to"] != first and canvas_of(page)["go_to"][3] == 9
     choose(page, "BraTS20_Training_002")
-    assert canvas_of(page)["go_to"][3] == 10, "another case has a goal of its own"
+    assert canvas_of(page)["go_to"][3] == 10, "the crosshair moves again for another case"
 
 
 def test_plain_pictures_where_the_browser_cannot_draw(page):
@@ -210,7 +212,7 @@ def test_plain_pictures_where_the_browser_cannot_draw(page):
     assert not errors(page) and not page.exception
 
 
-def test_phantom_is_one_click_away(start, tiny_model, monkeypatch):
+def test_a_phantom_can_be_chosen_without_files(start, tiny_model, monkeypatch):
     monkeypatch.setattr(generate, "make_case", partial(generate.make_case, shape=(96, 92, 72)))
     monkeypatch.setattr(generate, "geometry", partial(generate.geometry, (96, 92, 72)))
     page = start(f"--model={tiny_model}")
@@ -251,7 +253,7 @@ def test_upload_of_other_names_is_assigned_by_hand(start, tiny_model, small_coho
     page.run()
     assert "scan_c.nii.gz: is taken as flair, as is scan_b.nii.gz" in errors(page)[0]
     page.selectbox(key=boxes[2].key).set_value("t1ce").run()
-    assert "its name does not tell what its labels mean" in errors(page)[0]
+    assert "its name does not say which label scheme" in errors(page)[0]
     page.selectbox(key="label_scheme").set_value("brats2020").run()
     assert not errors(page) and layer_names(page) == ["flair", "t1ce", "t2", "truth"]
 
@@ -260,7 +262,7 @@ def test_upload_of_other_names_is_assigned_by_hand(start, tiny_model, small_coho
     "flags, message",
     [
         ([], "required: --model"),
-        (["--model=nowhere"], "nowhere: no SavedModel there"),
+        (["--model=nowhere"], "nowhere: holds no SavedModel"),
         (["--model=nowhere", "--nodel=x"], "unrecognized arguments: --nodel=x"),
     ],
 )
@@ -270,17 +272,26 @@ def test_bad_command_lines_are_one_line_on_the_page_and_the_terminal(start, flag
     assert "viewer.py -- " not in error, "two hyphens as text would become a dash"
 
 
-def test_a_missing_folder_is_told_before_the_model_is_loaded(start):
+def test_a_missing_folder_is_reported_before_the_model_is_loaded(start):
     [error] = errors(start("--model=nowhere", "--cases_dir=neither"))
     assert "neither: no such folder" in error
 
 
+def test_modules_import_without_tensorflow():
+    # The page shows a spinner while TensorFlow is imported, and its messages are turned off first.
+    script = "import sys; import app.viewer; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=browser.ROOT, check=True)
+
+
 def test_help_explains_the_flags(start):
     page = start("--help")
-    assert not errors(page) and "--label_scheme  what the masks" in page.code[0].value
+    [help_text] = [code.value for code in page.code]
+    for flag in ("--model", "--cases_dir", "--label_scheme"):
+        assert f"  {flag} " in help_text
+    assert not errors(page) and "streamlit run app/viewer.py -- --model" in help_text
 
 
-def test_damaged_case_leaves_the_session_alive(start, tiny_model, small_cohort, tmp_path):
+def test_the_session_survives_a_damaged_case(start, tiny_model, small_cohort, tmp_path):
     cohort = tmp_path / "cohort"
     shutil.copytree(small_cohort / CASE, cohort / CASE)
     damaged = shutil.copytree(small_cohort / CASE, cohort / "Z")
@@ -296,7 +307,7 @@ def test_damaged_case_leaves_the_session_alive(start, tiny_model, small_cohort, 
     assert layer_names(page)
 
 
-def test_nothing_is_shown_on_an_open_network(start, tiny_model):
+def test_the_page_is_empty_if_the_server_is_open_to_the_network(start, tiny_model):
     start("--model=nowhere")
     streamlit.config.set_option("server.address", None)
     [error] = errors(start(f"--model={tiny_model}"))
@@ -315,7 +326,7 @@ def server(tiny_model, small_cohort, tmp_path_factory):
 
 
 @pytest.mark.browser
-def test_whole_story_in_a_browser(server, chromium, small_cohort, tiny_model, tmp_path):
+def test_a_case_from_start_to_download(server, chromium, small_cohort, tiny_model, tmp_path):
     address, log, process = server
     assert _addresses(process.pid) == {("127.0.0.1", int(address.rsplit(":", 1)[1]))}
     reader = browser.Visitor(chromium, address).open()
@@ -361,7 +372,7 @@ def test_whole_story_in_a_browser(server, chromium, small_cohort, tiny_model, tm
 
 
 @pytest.mark.browser
-def test_without_webgl_the_page_shows_plain_pictures_by_itself(server, chromium):
+def test_without_webgl_the_page_shows_plain_pictures(server, chromium):
     address, log, _ = server
     reader = browser.Visitor(chromium, address)
     reader.page.add_init_script(browser.NO_WEBGL)
@@ -412,14 +423,14 @@ def test_bad_uploads_are_refused_on_the_page_and_the_session_lives(server, chrom
 
 
 def _quiet(reader, log):
-    """Neither the browser nor the server has complained of anything."""
+    """Checks that neither the browser nor the server has reported a problem."""
     assert not reader.complaints
     assert not re.search("Traceback|deprecat", log.read_text(), re.IGNORECASE)
     reader.page.close()
 
 
 def _check_segmentation(path, cohort, model):
-    """The file lies where the case's images lie, and is what the model says."""
+    """Checks that the file has the grid of the images and the labels of the model."""
     [case] = [case for case in layouts.find_cases(cohort) if case.case_id == CASE]
     image, source = nibabel.load(path), nibabel.load(case.image("flair"))
     assert gzip.decompress(path.read_bytes())[:4] == b"\\\x01\x00\x00"  # NIfTI-1's header size
@@ -437,7 +448,7 @@ def _addresses(pid):
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         if match := re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry)):
             inodes.add(match[1])
-    found = set()
+    addresses = set()
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
@@ -445,5 +456,5 @@ def _addresses(pid):
                 address, port = fields[1].split(":")
                 words = bytes.fromhex(address)
                 packed = b"".join(words[k : k + 4][::-1] for k in range(0, len(words), 4))
-                found.add((socket.inet_ntop(family, packed), int(port, 16)))
-    return found
+                addresses.add((socket.inet_ntop(family, packed), int(port, 16)))
+    return addresses

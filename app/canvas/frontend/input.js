@@ -1,14 +1,16 @@
-// Keys, wheel and mouse buttons on the stage, beyond those that NiiVue itself listens to.
+// Keys, wheel and mouse buttons on the stage, in addition to those that NiiVue handles.
+
+import { toggled } from "./overlays.js";
 
 const STEPS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10,
   PageDown: -10 };
 
-// `host`: what the page is made of; views(), classes() and image() give the present ones.
-export function listenToReader(stage, host) {
-  let plane; // under the pointer: the keys step its slices
+// `host` gives access to the page; views(), classes() and image() return the current ones.
+export function listenToUser(stage, host) {
+  let plane; // the plane under the pointer, whose slices the keys step through
   const sceneOf = (event) => host.views().find((scene) => scene.canvas === event.target);
 
-  // First of all listeners: NiiVue's own keys would act too.
+  // In the capture phase, to come before NiiVue's own keys.
   document.addEventListener("keydown", (event) => {
     if (actOnKey(event, host, plane)) {
       event.preventDefault();
@@ -16,10 +18,10 @@ export function listenToReader(stage, host) {
     }
   }, true);
 
-  // NiiVue would draw again what the key has drawn.
+  // NiiVue would draw again after each key.
   document.addEventListener("keyup", (event) => event.stopImmediatePropagation(), true);
 
-  // After a click on a control the keys belong to the canvas again.
+  // After a click on a control, the canvas has the keyboard again.
   document.addEventListener("pointerup", (event) => {
     if (event.target.closest("#toolbar, #panel") && event.target.type !== "range") {
       setTimeout(() => host.views()[0]?.canvas.focus());
@@ -40,7 +42,7 @@ export function listenToReader(stage, host) {
       scene.zoom(event.deltaY < 0 ? 1.15 : 1 / 1.15);
       scene.draw();
     }
-    setTimeout(() => host.follow(scene)); // when NiiVue has acted
+    setTimeout(() => host.follow(scene)); // after NiiVue has handled the event
   }, { capture: true, passive: false });
   stage.addEventListener("dblclick", (event) => {
     event.stopPropagation();
@@ -53,7 +55,7 @@ export function listenToReader(stage, host) {
   }, true);
 }
 
-// Whether the key was one of ours.
+// Handles a key; returns whether it must not reach NiiVue.
 function actOnKey(event, { views, classes, state, change }, plane) {
   const [scene] = views();
   if (!scene || event.ctrlKey || event.altKey || event.metaKey) return false;
@@ -62,9 +64,7 @@ function actOnKey(event, { views, classes, state, change }, plane) {
   if (event.key in STEPS && event.target.type !== "range") {
     scene.step(plane, STEPS[event.key]);
   } else if (entry) {
-    const { hidden } = state;
-    change({ hidden: hidden.includes(entry.id) ? hidden.filter((id) => id !== entry.id)
-      : [...hidden, entry.id].sort() });
+    change({ hidden: toggled(state.hidden, entry.id) });
   } else if (event.key === " " && !control) {
     change({ overlayOn: !state.overlayOn });
   } else {
@@ -73,7 +73,7 @@ function actOnKey(event, { views, classes, state, change }, plane) {
   return true;
 }
 
-// The right button: across changes the window's width, up and down its level.
+// Drag with the right button: horizontally changes the window's width, vertically its level.
 function dragWindow(start, { image, setWindow }) {
   const { cal_min: low, cal_max: high, window: { whole } } = image();
   const perPixel = (whole[1] - whole[0]) / 600;

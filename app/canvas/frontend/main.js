@@ -1,6 +1,6 @@
-// The canvas: state, what changes it, and what is drawn of it.
+// The canvas: its state, the changes of the state, and drawing.
 
-import { listenToReader } from "./input.js";
+import { listenToUser } from "./input.js";
 import { lookOf, overlaysOf, pairOf } from "./overlays.js";
 import { element, drawPanel, drawToolbar, short, showWindow } from "./panel.js";
 import { Scene, hasWebGL } from "./scene.js";
@@ -13,60 +13,66 @@ const [toolbar, stage, panel, status, message] = ["toolbar", "stage", "panel", "
 const volumes = new Volumes();
 const state = { overlayOn: true };
 let [layers, classes, initial, goTo, reporting, pictureName] = [[], [], {}, null, false, ""];
-let views = []; // { holder, scene, caption }
-let shown = { image: null, overlays: [], box: null };
+const views = []; // { holder, scene, caption }
+const shown = { image: null, overlays: [], box: null };
+let height; // of the frame, from Python
 let reportTimer;
-let losses = [];
+let losses = []; // times at which the graphics card was reset
 let work = Promise.resolve();
 
 const layerOf = (name) => layers.find((layer) => layer.name === name);
+const filesOf = (list) => list.map((layer) => layer.file).join();
 
-// Drawings follow one another: none begins while another waits for a file.
+// Runs tasks one after another: no drawing begins while another waits for a file.
 function queue(task) {
-  work = work.then(task).catch((error) => say(error.message));
+  work = work.then(task).catch((error) => showMessage(error.message));
   return work;
 }
 
-function say(text) {
+function showMessage(text) {
   message.textContent = text;
   stage.dataset.state = text ? "message" : "ready";
 }
 
-// ------------------------------------------------------------------ what Python sends
+// ------------------------------------------------------------------ arguments from Python
 
 function receive(args) {
-  fitHeight(args.height);
+  height = args.height;
+  fitHeight(height);
   [reporting, pictureName] = [args.report, args.picture_name];
-  window.onresize = () => fitHeight(args.height);
-  if (!hasWebGLOnce()) return;
-  const files = (list) => list.map((layer) => layer.file).join();
-  const fresh = files(args.layers) !== files(layers);
-  const firstImage = args.layers.find((layer) => layer.kind === "image");
+  if (!checkWebGL()) return;
+  const filesChanged = filesOf(args.layers) !== filesOf(layers);
   const otherCase = !args.layers.some((layer) => layer.file === layerOf(state.image)?.file);
   [layers, classes] = [args.layers, args.classes];
-  for (const [field, value] of Object.entries(args.initial)) {
-    if (JSON.stringify(initial[field]) !== JSON.stringify(value)) state[field] = value;
-  }
-  initial = args.initial;
-  if (!layerOf(state.image)) state.image = firstImage.name;
-  if (!layerOf(state.overlay)) state.overlay = null;
-  if (!pairOf(layers, state)) state.compare = "off";
-  if (fresh) volumes.keep(layers);
+  updateState(args.initial);
+  if (filesChanged) volumes.keep(layers);
   const jump = args.go_to && String(args.go_to) !== String(goTo) ? args.go_to.slice(0, 3) : null;
   goTo = args.go_to;
   queue(async () => {
     await draw(otherCase);
     if (jump) moveTo(jump);
   });
-  if (fresh) queue(() => void prefetch());
+  if (filesChanged) queue(() => void prefetch());
 }
 
+// Applies the initial settings that have changed since the last run; drops missing layers.
+function updateState(settings) {
+  for (const [field, value] of Object.entries(settings)) {
+    if (JSON.stringify(initial[field]) !== JSON.stringify(value)) state[field] = value;
+  }
+  initial = settings;
+  if (!layerOf(state.image)) state.image = layers.find((layer) => layer.kind === "image").name;
+  if (!layerOf(state.overlay)) state.overlay = null;
+  if (!pairOf(layers, state)) state.compare = "off";
+}
+
+// Returns whether there is WebGL 2; tests it, and reports that it is missing, only once.
 let webgl;
-function hasWebGLOnce() {
+function checkWebGL() {
   if (webgl === undefined) {
     webgl = hasWebGL();
     if (!webgl) {
-      say("This browser has no WebGL 2, which the canvas draws with.");
+      showMessage("This browser has no WebGL 2, which the canvas draws with.");
       stage.dataset.state = "unsupported";
       report({ webgl: false });
     }
@@ -74,7 +80,7 @@ function hasWebGLOnce() {
   return webgl;
 }
 
-// Fetches what the reader is likely to want next; what fails is said when it is wanted.
+// Fetches the other images and labels in advance; errors are shown when a layer is chosen.
 async function prefetch() {
   for (const layer of layers) {
     if (layer.kind !== "scalar") await volumes.get(layer).catch(() => null);
@@ -83,7 +89,7 @@ async function prefetch() {
 
 // ------------------------------------------------------------------ drawing
 
-// Draws the state anew; `recentre` puts the crosshair into the middle of the brain.
+// Draws the state. `recentre` moves the crosshair to the middle of the brain.
 async function draw(recentre = false) {
   const now = { ...state };
   stage.dataset.state = "loading";
@@ -91,7 +97,7 @@ async function draw(recentre = false) {
   const overlays = await overlaysOf({ layers, classes, volumes }, now, repaint);
   if (recentre || !shown.box) shown.box = boxOf(image);
   const before = views[0]?.scene.nv.volumes.length && !recentre ? views[0].scene.crosshair : null;
-  await haveViews(overlays.length);
+  await setViewCount(overlays.length);
   Object.assign(shown, { image, overlays });
   for (const [k, { scene, caption }] of views.entries()) {
     const { volume, title, kind } = overlays[k];
@@ -100,13 +106,14 @@ async function draw(recentre = false) {
     caption.textContent = title;
     if (before) scene.crosshair = before;
   }
-  if (!before) middle();
-  controls();
+  if (!before) centreCrosshair();
+  drawControls();
   redraw();
-  say("");
+  showMessage("");
 }
 
-async function haveViews(count) {
+// Opens or closes canvases until there are `count`.
+async function setViewCount(count) {
   while (views.length > count) {
     const { holder, scene } = views.pop();
     scene.close();
@@ -122,21 +129,21 @@ async function haveViews(count) {
   }
 }
 
-// The graphics card was reset: new canvases, from the volumes still in memory.
+// Replaces the canvases after a reset of the graphics card; the volumes are still in memory.
 function lost(event) {
   event.preventDefault();
-  const place = views[0]?.scene.crosshair;
+  const crosshair = views[0]?.scene.crosshair;
   losses = [...losses.filter((time) => Date.now() - time < 60000), Date.now()];
   if (losses.length > 4) {
-    say("The graphics card keeps failing. Reload the page.");
+    showMessage("The graphics card keeps failing. Reload the page.");
     return;
   }
-  say("The graphics card was reset. Drawing again…");
+  showMessage("The graphics card was reset. Drawing again…");
   queue(async () => {
-    await haveViews(0);
-    await new Promise((done) => setTimeout(done, 300));
+    await setViewCount(0);
+    await new Promise((resolve) => setTimeout(resolve, 300));
     await draw();
-    if (place) moveTo(place);
+    if (crosshair) moveTo(crosshair);
   });
 }
 
@@ -146,24 +153,27 @@ function repaint(volume) {
 
 function redraw() {
   for (const { scene } of views) scene.draw();
-  locate();
+  showStatus();
 }
 
-function controls() {
-  const windowOf = (volume) => volume?.window && { ...volume.window,
-    now: [volume.cal_min, volume.cal_max] };
+// Rebuilds the controls; the one that had the focus keeps it.
+function drawControls() {
   const active = document.activeElement?.dataset;
-  const again = Object.entries(active ?? {}).map(([key, value]) => `[data-${key}="${value}"]`)
+  const selector = Object.entries(active ?? {}).map(([key, value]) => `[data-${key}="${value}"]`)
     .join("");
   drawToolbar(toolbar, { state, change, act });
   drawPanel(panel, { state, layers, classes, pair: pairOf(layers, state), change, act,
     windows: { image: windowOf(shown.image), overlay: windowOf(shown.overlays[0]?.volume) } });
-  if (again) document.querySelector(again)?.focus();
+  if (selector) document.querySelector(selector)?.focus();
 }
 
-// ------------------------------------------------------------------ what the reader does
+function windowOf(volume) {
+  return volume?.window && { ...volume.window, now: [volume.cal_min, volume.cal_max] };
+}
 
-// Takes a change of the state; `whole` = false where only the look of the slices changes.
+// ------------------------------------------------------------------ changes by the user
+
+// Changes the state. `whole` = false if only the look of the slices changes.
 function change(fields, whole = true) {
   Object.assign(state, fields);
   if (whole) {
@@ -198,32 +208,35 @@ const act = {
   screenshot() {
     redraw();
     for (const { scene } of views) scene.drawNow();
-    const legend = state.compare === "difference" ? DIFFERENCE
-      : shown.overlays.some(({ volume, kind }) => volume && kind === "labels")
-        ? classes.filter(({ id }) => !state.hidden.includes(id)) : [];
     const pictures = views.map(({ scene, caption }) => ({ canvas: scene.canvas,
       caption: caption.textContent }));
     const line = Array.from(status.children, (part) => part.textContent).join("  ·  ");
-    save(compose(pictures, legend, line), `${pictureName}_${state.image}.png`);
+    save(compose(pictures, legendEntries(), line), `${pictureName}_${state.image}.png`);
   },
 };
+
+function legendEntries() {
+  if (state.compare === "difference") return DIFFERENCE;
+  const labels = shown.overlays.some(({ volume, kind }) => volume && kind === "labels");
+  return labels ? classes.filter(({ id }) => !state.hidden.includes(id)) : [];
+}
 
 function moveTo(mm) {
   for (const { scene } of views) scene.crosshair = mm;
   redraw();
 }
 
-function middle() {
+function centreCrosshair() {
   const volume = shown.image;
   const centre = shown.box.map(([low, high], axis) => ((low + high) / 2 + 0.5)
     / volume.dimsRAS[axis + 1]);
   for (const { scene } of views) scene.nv.scene.crosshairPos = centre.slice();
 }
 
-// The crosshair of `scene` has moved: the other canvas and the status line follow.
+// Updates the other canvas and the status line after the crosshair of `scene` has moved.
 function moved(scene) {
   follow(scene);
-  locate();
+  showStatus();
   if (!reporting) return;
   clearTimeout(reportTimer);
   reportTimer = setTimeout(() => report({ mm: scene.crosshair, values: values(scene.crosshair) }),
@@ -236,18 +249,20 @@ function follow(scene) {
   }
 }
 
+// Returns {layer name: value} of the displayed layers at RAS millimetres.
 function values(mm) {
-  const found = { [state.image]: valueAt(shown.image, mm) };
+  const byLayer = { [state.image]: valueAt(shown.image, mm) };
   for (const { layer, volume } of shown.overlays) {
-    if (layer && volume) found[layer.name] = valueAt(volume, mm);
+    if (layer && volume) byLayer[layer.name] = valueAt(volume, mm);
   }
   if (state.compare === "difference") {
-    found.difference = valueAt(shown.overlays[0].volume, mm);
+    byLayer.difference = valueAt(shown.overlays[0].volume, mm);
   }
-  return found;
+  return byLayer;
 }
 
-function locate() {
+// Shows position and values at the crosshair in the status line.
+function showStatus() {
   if (!shown.image || !views.length) return;
   const mm = views[0].scene.crosshair;
   const parts = [
@@ -264,8 +279,9 @@ function locate() {
     element("b", {}, value))));
 }
 
-listenToReader(stage, {
+listenToUser(stage, {
   views: () => views.map(({ scene }) => scene), classes: () => classes, image: () => shown.image,
   state, change, setWindow, follow,
 });
+window.addEventListener("resize", () => fitHeight(height));
 listen(receive);

@@ -1,27 +1,31 @@
-// What lies over the image: a label map, a scalar, or two label maps compared.
+// The overlays: a label map, a scalar, or two label maps compared.
 
 import { DIFFERENCE } from "./volumes.js";
 
 const CONTOUR = 1.6; // pixels
 
-// The prediction and the truth, where both are there.
+// Returns [prediction, truth], or null if one of them is missing.
 export function pairOf(layers, state) {
   const named = (name) => layers.find((layer) => layer.name === name);
   const [truth, chosen] = [named("truth"), named(state.overlay)];
-  const other = chosen?.kind === "labels" && chosen !== truth ? chosen
+  const prediction = chosen?.kind === "labels" && chosen !== truth ? chosen
     : layers.find((layer) => layer.kind === "labels" && layer !== truth);
-  return truth && other ? [other, truth] : null;
+  return truth && prediction ? [prediction, truth] : null;
 }
 
-// One entry a canvas: { volume, title, kind } and its layer. repaint(volume) is called for label
-// volumes whose colours have changed.
+// Returns `hidden` without `id` if it contains it, else with it.
+export function toggled(hidden, id) {
+  return hidden.includes(id) ? hidden.filter((each) => each !== id) : [...hidden, id];
+}
+
+// Returns an entry { layer, volume, title, kind } for each canvas. Calls repaint(volume) if the
+// colours or the opacity of a volume have changed.
 export async function overlaysOf({ layers, classes, volumes }, state, repaint) {
   const pair = pairOf(layers, state);
-  const entry = (layer, volume) => ({ layer, volume, title: layer.title, kind: layer.kind });
   if (state.compare !== "off" && pair) {
     const [prediction, truth] = await Promise.all(pair.map((layer) => volumes.get(layer)));
     if (state.compare === "side") {
-      return [prediction, truth].map((volume, k) => entry(pair[k],
+      return [prediction, truth].map((volume, k) => entryOf(pair[k],
         paint(volume, classes, state, repaint)));
     }
     const difference = volumes.compare(truth, prediction, state.hidden);
@@ -37,10 +41,14 @@ export async function overlaysOf({ layers, classes, volumes }, state, repaint) {
     volume.opacity = Number(state.overlayOn);
     repaint(volume);
   }
-  return [entry(layer, volume)];
+  return [entryOf(layer, volume)];
 }
 
-// Gives a label volume the colours of `entries`; hidden ones are transparent.
+function entryOf(layer, volume) {
+  return { layer, volume, title: layer.title, kind: layer.kind };
+}
+
+// Gives a label volume the colours of `entries`; hidden classes are transparent.
 function paint(volume, entries, { hidden, overlayOn }, repaint) {
   const key = JSON.stringify([entries, hidden, overlayOn]);
   if (volume.paintedAs !== key) {
@@ -56,7 +64,7 @@ function paint(volume, entries, { hidden, overlayOn }, repaint) {
   return volume;
 }
 
-// What the slices of a canvas are drawn with.
+// Returns the look of a canvas, for Scene.setLook.
 export function lookOf({ layout, neurological, style, opacity, compare }, kind) {
   const look = { layout: layout === "planes" && compare === "side" ? "tall" : layout,
     neurological, outline: 0, cover: opacity };

@@ -1,23 +1,23 @@
-// The controls: built anew from the state, each handing its change to change(fields).
-/* global niivue */
+// The controls. They are rebuilt from the state; each calls change(fields).
 
+import { toggled } from "./overlays.js";
 import { DIFFERENCE } from "./volumes.js";
 
 const LAYOUTS = [["planes", "3 planes + 3-D"], ["large", "Axial large"], ["axial", "Axial"],
   ["coronal", "Coronal"], ["sagittal", "Sagittal"], ["render", "3-D"]];
 const KEYS = `Click or drag: crosshair (3-D: rotate)
 Wheel, arrows: one slice; PageUp, PageDown: ten
-Ctrl + wheel: zoom about the crosshair
-Right button: across for the width, up and down for the level of the window
+Ctrl + wheel: zoom around the crosshair
+Right button: horizontally for the width, vertically for the level of the window
 Double click: window back to automatic
 Digits: classes; space: overlay on and off`;
 
 export function element(tag, fields = {}, ...children) {
-  const { data, ...rest } = fields;
-  const made = Object.assign(document.createElement(tag), rest);
-  Object.assign(made.dataset, data);
-  made.append(...children);
-  return made;
+  const { data, ...properties } = fields;
+  const created = Object.assign(document.createElement(tag), properties);
+  Object.assign(created.dataset, data);
+  created.append(...children);
+  return created;
 }
 
 function choice(name, label, options, chosen, pick) {
@@ -80,19 +80,15 @@ export function drawPanel(holder, { state, layers, classes, pair, windows, chang
 }
 
 function swatch(colour) {
-  const made = element("i", { className: "swatch" });
-  made.style.background = colour;
-  return made;
+  const square = element("i", { className: "swatch" });
+  square.style.background = colour;
+  return square;
 }
 
 function classRow(entry, state, change) {
-  const shown = !state.hidden.includes(entry.id);
   const box = element("input", {
-    type: "checkbox", checked: shown, data: { class: entry.id },
-    onchange: () => change({
-      hidden: shown ? [...state.hidden, entry.id].sort()
-        : state.hidden.filter((id) => id !== entry.id),
-    }),
+    type: "checkbox", checked: !state.hidden.includes(entry.id), data: { class: entry.id },
+    onchange: () => change({ hidden: toggled(state.hidden, entry.id) }),
   });
   return element("label", { className: "row", title: `Key ${entry.id}` }, box,
     swatch(entry.colour), element("b", {}, entry.name), element("span", {}, entry.title));
@@ -104,14 +100,14 @@ function opacitySlider(state, change) {
     ariaLabel: "Opacity of the overlay", data: { slider: "opacity" },
   });
   const value = element("output", {}, `${input.value} %`);
-  input.oninput = () => {
+  input.addEventListener("input", () => {
     value.textContent = `${input.value} %`;
     change({ opacity: input.value / 100 }, false);
-  };
+  });
   return element("div", { className: "line" }, "Opacity", input, value);
 }
 
-// Two handles on one track, and the way back to the automatic window.
+// Two handles on one track, and a button that restores the automatic window.
 function windowSlider(which, shown, act) {
   if (!shown) return null;
   const [least, most] = shown.whole;
@@ -121,14 +117,14 @@ function windowSlider(which, shown, act) {
   }));
   const numbers = element("output", { data: { numbers: which } }, range(shown.now));
   for (const [end, input] of ends.entries()) {
-    input.oninput = () => {
-      const now = ends.map((other) => Number(other.value));
+    input.addEventListener("input", () => {
+      const now = ends.map((handle) => Number(handle.value));
       const gap = (most - least) / 250;
       if (now[1] - now[0] < gap) now[end] = end ? now[0] + gap : now[1] - gap;
       input.value = now[end];
       numbers.textContent = range(now);
       act.window(which, now);
-    };
+    });
   }
   return element("div", { className: "window", data: { which } },
     element("div", { className: "ends" }, ...ends),
@@ -140,7 +136,7 @@ function windowSlider(which, shown, act) {
     })));
 }
 
-// Moves the handles after a drag on the canvas.
+// Updates the slider of a window after a drag on the canvas.
 export function showWindow(holder, which, now) {
   now.forEach((value, end) => {
     const input = holder.querySelector(`[data-window="${which}-${end}"]`);
@@ -155,6 +151,7 @@ export function showWindow(holder, which, now) {
   }
 }
 
+// Formats a number with about three significant digits.
 export function short(value) {
   const size = Math.abs(value);
   if (size >= 100 || Number.isInteger(value)) return value.toFixed(0);
@@ -165,7 +162,7 @@ function range(now) {
   return `${short(now[0])} – ${short(now[1])}`;
 }
 
-function colourBar({ whole, now }) {
+function colourBar({ now }) {
   const table = niivue.cmapper.colormap("inferno");
   const stops = [0, 32, 64, 96, 128, 160, 192, 224, 255].map((index) => {
     const [red, green, blue] = table.slice(index * 4, index * 4 + 3);

@@ -1,17 +1,19 @@
-// One WebGL canvas: NiiVue with our layouts, our field of view and our slice shader.
-/* global niivue */
+// One WebGL canvas: NiiVue with layouts, a field of view and a slice shader of our own.
+
+import { boundsOf, fillTiles, insetLetters, replaceDrawing, replaceVolumes, setCrosshairWidth,
+  setOverlayUniforms, setTiles } from "./niivue_private.js";
 
 const [AXIAL, CORONAL, SAGITTAL, RENDER] = [0, 1, 2, 4];
 const GAP = 0.002;
 const RENDERED_OPACITY = 0.45; // of the image in the 3-D rendering: labels shine through
 
-// Tiles (slice type, left, top, width, height) in parts of the canvas.
+// Tiles [slice type, left, top, width, height] as fractions of the canvas.
 const LAYOUTS = {
   planes: [[AXIAL, 0, 0, 0.5, 0.5], [CORONAL, 0.5, 0, 0.5, 0.5],
     [SAGITTAL, 0, 0.5, 0.5, 0.5], [RENDER, 0.5, 0.5, 0.5, 0.5]],
   large: [[AXIAL, 0, 0, 0.6, 1], [CORONAL, 0.6, 0, 0.4, 1 / 3],
     [SAGITTAL, 0.6, 1 / 3, 0.4, 1 / 3], [RENDER, 0.6, 2 / 3, 0.4, 1 / 3]],
-  // "planes" of two canvases side by side, each higher than wide.
+  // "planes" for two canvases side by side, each taller than wide.
   tall: [[AXIAL, 0, 0, 1, 0.5], [CORONAL, 0, 0.5, 0.5, 0.25], [SAGITTAL, 0.5, 0.5, 0.5, 0.25],
     [RENDER, 0, 0.75, 1, 0.25]],
   axial: [[AXIAL, 0, 0, 1, 1]],
@@ -22,10 +24,10 @@ const LAYOUTS = {
 // The world's axes along a plane's columns, rows and normal.
 const AXES = { [AXIAL]: [0, 1, 2], [CORONAL]: [0, 2, 1], [SAGITTAL]: [1, 2, 0] };
 
-// Labels are drawn per screen pixel from the nearest voxel: sharp edges, contours of a fixed
-// width in pixels, in the plane of the slice. overlayOutlineWidth: the contour's width in pixels,
-// 0 for none, negative for a scalar; overlayAlphaShader: opacity of the filling. NiiVue finds one
-// uniform in a declaration.
+// Draws labels from the nearest voxel of each screen pixel: sharp edges, and contours of a fixed
+// width in pixels. overlayOutlineWidth is the width of the contour in pixels, 0 for none, negative
+// for a scalar; overlayAlphaShader is the opacity of the fill. Each uniform needs a declaration of
+// its own, because NiiVue finds only the first name in a declaration.
 const SLICE_SHADER = `#version 300 es
 precision highp int;
 precision highp float;
@@ -36,9 +38,9 @@ uniform float overlayAlphaShader;
 uniform float overlays;
 in vec3 texPos;
 out vec4 color;
-vec4 label(vec3 place) {
+vec4 label(vec3 position) {
   ivec3 size = textureSize(overlay, 0);
-  return texelFetch(overlay, clamp(ivec3(place * vec3(size)), ivec3(0), size - 1), 0);
+  return texelFetch(overlay, clamp(ivec3(position * vec3(size)), ivec3(0), size - 1), 0);
 }
 void main() {
   color = vec4(texture(volume, texPos).rgb, 1.0);
@@ -59,41 +61,36 @@ void main() {
   color.rgb = mix(color.rgb, here.rgb, cover);
 }`;
 
+const OPTIONS = {
+  logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1], crosshairGap: 12,
+  crosshairWidthUnit: "mm", crosshairColor: [0.56, 0.83, 1, 0.6], show3Dcrosshair: true,
+  fontColor: [1, 1, 1, 1], fontMinPx: 15, showAllOrientationMarkers: true,
+  sagittalNoseLeft: true, isRadiologicalConvention: true, dragAndDropEnabled: false,
+  isOrientCube: true, dragMode: niivue.DRAG_MODE.none, viewModeHotKey: "", clipPlaneHotKey: "",
+  cycleClipPlaneHotKey: "",
+};
+
 export function hasWebGL() {
   return document.createElement("canvas").getContext("webgl2") !== null;
 }
 
 export class Scene {
-  // Opens a canvas in `holder`; moved(scene) follows every change of the crosshair.
+  // Opens a canvas in `holder`. Calls moved(scene) after each change of the crosshair, and
+  // lost(event) if the graphics card is reset.
   static async open(holder, moved, lost) {
     const scene = new Scene();
     const canvas = document.createElement("canvas");
     holder.append(canvas);
-    const nv = new niivue.Niivue({
-      logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1], crosshairGap: 12,
-      crosshairWidthUnit: "mm", crosshairColor: [0.56, 0.83, 1, 0.6], show3Dcrosshair: true,
-      fontColor: [1, 1, 1, 1], fontMinPx: 15, showAllOrientationMarkers: true,
-      sagittalNoseLeft: true, isRadiologicalConvention: true, dragAndDropEnabled: false,
-      isOrientCube: true,
-      dragMode: niivue.DRAG_MODE.none, viewModeHotKey: "", clipPlaneHotKey: "",
-      cycleClipPlaneHotKey: "",
-    });
+    const nv = new niivue.Niivue(OPTIONS);
     Object.assign(scene, { holder, canvas, nv, layout: "planes", box: null, lost });
     await nv.attachToCanvas(canvas, false);
     nv.setCustomSliceShader(SLICE_SHADER);
     nv.onLocationChange = () => moved(scene);
-    // Tiles are filled: NiiVue would keep the empty borders of the volume.
-    nv.calculateWidthHeight = (plane, scale, width, height) => [width, height];
-    // However many ask for it, a frame is drawn once: a rendering takes seconds where no graphics
-    // card makes it.
-    scene.paint = nv.drawScene.bind(nv);
-    nv.drawScene = () => { scene.frame ??= requestAnimationFrame(() => scene.drawNow()); };
-    const whole = nv.screenFieldOfViewExtendedVox.bind(nv);
-    nv.screenFieldOfViewExtendedVox = (plane) => scene.field(whole(plane), plane);
-    // Letters stand off the edges.
-    const letters = nv.drawSliceOrientationText.bind(nv);
-    nv.drawSliceOrientationText = ([left, top, width, height], plane, pad) => letters(
-      [left + 5, top + 2, width - 10, height - 8], plane, pad);
+    scene.paint = replaceDrawing(nv, () => {
+      scene.frame ??= requestAnimationFrame(() => scene.drawNow());
+    });
+    fillTiles(nv, (whole, plane) => scene.field(whole, plane));
+    insetLetters(nv);
     scene.fit();
     canvas.addEventListener("webglcontextlost", lost);
     return scene;
@@ -106,24 +103,17 @@ export class Scene {
     this.canvas.remove();
   }
 
-  // Shows `image` under `overlay` (or nothing); both are NVImages. An image that stays is not
-  // laid again: its gradients, for the rendering, are most of the work.
+  // Shows `image` under `overlay`, two NVImages; `overlay` may be null.
   setVolumes(image, overlay, box) {
     const { nv } = this;
-    const volumes = overlay ? [image, overlay] : [image];
     const [below, above] = nv.volumes;
     this.box = box;
     if (image === below && overlay === (above ?? null)) return;
     image.opacity = RENDERED_OPACITY;
-    nv.volumes = volumes;
-    nv.overlays = volumes.slice(1);
-    nv.back = image;
-    for (let k = image === below && overlay ? 1 : 0; k < volumes.length; k++) {
-      nv.refreshLayers(volumes[k], k);
-    }
-    nv.furthestVertexFromOrigin = nv.volumeObject3D.furthestVertexFromOrigin;
+    replaceVolumes(nv, overlay ? [image, overlay] : [image], image === below && overlay ? 1 : 0);
   }
 
+  // Uploads the changed colours or window of a volume.
   refresh(volume) {
     const layer = this.nv.volumes.indexOf(volume);
     if (layer >= 0) this.nv.refreshLayers(volume, layer);
@@ -132,20 +122,19 @@ export class Scene {
   setLook({ layout, neurological, outline, cover }) {
     const { nv } = this;
     nv.opts.isRadiologicalConvention = !neurological;
-    nv.overlayOutlineWidth = outline;
-    nv.overlayAlphaShader = cover;
+    setOverlayUniforms(nv, outline, cover);
     this.layout = layout;
-    this.frames(LAYOUTS[layout]);
-    nv.customLayout = LAYOUTS[layout].map(([plane, left, top, width, height]) => ({
+    this.drawFrames(LAYOUTS[layout]);
+    setTiles(nv, LAYOUTS[layout].map(([plane, left, top, width, height]) => ({
       sliceType: plane,
       position: [left, top, width - (left + width < 1 ? GAP : 0),
         height - (top + height < 1 ? GAP : 0)],
-    }));
+    })));
   }
 
-  // Lines between the tiles.
-  frames(tiles) {
-    for (const old of this.holder.querySelectorAll(".tile")) old.remove();
+  // Draws the lines between the tiles.
+  drawFrames(tiles) {
+    for (const frame of this.holder.querySelectorAll(".tile")) frame.remove();
     this.holder.style.setProperty("--first-tile", tiles[0][3]);
     for (const [, left, top, width, height] of tiles) {
       const frame = document.createElement("i");
@@ -156,38 +145,36 @@ export class Scene {
     }
   }
 
+  // Draws a requested frame without waiting for the browser.
   drawNow() {
     cancelAnimationFrame(this.frame);
     this.frame = null;
     this.paint();
   }
 
+  // Requests a frame.
   draw() {
     const { nv } = this;
     const tiles = LAYOUTS[this.layout].filter(([plane]) => plane in AXES);
     if (tiles.length && nv.volumes.length && this.box) {
-      // About a pixel, however large a voxel is on the screen.
+      // About one pixel, at any zoom.
       const { length } = this.brain();
       const scale = Math.max(...tiles.map((tile) => this.scaleOf(tile, length)));
-      const width = 1.2 / scale / nv.scene.pan2Dxyzmm[3];
-      if (nv.opts.crosshairWidth !== width) {
-        nv.opts.crosshairWidth = width;
-        if (nv.crosshairs3D) nv.crosshairs3D.mm[0] = NaN; // made anew
-      }
+      setCrosshairWidth(nv, 1.2 / scale / nv.scene.pan2Dxyzmm[3]);
     }
     nv.drawScene();
   }
 
-  // The middle and the lengths of the box around the brain, in NiiVue's millimetres.
+  // The middle and the side lengths of the box around the brain, in NiiVue's millimetres.
   brain() {
-    const [{ extentsMinOrtho: low, extentsMaxOrtho: high, dimsRAS }] = this.nv.volumes;
-    const at = (axis, voxel) => low[axis] + (high[axis] - low[axis]) * voxel / dimsRAS[axis + 1];
+    const { low, high, size } = boundsOf(this.nv.volumes[0]);
+    const at = (axis, voxel) => low[axis] + (high[axis] - low[axis]) * voxel / size[axis];
     const ends = this.box.map(([first, last], axis) => [at(axis, first), at(axis, last + 1)]);
     return { middle: ends.map(([from, to]) => (from + to) / 2),
       length: ends.map(([from, to]) => 1.08 * (to - from)) };
   }
 
-  // Pixels a millimetre in a tile. A tile of full height has a scale of its own; the others of a
+  // Pixels per millimetre in a tile. Tiles of full height have their own scale; the others of a
   // canvas share one.
   scaleOf([plane, , , width, height], length) {
     const side = Math.max(...length);
@@ -196,21 +183,23 @@ export class Scene {
     return Math.min(width * this.canvas.width / needX, height * this.canvas.height / needY);
   }
 
-  // The part of a plane that its tile shows: the box around the brain, widened to the tile.
+  // The part of a plane that its tile shows: the box around the brain, extended to the tile.
   field(whole, plane) {
     const tile = LAYOUTS[this.layout].find(([kind]) => kind === plane);
     if (!this.box || !tile) return whole;
     const { middle, length } = this.brain();
     const scale = this.scaleOf(tile, length);
-    AXES[plane].slice(0, 2).forEach((axis, n) => {
-      const millimetres = tile[3 + n] * (n ? this.canvas.height : this.canvas.width) / scale;
-      whole.mnMM[n] = middle[axis] - millimetres / 2;
-      whole.mxMM[n] = middle[axis] + millimetres / 2;
+    const sides = [tile[3] * this.canvas.width / scale, tile[4] * this.canvas.height / scale];
+    for (const [n, millimetres] of sides.entries()) {
+      const centre = middle[AXES[plane][n]];
+      whole.mnMM[n] = centre - millimetres / 2;
+      whole.mxMM[n] = centre + millimetres / 2;
       whole.fovMM[n] = millimetres;
-    });
+    }
     return whole;
   }
 
+  // RAS millimetres.
   get crosshair() {
     return Array.from(this.nv.frac2mm(this.nv.scene.crosshairPos, 0, true)).slice(0, 3);
   }
@@ -221,7 +210,7 @@ export class Scene {
     this.nv.scene.crosshairPos = inside;
   }
 
-  // Follows another canvas: crosshair, zoom and rotation.
+  // Copies crosshair, zoom and rotation of another canvas.
   follow(other) {
     const [mine, its] = [this.nv.scene, other.nv.scene];
     mine.crosshairPos = its.crosshairPos.slice();
@@ -232,7 +221,7 @@ export class Scene {
     this.draw();
   }
 
-  // The plane (0 axial, 1 coronal, 2 sagittal, 4 rendering) under the pointer.
+  // The slice type of the tile under the pointer: 0 axial, 1 coronal, 2 sagittal, 4 rendering.
   planeAt(event) {
     const frame = this.canvas.getBoundingClientRect();
     const x = (event.clientX - frame.left) / frame.width;
@@ -242,7 +231,7 @@ export class Scene {
     return tile?.[0];
   }
 
-  // Steps `count` slices of `plane`, or of the layout's first plane.
+  // Moves the crosshair by `count` slices of `plane`, or of the layout's first plane.
   step(plane, count) {
     const planes = LAYOUTS[this.layout].map(([kind]) => kind);
     const chosen = planes.includes(plane) && plane in AXES ? plane : planes[0];
@@ -252,19 +241,20 @@ export class Scene {
     this.nv.moveCrosshairInVox(...move);
   }
 
-  // Zooms the planes by `factor` about the crosshair.
+  // Zooms the planes by `factor` around the crosshair.
   zoom(factor) {
     const { nv } = this;
     const [x, y, z, before] = nv.scene.pan2Dxyzmm;
     const after = Math.min(Math.max(before * factor, 1), 12);
-    const [volume] = nv.volumes;
-    const still = Array.from(nv.scene.crosshairPos, (part, axis) => volume.extentsMinOrtho[axis]
-      + part * (volume.extentsMaxOrtho[axis] - volume.extentsMinOrtho[axis]));
+    const { low, high } = boundsOf(nv.volumes[0]);
+    const fixed = Array.from(nv.scene.crosshairPos, (part, axis) => low[axis]
+      + part * (high[axis] - low[axis]));
     const pan = after === 1 ? [0, 0, 0]
-      : [x, y, z].map((value, axis) => value + still[axis] * (before - after));
+      : [x, y, z].map((value, axis) => value + fixed[axis] * (before - after));
     nv.scene.pan2Dxyzmm = [...pan, after];
   }
 
+  // Resets zoom and rotation.
   fit() {
     this.nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.nv.scene.volScaleMultiplier = 1.35;

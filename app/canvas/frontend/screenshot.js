@@ -1,14 +1,15 @@
-// A PNG of what is on the stage, with captions, legend and status line.
+// Saves the stage as a PNG with captions, legend and status line.
 
-const FOOT = 46;
+const FOOTER = 46; // pixels for legend and status line
 
-// `views`: the canvases, just drawn, with their captions; `legend`: names with colours.
+// Composes the picture. `views` has the canvases, just drawn, with their captions; `legend` has
+// names with colours.
 export function compose(views, legend, status) {
   const ratio = window.devicePixelRatio || 1;
   const width = views.reduce((sum, { canvas }) => sum + canvas.width, 2 * (views.length - 1));
   const height = views[0].canvas.height;
   const picture = document.createElement("canvas");
-  Object.assign(picture, { width, height: height + FOOT * ratio });
+  Object.assign(picture, { width, height: height + FOOTER * ratio });
   const draw = picture.getContext("2d");
   draw.fillStyle = "#0d1117";
   draw.fillRect(0, 0, picture.width, picture.height);

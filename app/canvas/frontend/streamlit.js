@@ -1,11 +1,11 @@
-// Streamlit's protocol for components in a frame (components.v1): messages to and from the page.
+// Streamlit's protocol for components in a frame (components.v1).
 
 function send(type, fields) {
   const message = { isStreamlitMessage: true, type: `streamlit:${type}`, ...fields };
   window.parent.postMessage(message, "*");
 }
 
-// Calls draw(args) whenever the script has run or the frame's width has changed.
+// Calls draw(args) after each run of the script and each change of the frame's width.
 export function listen(draw) {
   window.addEventListener("message", (event) => {
     if (event.source === window.parent && event.data?.type === "streamlit:render") {
@@ -15,7 +15,7 @@ export function listen(draw) {
   send("componentReady", { apiVersion: 1 });
 }
 
-// Hands a value to Python: the script runs again.
+// Sends a value to Python; the script runs again.
 export function report(value) {
   send("setComponentValue", { value, dataType: "json" });
 }
@@ -28,7 +28,7 @@ export function fitHeight(wanted) {
     try {
       room = window.parent.innerHeight;
     } catch {
-      // A page of another origin keeps its size to itself.
+      // Pages of another origin do not reveal their size.
     }
     height = Math.max(520, Math.min(1000, room - 150));
   }

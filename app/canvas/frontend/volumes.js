@@ -1,13 +1,12 @@
-// Volumes: fetched once, windows from percentiles, the difference of two label maps.
-/* global niivue */
+// Fetches volumes, computes their windows and the difference of two label maps.
 
 const MEDIA = new URL("../../media/", window.location.href);
 const SAMPLES = 300000;
 
 export const DIFFERENCE = [
   { id: 1, name: "Agree", title: "same class in both", colour: "#e6edf3" },
-  { id: 2, name: "Missed", title: "in the truth alone", colour: "#ff4fa3" },
-  { id: 3, name: "Extra", title: "in the prediction alone", colour: "#22d3ee" },
+  { id: 2, name: "Missed", title: "in the truth only", colour: "#ff4fa3" },
+  { id: 3, name: "Extra", title: "in the prediction only", colour: "#22d3ee" },
   { id: 4, name: "Other class", title: "tumour in both", colour: "#ff9d2e" },
 ];
 
@@ -17,7 +16,7 @@ export class Volumes {
     this.difference = { key: "", volume: null };
   }
 
-  // Forgets what is no longer among `layers`.
+  // Drops the volumes that are not among `layers`.
   keep(layers) {
     const files = new Set(layers.map((layer) => layer.file));
     for (const file of this.byFile.keys()) {
@@ -26,7 +25,7 @@ export class Volumes {
     this.difference = { key: "", volume: null };
   }
 
-  // The layer's NVImage; its file is fetched at the first call.
+  // Returns a promise of the layer's NVImage; fetches its file at the first call.
   get(layer) {
     if (!this.byFile.has(layer.file)) {
       const loading = load(layer);
@@ -36,7 +35,7 @@ export class Volumes {
     return this.byFile.get(layer.file);
   }
 
-  // A label volume of the ids in DIFFERENCE; classes in `hidden` count as background.
+  // Returns a label volume with the ids of DIFFERENCE. Classes in `hidden` count as background.
   compare(truth, prediction, hidden) {
     const key = [truth.id, prediction.id, ...hidden].join();
     if (this.difference.key !== key) {
@@ -52,10 +51,10 @@ export class Volumes {
 }
 
 async function load(layer) {
-  // Images of patients do not stay in the browser's cache on disk.
+  // Images of patients must not stay in the browser's cache on disk.
   const response = await fetch(new URL(layer.file, MEDIA), { cache: "no-store" });
   if (!response.ok) throw new Error(`${layer.title}: the server answered ${response.status}`);
-  // With a range given, NiiVue looks for none itself.
+  // The range 0 to 1 keeps NiiVue from computing one.
   const volume = await niivue.NVImage.new(await response.arrayBuffer(), `${layer.name}.nii.gz`,
     "", 1, null, 0, 1);
   if (layer.kind === "labels") {
@@ -64,31 +63,24 @@ async function load(layer) {
       volume.hdr.datatypeCode = 2;
       volume.hdr.numBitsPerVoxel = 8;
     }
-    volume.hdr.intent_code = 0; // NiiVue's atlas shader would blur the edges of classes
+    volume.hdr.intent_code = 0; // else NiiVue's atlas shader blurs the edges of classes
   } else {
     prepareWindow(layer, volume);
   }
   return volume;
 }
 
-// Sets volume.window: the whole range, and the one shown at first.
+// Sets volume.window: `whole` is the range of the slider, `auto` the range shown at first.
 function prepareWindow(layer, volume) {
-  const { img, hdr } = volume;
-  const slope = hdr.scl_slope || 1;
-  const step = Math.max(1, Math.floor(img.length / SAMPLES) | 1);
-  const inside = [];
-  for (let k = 0; k < img.length; k += step) {
-    if (img[k] !== 0 && Number.isFinite(img[k])) inside.push(img[k] * slope + hdr.scl_inter);
-  }
-  inside.sort((a, b) => a - b);
-  const at = (part) => inside[Math.min(inside.length - 1, Math.floor(part * inside.length))] ?? 0;
-  let auto = [at(0.01), at(0.998)];
+  const values = sampleValues(volume);
+  const at = (part) => values[Math.min(values.length - 1, Math.floor(part * values.length))] ?? 0;
+  let auto = [at(0.01), at(0.995)]; // as grey_window of the report
   let whole = [Math.min(0, at(0)), at(1)];
   if (layer.kind === "scalar") {
     whole = layer.range ?? [0, at(1)];
     auto = [whole[0] + 0.05 * (whole[1] - whole[0]), whole[1]];
     volume.colormap = "inferno";
-    volume.colormapType = 2; // colours from 0, nothing below the low end
+    volume.colormapType = 2; // the colours start at 0; values below the window are transparent
   }
   if (!(auto[1] > auto[0])) auto = [auto[0] - 1, auto[0] + 1];
   if (!(whole[1] > whole[0])) whole = auto;
@@ -96,26 +88,38 @@ function prepareWindow(layer, volume) {
   [volume.cal_min, volume.cal_max] = auto;
 }
 
+// A regular sample of the non-zero values, sorted.
+function sampleValues({ img, hdr }) {
+  const slope = hdr.scl_slope || 1;
+  const step = Math.max(1, Math.floor(img.length / SAMPLES) | 1);
+  const values = [];
+  for (let k = 0; k < img.length; k += step) {
+    if (img[k] !== 0 && Number.isFinite(img[k])) values.push(img[k] * slope + hdr.scl_inter);
+  }
+  values.sort((a, b) => a - b);
+  return values;
+}
+
 function differenceOf(truth, prediction, hidden) {
   const shown = new Uint8Array(256).fill(1);
   shown[0] = 0;
   for (const id of hidden) shown[id] = 0;
-  const found = new Uint8Array(truth.length);
+  const difference = new Uint8Array(truth.length);
   for (let k = 0; k < truth.length; k++) {
     const inTruth = shown[truth[k]], inPrediction = shown[prediction[k]];
-    if (inTruth && inPrediction) found[k] = truth[k] === prediction[k] ? 1 : 4;
-    else if (inTruth) found[k] = 2;
-    else if (inPrediction) found[k] = 3;
+    if (inTruth && inPrediction) difference[k] = truth[k] === prediction[k] ? 1 : 4;
+    else if (inTruth) difference[k] = 2;
+    else if (inPrediction) difference[k] = 3;
   }
-  return found;
+  return difference;
 }
 
-// RAS voxel ranges [[low, high], …] around everything that is not zero.
+// Returns the RAS voxel ranges [[low, high], …] of the box around the non-zero voxels.
 export function boxOf(volume) {
   const { img, hdr } = volume;
   const [nx, ny, nz] = hdr.dims.slice(1, 4);
   const low = [nx, ny, nz], high = [-1, -1, -1];
-  const step = 2; // a voxel more or less does not matter
+  const step = 2; // an error of one voxel does not matter
   for (let z = 0; z < nz; z += step) {
     for (let y = 0; y < ny; y += step) {
       const row = (z * ny + y) * nx;
@@ -143,19 +147,23 @@ function millimetres(affine, [i, j, k]) {
   return affine.slice(0, 3).map((row) => row[0] * i + row[1] * j + row[2] * k + row[3]);
 }
 
-// The file's own voxel index at RAS millimetres.
+// Returns the voxel index in the file at RAS millimetres: Cramer's rule on the affine.
 export function indexOf(volume, mm) {
-  const [a, b, c] = volume.hdr.affine;
-  const [x, y, z] = [mm[0] - a[3], mm[1] - b[3], mm[2] - c[3]];
-  const det = (p, q, r) => p[0] * (q[1] * r[2] - q[2] * r[1]) - p[1] * (q[0] * r[2] - q[2] * r[0])
-    + p[2] * (q[0] * r[1] - q[1] * r[0]);
-  const with_ = (column) => [a, b, c].map((row, n) => [0, 1, 2].map(
-    (m) => (m === column ? [x, y, z][n] : row[m])));
-  const whole = det(a, b, c);
-  return [0, 1, 2].map((column) => Math.round(det(...with_(column)) / whole));
+  const rows = volume.hdr.affine.slice(0, 3);
+  const offset = rows.map((row, n) => mm[n] - row[3]);
+  const replaced = (column) => rows.map((row, n) => Object.assign([...row], {
+    [column]: offset[n] }));
+  return [0, 1, 2].map((column) => Math.round(
+    determinant(replaced(column)) / determinant(rows)));
 }
 
-// The value of `volume` at RAS millimetres.
+// The determinant of the first three columns.
+function determinant([p, q, r]) {
+  return p[0] * (q[1] * r[2] - q[2] * r[1]) - p[1] * (q[0] * r[2] - q[2] * r[0])
+    + p[2] * (q[0] * r[1] - q[1] * r[0]);
+}
+
+// Returns the value of `volume` at RAS millimetres.
 export function valueAt(volume, mm) {
   const [x, y, z] = volume.mm2vox(mm);
   return volume.getValue(x, y, z);
