@@ -1,55 +1,89 @@
-"""Requests to stop: a signal, or the end of the time that was given."""
+"""Requests to stop a program: a signal, or the end of its time limit."""
 
 import contextlib
 import signal
 import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
 
-_BEGAN = time.monotonic()
-"""About when the program did: a time limit counts from there, over all runs of a program."""
+_STARTED = time.monotonic()
+"""About when the process started. A time limit counts from here, over all runs in the process."""
 
-_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+_EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 class StopRequest:
-    """Whether a run shall stop, looked at between its steps.
+    """Tells a run whether it should stop; the run asks between its steps.
 
     Attributes:
-        reason: what asked for it, in words, or None.
-        exit_code: 75 where the same command shall be run again, 130 for Ctrl-C.
+        reason: why the run should stop, in words; None while it should continue.
+        exit_code: 75 (run the same command again), or 130 after Ctrl-C.
     """
 
-    def __init__(self, time_limit_minutes=0.0):
-        """Of a program that may run for so long; 0 minutes are no limit."""
-        self.exit_code, self._signal = 75, None
-        self._end = _BEGAN + 60 * time_limit_minutes if time_limit_minutes else None
+    def __init__(self, time_limit_minutes: float = 0.0) -> None:
+        """Starts without a request.
+
+        Args:
+            time_limit_minutes: minutes from the start of the process after which the run should
+                stop; 0 is no limit.
+        """
+        self.exit_code = 75
         self._limit = time_limit_minutes
+        self._signal: signal.Signals | None = None
 
     @property
-    def reason(self):
-        """What asked to stop, or None."""
+    def reason(self) -> str | None:
+        """Why the run should stop, in words; None while it should continue."""
         if self._signal:
             return f"stopped by {self._signal.name}"
-        if self._end is not None and time.monotonic() >= self._end:
+        if self._limit and time.monotonic() >= _STARTED + 60 * self._limit:
             return f"--time_limit_minutes={self._limit:g} are over"
         return None
 
     @contextlib.contextmanager
-    def listening(self):
-        """Takes SIGTERM and SIGINT as requests; a second one interrupts at once."""
-        before = {}
-        try:
-            for number in _CODES:
-                before[number] = signal.signal(number, self._take)
-        except ValueError:  # not the main thread: whoever called us has the signals
-            pass
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listening(self) -> Iterator["StopRequest"]:
+        """Takes SIGTERM and SIGINT as requests; a second signal raises KeyboardInterrupt at once.
 
-    def _take(self, number, frame):
+        Outside the main thread Python allows no signal handlers; signals are then left alone.
+        """
+        with _handling(self._on_signal, *_EXIT_CODES):
+            yield self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
             raise KeyboardInterrupt
         self._signal = signal.Signals(number)
-        self.exit_code = _CODES[self._signal]
+        self.exit_code = _EXIT_CODES[self._signal]
+
+
+class Terminated(KeyboardInterrupt):
+    """Raised on SIGTERM, so that it stops the program in the same way as Ctrl-C."""
+
+
+def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """Raises `Terminated`; a handler for `signal.signal`."""
+    raise Terminated
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Raises `Terminated` on SIGTERM within the block; outside the main thread, does nothing."""
+    with _handling(raise_terminated, signal.SIGTERM):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable, *numbers: signal.Signals) -> Iterator[None]:
+    """Installs a signal handler for the duration of the block."""
+    previous = {}
+    try:
+        for number in numbers:
+            previous[number] = signal.signal(number, handler)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -1,14 +1,16 @@
-"""Makes a cohort of synthetic brain tumours in BraTS-2020 layout, to try everything else on.
+"""Makes a cohort of synthetic brain tumours in BraTS-2020 layout, to try the other tools on.
 
 Usage:
   python tools/make_phantom.py --output_dir=cohort
   python tools/make_phantom.py --output_dir=cohort --cases=12 --unlabelled=2 --seed=7 --jobs=2
 
-The same flags give the same bytes; case k is the same in a longer cohort. Every eighth case, the
-third first, has no enhancing tumour. Files that are there already are replaced.
+The same flags give the same bytes, and a case is the same in cohorts of any length. Every eighth
+case, beginning with the third, has no enhancing tumour. Existing files are replaced.
 """
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
 
 import command_line
 import numpy as np
@@ -18,6 +20,7 @@ from brats_tfrecord import files
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics.threshold import best_threshold_dice
+from brats_tfrecord.options import option
 from brats_tfrecord.phantom import generate
 
 
@@ -25,31 +28,24 @@ from brats_tfrecord.phantom import generate
 class PhantomOptions:
     """The flags of this tool."""
 
-    output_dir: str = field(metadata={"help": "folder that gets one folder a case"})
-    cases: int = field(default=10, metadata={"help": "labelled cases, BraTS20_Training_001 …"})
-    unlabelled: int = field(
-        default=0, metadata={"help": "cases without a mask, BraTS20_Validation_001 …"}
+    output_dir: str = option(dataclasses.MISSING, "Folder that gets one folder per case.")
+    cases: int = option(10, "Number of labelled cases, BraTS20_Training_001 and so on.")
+    unlabelled: int = option(0, "Number of cases without a mask, BraTS20_Validation_001 and so on.")
+    seed: int = option(0, "Seed of the whole cohort.")
+    jobs: int = option(1, "Number of processes.")
+    shape: str = option(
+        "240,240,155",
+        "Voxels along x, y and z. A smaller volume holds a smaller head and is made much faster.",
     )
-    seed: int = field(default=0, metadata={"help": "seed of the whole cohort"})
-    jobs: int = field(default=1, metadata={"help": "processes"})
-    shape: str = field(
-        default="240,240,155",
-        metadata={
-            "help": "voxels x,y,z; a smaller volume holds a smaller head and is made in no time"
-        },
-    )
-
-    threshold_baselines: bool = field(
-        default=False,
-        metadata={
-            "help": "also print how well the best single threshold of one modality segments the "
-            "cohort: what a network has to beat"
-        },
+    threshold_baselines: bool = option(
+        False,
+        "Also prints how well the best single threshold of one modality segments the cohort: a "
+        "network should do better.",
     )
 
     @property
-    def voxels(self):
-        """The shape as three numbers; raises InputError if it is not."""
+    def voxels(self) -> tuple[int, int, int]:
+        """The shape as three numbers; raises `InputError` if it is malformed or too large."""
         try:
             x, y, z = (int(extent) for extent in self.shape.split(","))
         except ValueError as error:
@@ -57,11 +53,11 @@ class PhantomOptions:
                 f"--shape={self.shape}: expected three whole numbers such as 240,240,155"
             ) from error
         if max(x, y, z) > 512:
-            raise InputError(f"--shape={self.shape}: expected at most 512 voxels an axis")
+            raise InputError(f"--shape={self.shape}: expected at most 512 voxels per axis")
         return x, y, z
 
 
-def main(options):
+def main(options: PhantomOptions) -> int:
     """Writes the cohort; returns 0."""
     files.require_writable("--output_dir", options.output_dir)
     total = options.cases + options.unlabelled
@@ -84,22 +80,25 @@ def main(options):
     return 0
 
 
-def print_baselines(root):
+def print_baselines(root: Path | str) -> None:
     """Prints mean Dice at the best single threshold, on raw and on z-scored intensities."""
-    cases = [case for case in layouts.find_cases(root) if case.mask is not None]
-    truths = [nifti.read_volume(case.mask)[0] for case in cases]
+    cases = [
+        (case, nifti.read_volume(case.mask)[0])
+        for case in layouts.find_cases(root)
+        if case.mask is not None
+    ]
     for modality, region, labels in (("flair", "WT", (1, 2, 4)), ("t1ce", "ET", (4,))):
-        raw, wanted = [], []
-        for case, truth in zip(cases, truths):
+        raw, truths = [], []
+        for case, mask in cases:
             volume = nifti.read_volume(case.image(modality))[0]
             brain = volume > 0
             raw.append(volume[brain])
-            wanted.append(np.isin(truth[brain], labels))
+            truths.append(np.isin(mask[brain], labels))
         scaled = [(values - values.mean()) / values.std() for values in raw]
         print(
             f"Best single {modality} threshold over the cohort: {region} Dice "
-            f"{best_threshold_dice(raw, wanted)[0]:.3f} (raw), "
-            f"{best_threshold_dice(scaled, wanted)[0]:.3f} (z-scored)"
+            f"{best_threshold_dice(raw, truths)[0]:.3f} (raw), "
+            f"{best_threshold_dice(scaled, truths)[0]:.3f} (z-scored)"
         )
 
 

@@ -4,17 +4,18 @@ Usage:
   python tools/train.py --data_dir=dataset --model_dir=model
   python tools/train.py --data_dir=dataset --model_dir=model --validation_fold=0 --test_fold=1 \\
       --patch_size=128 --batch_size=4 --epochs=100 --loss=dice_cross_entropy
-  python tools/train.py --data_dir=dataset --model_dir=model --validation_fold=all  # each in turn
-  python tools/train.py --data_dir=dataset --model_dir=model --virtual_devices=2   # a dry run of
-      # two replicas on a CPU
+  python tools/train.py --data_dir=dataset --model_dir=model --validation_fold=all
+      # cross-validation: one run per fold
+  python tools/train.py --data_dir=dataset --model_dir=model --virtual_devices=2
+      # two replicas on a CPU, to try a distributed run
   TF_CONFIG='{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker",
       "index": 0}}' python tools/train.py --strategy=multiworker --data_dir=dataset \\
-      --model_dir=model   # and the same on node2 with index 1; BUILD.md shows it under SLURM
+      --model_dir=model   # likewise on node2, with index 1; docs/gpus_and_clusters.md has SLURM
 
-All visible GPUs are used, each taking only the memory it needs. The same command run again goes
-on at the step it had saved last, as if nothing had happened. MODEL_DIR then holds saved_model/,
-run_card.md, history.csv, history.png, overlays.png, checkpoints/ and tensorboard/ (look at it with
-`tensorboard --logdir MODEL_DIR/tensorboard`).
+Trains on all visible GPUs; each allocates only the memory it needs. The same command run again
+resumes the run at the last saved step, and gives the same result as an uninterrupted run.
+MODEL_DIR then holds saved_model/, run_card.md, history.csv, history.png, overlays.png,
+checkpoints/ and tensorboard/ (show it with `tensorboard --logdir MODEL_DIR/tensorboard`).
 """
 
 import command_line
@@ -24,9 +25,9 @@ from brats_tfrecord.training.distribution import cpu_memory
 from brats_tfrecord.training.train_options import TrainOptions
 
 
-def main(options):
-    """Trains and exports, or times the steps of a training; returns 0."""
-    # Late: --help needs no TensorFlow.
+def main(options: TrainOptions) -> int:
+    """Trains and exports, or times training steps; returns 0."""
+    # TensorFlow is imported here, so that --help does not load it.
     if options.profile:
         from brats_tfrecord.training.profile import profile
 

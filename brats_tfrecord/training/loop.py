@@ -1,62 +1,74 @@
-"""The outer loop: epochs, validation, checkpoints, stops. `steps` holds the inner one."""
+"""The training loop: epochs, validation, checkpoints and stops. `steps` has the single steps."""
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import Stopped, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
-from brats_tfrecord.records import manifest_check
+from brats_tfrecord.records import verify_manifest
 from brats_tfrecord.stopping import StopRequest
-from brats_tfrecord.training import run_folder
+from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
-from brats_tfrecord.training.data import folds
-from brats_tfrecord.training.distribution import devices, resources
+from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.distribution.peers import Peers
-from brats_tfrecord.training.logbook import progress_lines
+from brats_tfrecord.training.journal import Journal, NullJournal, epoch_line, opening_line
 from brats_tfrecord.training.logbook.history import DICE_COLUMNS
-from brats_tfrecord.training.logbook.journal import Journal, NullJournal
-from brats_tfrecord.training.result import make_result
-from brats_tfrecord.training.trainer import Trainer
+from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.trainer import Trainer, TrainResult, make_result
 
 
-def train(options):
-    """Trains a network, or goes on where an earlier run in `options.model_dir` stopped.
+def train(options: TrainOptions) -> TrainResult | None:
+    """Trains a network, or resumes the run in `options.model_dir`.
+
+    A finished run is not trained again; its result is read from the folder.
 
     Args:
-        options: `TrainOptions`.
+        options: options of the run.
 
     Returns:
-        `TrainResult`; of a finished run without training any more. None in the processes of a
-        multiworker run that are not the chief.
+        The result; None in processes of a multiworker run that are not the chief.
 
     Raises:
-        InputError: flags that do not fit the dataset, the devices or the used `model_dir`.
-        TrainingDiverged: a loss, gradient or weight that is not finite; the last good state is
-            kept.
-        Stopped: by a signal or the time limit, after the state was saved; or by a lost peer.
+        InputError: flags that do not fit the dataset, the devices or the run in `model_dir`.
+        TrainingDiverged: a loss, gradient or weight is not finite; the last good state is kept.
+        Stopped: by a signal or the time limit, after the state was saved; or because the disk is
+            full or another process of the run was lost.
     """
-    with StopRequest(options.time_limit_minutes).listening() as stop:
+    # `cleanup` is left after errors were explained: the run card records the explanation.
+    with contextlib.ExitStack() as cleanup, tensorflow_errors.explained(options):
+        stop = cleanup.enter_context(StopRequest(options.time_limit_minutes).listening())
         dataset, train_folds, strategy = prepare(options, stop)
         peers = Peers(strategy)
-        with peers.stopping_without_peer(), run_folder.held(options, peers):
-            run_folder.claim_together(options, dataset, peers)
-            run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers)
-            run.go_on()
-            return run.result() if peers.chief else None
+        cleanup.enter_context(run_folder.held(options, peers))
+        run_folder.claim_together(options, dataset, peers)
+        run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers)
+        if run.is_finished:
+            run.journal.say(
+                f"{options.model_dir}: all {run.position.epoch} epochs are finished; there is "
+                "nothing left to train"
+            )
+        else:
+            cleanup.enter_context(run.journal.session())
+            run.train()
+        return run.result() if peers.chief else None
 
 
-def prepare(options, stop=None):
-    """Checks flags, dataset and devices against each other.
+def prepare(
+    options: TrainOptions, stop: StopRequest | None = None
+) -> tuple[manifests.Manifest, list[int], tf.distribute.Strategy]:
+    """Reads the dataset and prepares the devices, and checks the flags against both.
 
     Args:
-        options: `TrainOptions`.
-        stop: `stopping.StopRequest` to look at while waiting for peers, or None.
+        options: options of the run.
+        stop: request that ends the wait for the other processes of a multiworker run, or None.
 
     Returns:
-        (`records.manifest.Manifest`, folds to train on, `tf.distribute.Strategy`).
+        The manifest of the dataset, the folds to train on, and the strategy.
 
     Raises:
         InputError, Stopped: as `train`.
@@ -64,118 +76,114 @@ def prepare(options, stop=None):
     if options.cache_dir:
         files.require_writable("--cache_dir", options.cache_dir)
     dataset = manifests.load(options.data_dir)
-    manifest_check.require_sound(options.data_dir)
-    train_folds = folds.train_folds(options, dataset)
+    verify_manifest.require_sound(options.data_dir)
+    train_folds = cross_validation.train_folds(options, dataset)
     strategy = devices.make_strategy(
         options.gpus, options.virtual_devices, options.strategy, options.peer_wait_minutes, stop
     )
-    devices.per_replica_batch(options.batch_size, strategy)
+    devices.require_divisible_batch(options.batch_size, strategy)
     return dataset, train_folds, strategy
 
 
 class _Run:
-    """One session of a run: the trainer, its state on disk, and the epochs to go.
+    """One session of a run: the trainer, the saved state, and the loop over epochs.
 
-    In a multiworker run every process has one, and all do the same; the chief alone writes.
+    In a multiworker run every process has its own and takes the same steps; only the chief writes
+    files.
     """
 
-    def __init__(self, trainer, stop, peers):
-        self.trainer, self.options = trainer, trainer.options
+    def __init__(self, trainer: Trainer, stop: StopRequest, peers: Peers) -> None:
+        """Restores the state that earlier sessions have saved."""
+        self._trainer, self._options = trainer, trainer.options
         self._stop, self._peers = stop, peers
-        self.checkpoints = Checkpoints(
-            self.options.model_dir, trainer.network.trainer, trainer.updates
+        self._checkpoints = Checkpoints(
+            self._options.model_dir, trainer.network.trainer, trainer.updates
         )
         with peers.together():
-            self.position = self.checkpoints.restore_last()
+            self.position = self._checkpoints.restore_last()
             self.journal = Journal(trainer, self.position.epoch) if peers.chief else NullJournal()
-        # The chief writes nothing before all have read.
+        # This comparison also keeps the chief from writing before all processes have read.
         peers.require_same(
             {
                 "the checkpoint": (self.position.epoch, self.position.step),
                 "what --precision=auto means": trainer.precision,
             }
         )
-        self._saved, self._has_state = time.monotonic(), self.position != Position()
+        self._last_save = time.monotonic()
+        self._has_state = self.position != Position()
 
-    def go_on(self):
-        """Runs the epochs that are left, if any."""
-        if self.position.epoch >= self.options.epochs:
-            self.journal.say(
-                f"{self.options.model_dir}: its {self.position.epoch} epochs are "
-                "finished; nothing left to train"
-            )
-            return
-        with (
-            self.journal.session(),
-            resources.named(self.options),
-            self._peers.stopping_without_peer(),
-        ):
-            self._train()
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.position.epoch >= self._options.epochs
 
-    def result(self):
-        """The best epoch's weights and what the exporter must know of them."""
-        best_epoch = self.journal.best_epoch or self.position.epoch
-        return make_result(self.trainer, self._weights(), self.journal.rows, best_epoch)
-
-    def _train(self):
-        options, first = self.options, self.position.epoch
-        batches = iter(self.trainer.train_batches(first, self.position.step))
-        self.journal.say(progress_lines.opening_line(self.trainer, self.position))
+    def train(self) -> None:
+        """Trains until the last epoch is finished."""
+        options, first = self._options, self.position.epoch
+        batches = iter(self._trainer.train_batches(first, self.position.step))
+        self.journal.say(opening_line(self._trainer, self.position))
         began = time.monotonic()
         for epoch in range(first + 1, options.epochs + 1):
-            row = self._epoch(epoch, batches)
-            # Validation and drawing take their time: a run of many short epochs spaces them out.
-            due = epoch % options.validate_every == 0 or epoch == options.epochs
-            if due and options.validation_folds:
-                self._save()  # a stop during validation then costs nothing
-                with self.trainer.updates.averaged():
+            row = self._train_epoch(epoch, batches)
+            # Validation and drawing take time, so runs of many short epochs do both less often.
+            is_due = epoch % options.validate_every == 0 or epoch == options.epochs
+            if is_due and options.validation_folds:
+                self._save()  # a stop during validation then loses nothing
+                with self._trainer.updates.averaged():
                     row.update(self._validate(epoch))
-                self.journal.validated(epoch)
-            self._finish_epoch(row, due)
-            left = (time.monotonic() - began) / (epoch - first) * (options.epochs - epoch)
-            self.journal.say(progress_lines.epoch_line(row, options.epochs, left))
+                self.journal.draw_predictions(epoch)
+            self._finish_epoch(row, redraw=is_due)
+            seconds_left = (time.monotonic() - began) / (epoch - first) * (options.epochs - epoch)
+            self.journal.say(epoch_line(row, options.epochs, seconds_left))
 
-    def _weights(self):
-        """Those of the best epoch, or else the last; averaged, if the run averages."""
+    def result(self) -> TrainResult:
+        """Combines the weights of the best epoch with their description."""
+        best_epoch = self.journal.best_epoch or self.position.epoch
+        return make_result(self._trainer, self._best_weights(), self.journal.rows, best_epoch)
+
+    def _best_weights(self) -> list[np.ndarray]:
+        """Weights of the best epoch, or of the last epoch if none was validated.
+
+        If the run averages weights, these are the averages.
+        """
+        model = self._trainer.network.model
         if self.journal.best_epoch:
-            self.checkpoints.restore_best(self.journal.best_epoch)
-            context = contextlib.nullcontext()
+            self._checkpoints.restore_best(self.journal.best_epoch)
+            weights = model.get_weights()
         else:
-            context = self.trainer.updates.averaged()
-        with context:
-            return [
-                np.asarray(array, np.float32) for array in self.trainer.network.model.get_weights()
-            ]
+            with self._trainer.updates.averaged():
+                weights = model.get_weights()
+        return [np.asarray(array, np.float32) for array in weights]
 
-    def _epoch(self, epoch, batches):
-        """Makes the steps that are left of an epoch; returns its part of the history row."""
-        position, steps = self.position, self.trainer.epoch_steps
+    def _train_epoch(self, epoch: int, batches: Iterator) -> dict:
+        """Takes the remaining steps of an epoch; returns its training columns of the history."""
+        position, steps = self.position, self._trainer.epoch_steps
         with self.journal.bar(
             total=steps,
             initial=position.step,
             unit="step",
-            desc=f"epoch {epoch}/{self.options.epochs}",
+            desc=f"epoch {epoch}/{self._options.epochs}",
         ) as bar:
             while position.step < steps:
-                self._step(batches)
+                self._train_step(batches)
                 bar.set_postfix(loss=f"{position.loss / position.step:.4f}", refresh=False)
                 bar.update()
-                self._heed_clock()
+                self._save_and_stop_if_due()
         return {
             "epoch": epoch,
             "loss": position.loss / steps,
             "accuracy": position.accuracy / steps,
-            "learning_rate": self.trainer.updates.learning_rate(),
+            "learning_rate": self._trainer.updates.learning_rate(),
             "input_wait": position.waited / position.seconds,
-            "volumes_per_second": steps * self.options.batch_size / position.seconds,
+            "volumes_per_second": steps * self._options.batch_size / position.seconds,
             "seconds": position.seconds,
         }
 
-    def _step(self, batches):
+    def _train_step(self, batches: Iterator) -> None:
         position, began = self.position, time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - began
-        learned = self.trainer.train_step(batch)
+        learned = self._trainer.train_step(batch)
         loss, accuracy = float(learned.loss), float(learned.accuracy)
         if not np.isfinite(loss):
             raise self._diverged(f"the loss became {loss}", batch)
@@ -187,22 +195,22 @@ class _Run:
         position.waited += waited
         position.seconds += time.monotonic() - began
 
-    def _validate(self, epoch):
-        """Scores the validation fold on whole crops; returns its part of the history row."""
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Scores the validation folds on whole crops; returns the `val_` columns of the history."""
         batches = []
         for batch in self.journal.bar(
-            self.trainer.eval_batches,
+            self._trainer.eval_batches,
             unit="batch",
-            desc=f"validation {epoch}/{self.options.epochs}",
+            desc=f"validation {epoch}/{self._options.epochs}",
         ):
-            scores, cases, classes = self.trainer.eval_step(batch)
+            scores, cases, classes = self._trainer.eval_step(batch)
             batches.append(scores)
-            self.journal.predicted(cases, classes)
-            self._heed_clock(saved=True)
+            self.journal.add_predictions(cases, classes)
+            self._save_and_stop_if_due(is_saved=True)
         scores = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        counted = scores.pop("weight") > 0
+        is_case = scores.pop("weight") > 0  # the rest pads the last batch
         means = {
-            f"val_{name}": float(values[counted].mean(dtype=np.float64))
+            f"val_{name}": float(values[is_case].mean(dtype=np.float64))
             for name, values in scores.items()
         }
         means["val_dice_mean"] = float(np.mean([means[name] for name in DICE_COLUMNS]))
@@ -210,51 +218,58 @@ class _Run:
             raise self._diverged("the validation loss became NaN or infinite")
         return means
 
-    def _finish_epoch(self, row, draw):
-        self.journal.add(row, draw)
+    def _finish_epoch(self, row: dict, redraw: bool) -> None:
+        self.journal.add_epoch(row, redraw)
         best = self.journal.best_epoch
         if best == row["epoch"]:
-            self.checkpoints.save_best(best, self.trainer.updates.averaged())
+            self._checkpoints.save_best(row["epoch"], self._trainer.updates.averaged())
         self.position = Position(row["epoch"])
         self._save()
         if self._peers.chief:
-            self.checkpoints.forget_best_but(best)
+            self._checkpoints.remove_best_except(best)
 
-    def _heed_clock(self, saved=False):
-        """Between two steps: saves if it is time, and leaves if that was asked for.
+    def _save_and_stop_if_due(self, is_saved: bool = False) -> None:
+        """Saves the state if it is time to, and stops the run if that was requested.
 
-        All processes of a run do so after the same step, whoever's clock or signal it was.
+        All processes of a run do so after the same step, even if only one of them has a reason.
+
+        Args:
+            is_saved: the current state is saved already.
         """
-        late = time.monotonic() >= self._saved + 60 * self.options.checkpoint_minutes
+        save_is_due = time.monotonic() >= self._last_save + 60 * self._options.checkpoint_minutes
         reason = self._stop.reason
-        late, told = self._peers.anyone(late, reason)
-        if (late or told) and not saved:
+        any_save_is_due, any_stops = self._peers.anyone(save_is_due, reason)
+        if (any_save_is_due or any_stops) and not is_saved:
             self._save()
-        if told:
+        if any_stops:
             raise Stopped(
-                f"{reason or 'a peer was told to stop'}; the state after step "
+                f"{reason or 'another worker was stopped'}; the state after step "
                 f"{self.position.step} of epoch {self.position.epoch + 1} is saved; run "
-                "the same command again to go on",
+                "the same command again to continue",
                 self._stop.exit_code,
             )
 
-    def _save(self):
-        """Saves the state; the last step's loss was taken before its update, so look at that."""
-        weights = self.trainer.network.trainer.get_weights()
+    def _save(self) -> None:
+        """Saves the state, unless the last update made the weights NaN or infinite.
+
+        The loss of a step is computed before its update, so it cannot tell.
+        """
+        weights = self._trainer.network.trainer.get_weights()
         if not all(np.isfinite(array).all() for array in weights):
             raise self._diverged("weights became NaN or infinite")
         if self._peers.chief:
-            self.checkpoints.save_last(self.position)
-        self._saved, self._has_state = time.monotonic(), True
+            self._checkpoints.save_last(self.position)
+        self._last_save, self._has_state = time.monotonic(), True
 
-    def _diverged(self, what, batch=None):
+    def _diverged(self, event: str, batch: dict | None = None) -> TrainingDiverged:
         position = self.position
-        cases = f" with {', '.join(self.trainer.case_ids_of(batch))}" if batch else ""
-        kept, where = "nothing was saved yet", ""
+        cases = f" with {', '.join(self._trainer.case_ids_of(batch))}" if batch else ""
+        kept, folder = "nothing was saved yet", ""
         if self._has_state:
-            kept = f"the last good state is kept in {self.options.model_dir}"
-            where = ", in a new --model_dir"
+            kept = f"the last good state is kept in {self._options.model_dir}"
+            folder = ", in a new --model_dir"
         return TrainingDiverged(
-            f"{what} at step {position.step + 1} of epoch {position.epoch + 1}{cases}; {kept}; try "
-            f"a lower --learning_rate than {self.options.learning_rate}, or --clip_norm=1{where}"
+            f"{event} at step {position.step + 1} of epoch {position.epoch + 1}{cases}; {kept}; "
+            f"try a lower --learning_rate than {self._options.learning_rate}, or "
+            f"--clip_norm=1{folder}"
         )

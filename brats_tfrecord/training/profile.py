@@ -1,73 +1,72 @@
-"""Whether input or arithmetic is what a run waits for: step and loader, together and alone."""
+"""Measures whether a run waits for its input or for its devices."""
 
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 from brats_tfrecord.training import loop
+from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer
 
 WARM_UP = 3
+"""Steps before the timed ones; the first step builds the graph."""
 STEPS, FEWEST_STEPS, SECONDS = 20, 3, 60
-"""Steps that are timed; fewer where they are slow: no more are begun after so many seconds."""
+"""Timed steps. If steps are slow, none begins after `SECONDS`, but at least `FEWEST_STEPS` are."""
 
 
-def profile(options):
-    """Times training steps as `options` would make them; writes nothing and keeps nothing.
+def profile(options: TrainOptions) -> str:
+    """Times the training steps of a run, without training it; writes no files.
 
     Args:
-        options: `TrainOptions`.
+        options: options of the run.
 
     Returns:
-        The table as text: medians over up to `STEPS` steps after `WARM_UP`.
+        A table as text: median times of a step with real input, of a step with one batch
+        repeated, and of loading a batch; then which of them limits the run.
 
     Raises:
         InputError: as `loop.train`.
     """
     dataset, train_folds, strategy = loop.prepare(options)
-    # Enough epochs to take every step from fresh data.
-    long = dataclasses.replace(options, epochs=max(options.epochs, 4 * (WARM_UP + STEPS)))
-    trainer = Trainer(long, dataset, train_folds, strategy)
+    # Enough epochs that no step has to repeat a batch.
+    options = dataclasses.replace(options, epochs=max(options.epochs, 4 * (WARM_UP + STEPS)))
+    trainer = Trainer(options, dataset, train_folds, strategy)
     batches = iter(trainer.train_batches())
     repeated = next(batches)
-    real = _times("step with real input", lambda: _step(trainer, next(batches)))
-    synthetic = _times("step with one batch, repeated", lambda: _step(trainer, repeated))
-    loader = _times("loader alone", lambda: next(batches))
-    waiting = max(0.0, 1 - synthetic / real)
-    lines = [f"{'':32}{'s a step':>10}{'volumes/s':>12}"]
-    for name, seconds in (
-        ("step with real input", real),
-        ("step with one batch, repeated", synthetic),
-        ("loader alone", loader),
-    ):
-        lines.append(f"{name:32}{seconds:10.4f}{options.batch_size / seconds:12.2f}")
-    lines.append(
-        f"Waiting for input: {waiting:.1%} of the step. " + _verdict(waiting, synthetic, loader)
-    )
-    return "\n".join(lines)
 
+    def step(batch):
+        float(trainer.train_step(batch).loss)  # reading the loss waits until the step is done
 
-def _verdict(waiting, synthetic, loader):
-    if waiting < 0.05:
-        return "The devices are what limits this run."
-    if loader < synthetic:
-        return (
-            "The loader is quick enough by itself, but takes processor time from the step: "
-            "more cores, or a lighter --augment."
+    seconds = {
+        name: median_seconds(call, name)
+        for name, call in (
+            ("step with real input", lambda: step(next(batches))),
+            ("step with one batch, repeated", lambda: step(repeated)),
+            ("loader alone", lambda: next(batches)),
         )
-    return (
-        "The loader is what limits this run: give it more cores, --cache=memory, or a lighter "
-        "--augment."
+    }
+    return "\n".join(
+        [
+            f"{'':32}{'s a step':>10}{'volumes/s':>12}",
+            *(f"{name:32}{s:10.4f}{options.batch_size / s:12.2f}" for name, s in seconds.items()),
+            _verdict(*seconds.values()),
+        ]
     )
 
 
-def _step(trainer, batch):
-    return float(trainer.train_step(batch).loss)  # reading it waits for the step
+def median_seconds(call: Callable[[], object], name: str) -> float:
+    """Times calls of a function.
 
+    Args:
+        call: function without arguments.
+        name: text of the progress bar.
 
-def _times(name, call):
+    Returns:
+        The median of `STEPS` calls after `WARM_UP` untimed ones; of fewer if they are slow.
+    """
     seconds = []
     for _ in tqdm(range(WARM_UP + STEPS), desc=name, leave=False, disable=None):
         began = time.perf_counter()
@@ -76,3 +75,20 @@ def _times(name, call):
         if len(seconds) >= WARM_UP + FEWEST_STEPS and sum(seconds[WARM_UP:]) > SECONDS:
             break
     return statistics.median(seconds[WARM_UP:])
+
+
+def _verdict(real: float, repeated: float, loader: float) -> str:
+    """Says what limits the run, from the seconds of the three measurements."""
+    waiting = max(0.0, 1 - repeated / real)
+    if waiting < 0.05:
+        verdict = "The devices limit this run."
+    elif loader < repeated:
+        verdict = (
+            "The loader is fast enough alone, but takes processor time from the step: "
+            "use more cores, or a lighter --augment."
+        )
+    else:
+        verdict = (
+            "The loader limits this run: use more cores, --cache=memory, or a lighter --augment."
+        )
+    return f"Waiting for input: {waiting:.1%} of the step. {verdict}"

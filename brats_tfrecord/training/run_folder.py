@@ -1,27 +1,36 @@
-"""The claim of a run on its `model_dir`: run.json, the options and the dataset it is made of."""
+"""The folder of a run: run.json records its options and dataset, a lock keeps others out."""
 
 import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.training import checkpoints
+from brats_tfrecord.training.distribution.peers import Peers
+from brats_tfrecord.training.train_options import TrainOptions
 
 RUN_FILE = "run.json"
 _LOCK = ".lock"
-_OF_ONE_MACHINE = ("data_dir", "model_dir", "cache", "cache_dir")
-_WORTH_KEEPING = ("history.csv", "saved_model", checkpoints.FOLDER)
+_MACHINE_OPTIONS = ("data_dir", "model_dir", "cache", "cache_dir")
+"""Options that may differ between the machines of a multiworker run."""
+_RESULTS = ("history.csv", "saved_model", checkpoints.FOLDER)
+"""Files and folders that are worth keeping; a folder with any of them belongs to its run."""
 
 
 @contextlib.contextmanager
-def held(options, peers):
-    """Keeps other trainings out of `options.model_dir` while this one is at work there.
+def held(options: TrainOptions, peers: Peers) -> Iterator[None]:
+    """Locks `options.model_dir` against other trainings while the block runs.
+
+    If the block raises an InputError before the run wrote anything, the folder is free again for
+    a run with other options.
 
     Raises:
-        InputError: in all processes of the run, if another training holds the folder or it is
-            none that can be written to.
+        InputError: in all processes of the run, if another training uses the folder, the folder
+            holds something else, or it cannot be written to.
     """
     with contextlib.ExitStack() as stack:
         with peers.together():
@@ -31,8 +40,8 @@ def held(options, peers):
 
 
 @contextlib.contextmanager
-def _locked(root):
-    _require_own(root)
+def _locked(root: Path) -> Iterator[None]:
+    _require_run_or_empty(root)
     files.require_writable("--model_dir", root)
     try:
         with files.locked(root / _LOCK):
@@ -40,54 +49,50 @@ def _locked(root):
             try:
                 yield
             except InputError:
-                _give_back(root)
+                _remove_bare_claim(root)
                 raise
     except files.Locked as holder:
         raise InputError(
-            f"--model_dir={root}: another training is at work there ({holder}); wait "
+            f"--model_dir={root}: another training is using this folder ({holder}); wait "
             "for it, or choose another folder"
         ) from holder
 
 
-def _give_back(root):
-    """Takes the claim out of a folder that a refused run has left nothing else in."""
+def _remove_bare_claim(root: Path) -> None:
+    """Removes run.json if the folder holds nothing else."""
     if {path.name for path in root.iterdir()} <= {RUN_FILE, _LOCK}:
         (root / RUN_FILE).unlink(missing_ok=True)
 
 
-def claim(options, manifest):
-    """Takes `options.model_dir` for a new run, or checks that it belongs to this very run.
+def claim(options: TrainOptions, manifest: Manifest) -> None:
+    """Records a new run in `options.model_dir`, or checks that the folder belongs to this run.
 
-    A run that left nothing but its claim has nothing to lose, and gives way to another.
+    A run that wrote no results has nothing to lose, and its folder is taken over.
 
     Raises:
-        InputError: the folder holds something else, or a run with other flags or another
-            dataset; every difference is named.
+        InputError: the folder holds something else, or results of a run with other options or
+            another dataset; the message names every difference.
     """
     root = Path(options.model_dir)
-    now = {"dataset": manifest.fingerprint, "options": options.identity()}
+    run = {"dataset": manifest.fingerprint, "options": options.identity()}
     path = root / RUN_FILE
-    _require_own(root)
-    if path.is_file() and _holds_work(root):
-        _compare(options.model_dir, _read(path), now)
+    _require_run_or_empty(root)
+    if path.is_file() and _has_results(root):
+        _require_same_run(options.model_dir, _read(path), run)
     files.require_writable("--model_dir", root)
-    files.write_json(path, now)
+    files.write_json(path, run)
 
 
-def claim_together(options, manifest, peers):
-    """Claims the folder in the chief, once all processes of the run agree on what it is.
-
-    Args:
-        options, manifest: as of `claim`.
-        peers: `peers.Peers`.
+def claim_together(options: TrainOptions, manifest: Manifest, peers: Peers) -> None:
+    """Claims the folder in the chief, after all processes agree on options and dataset.
 
     Raises:
-        InputError: in every process: as `claim`, or since flags or datasets differ.
+        InputError: in every process, as `claim`, or because options or datasets differ.
     """
     flags = {
         f"--{name}": value
         for name, value in dataclasses.asdict(options).items()
-        if name not in _OF_ONE_MACHINE
+        if name not in _MACHINE_OPTIONS
     }
     peers.require_same({**flags, "the dataset": manifest.fingerprint})
     with peers.together():
@@ -95,8 +100,8 @@ def claim_together(options, manifest, peers):
             claim(options, manifest)
 
 
-def _require_own(root):
-    """Refuses a folder that holds something, and no run."""
+def _require_run_or_empty(root: Path) -> None:
+    """Raises `InputError` if the folder holds anything but a run."""
     if root.exists() and not root.is_dir():
         raise InputError(f"--model_dir={root}: is a file; expected a folder")
     if (
@@ -110,16 +115,14 @@ def _require_own(root):
         )
 
 
-def _holds_work(root):
-    """Whether a run, or one of the folds of a cross-validation, left more than its claim."""
+def _has_results(root: Path) -> bool:
+    """Whether the run, or any fold of a cross-validation, has written results."""
     return any(
-        (folder / name).exists()
-        for folder in (root, *root.glob("fold*"))
-        for name in _WORTH_KEEPING
+        (folder / name).exists() for folder in (root, *root.glob("fold*")) for name in _RESULTS
     )
 
 
-def _read(path):
+def _read(path: Path) -> dict:
     try:
         run = json.loads(path.read_text())
         return {"dataset": str(run["dataset"]), "options": dict(run["options"])}
@@ -127,7 +130,7 @@ def _read(path):
         raise InputError(f"{path}: is damaged; choose a new --model_dir") from error
 
 
-def _compare(model_dir, before, now):
+def _require_same_run(model_dir: str, before: dict, now: dict) -> None:
     differences = [
         f"--{name} was {before['options'].get(name)}, now {now['options'].get(name)}"
         for name in sorted({*before["options"], *now["options"]})
@@ -141,5 +144,5 @@ def _compare(model_dir, before, now):
     if differences:
         raise InputError(
             f"--model_dir={model_dir}: belongs to another run: "
-            f"{'; '.join(differences)}; go back to its flags, or choose a new folder"
+            f"{'; '.join(differences)}; give the flags of that run, or choose a new folder"
         )

@@ -1,153 +1,156 @@
-"""What a training run is asked to do: one frozen dataclass, checked together at construction.
+"""The options of a training run: one frozen dataclass, checked at construction.
 
-Imports no TensorFlow, so that a command line can show its help at once.
+Imports no TensorFlow, so that `--help` appears at once.
 """
 
 import dataclasses
 from dataclasses import dataclass
 
+from brats_tfrecord.options import option
 from brats_tfrecord.training import option_checks
 from brats_tfrecord.training.data import augment
+from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.network import network_options
-
-
-def _option(default, help_text, **metadata):
-    return dataclasses.field(default=default, metadata={"help": help_text, **metadata})
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of one training run; each field is a flag of `tools/train.py` of the same name.
 
-    A field's metadata hold its "help", where it is limited its "choices", and "may_change" where
-    a rerun in the same `model_dir` may give another value.
+    Options with `may_change` may have another value when a run in the same `model_dir` is resumed.
 
     Raises:
-        InputError: at construction, naming the flag that is wrong.
+        InputError: at construction; names the flag that is wrong.
     """
 
-    data_dir: str = _option(
-        dataclasses.MISSING, "Dataset folder made by convert_to_tfrecord.py.", may_change=True
+    data_dir: str = option(
+        dataclasses.MISSING, "Dataset folder written by convert_to_tfrecord.py.", may_change=True
     )
-    model_dir: str = _option(
+    model_dir: str = option(
         dataclasses.MISSING,
-        "Folder for checkpoints, history and the SavedModel; a rerun of the same command resumes "
-        "there.",
+        "Folder for checkpoints, history and the SavedModel. Running the same command again "
+        "resumes the run in it.",
         may_change=True,
     )
-    validation_fold: str = _option(
+    validation_fold: str = option(
         "0",
-        "Fold that selects the best epoch, or none: then the last epoch counts as the best; or "
-        "all, cross-validation: each fold in turn, one run after the other in MODEL_DIR/fold0, "
-        "fold1, ..., and a table of them all.",
+        "Fold that selects the best epoch. With none, the last epoch is exported. With all, each "
+        "fold in turn is the validation fold of a run in MODEL_DIR/fold0, fold1, ... "
+        "(cross-validation), and a table summarizes the runs.",
     )
-    test_fold: str = _option("none", "Fold kept out of training and selection alike, or none.")
-    modalities: str = _option(
-        "flair,t1ce,t2", "Modalities the network sees, in the order of its channels."
+    test_fold: str = option(
+        "none", "Fold that is used neither for training nor for selection, or none."
     )
-    patch_size: int = _option(
+    modalities: str = option(
+        "flair,t1ce,t2", "Modalities that the network sees, in the order of its input channels."
+    )
+    patch_size: int = option(
         128,
-        "Edge in voxels of the random patches trained on (a shorter axis of the crop is taken "
-        "whole); 0 trains on whole crops.",
+        "Edge length of the random training patches in voxels. Shorter axes of the crop are used "
+        "whole; 0 trains on whole crops.",
     )
-    foreground_fraction: float = _option(
-        0.33, "Share of the patches that are centred on tumour, from 0 to 1; the rest lie anywhere."
+    foreground_fraction: float = option(
+        0.33,
+        "Fraction of the patches, from 0 to 1, that are centred on tumour. The others are placed "
+        "anywhere.",
     )
-    patches_per_case: int = _option(
+    patches_per_case: int = option(
         1,
-        "Patches an epoch takes of every case, mixed among the others' patches. Each is read by "
-        "itself, so small patches cost little: give 4 or more where --patch_size is small.",
+        "Patches of each case per epoch, shuffled among those of other cases. Reading a small "
+        "patch is cheap: use 4 or more with a small --patch_size.",
     )
-    augment: str = _option(
+    augment: str = option(
         "light",
-        "What happens to the patches: none; flips, of each axis; light, also scale and shift of "
-        "each modality's intensity, which costs next to nothing; full, also quarter turns, and "
-        "now and then rotation, zoom, gamma, noise, blur and low resolution: for runs of hundreds "
-        "of epochs, about a quarter of a core-second a patch of 128.",
+        "Augmentation of the patches. none; flips: random flips along each axis; light: also scale "
+        "and shift of each modality's intensity, at almost no cost; full: also quarter turns and, "
+        "in some patches, rotation, zoom, gamma, noise, blur and low resolution. full is meant for "
+        "runs of hundreds of epochs and takes about 0.25 core-seconds per patch of 128 voxels.",
         choices=tuple(augment.LEVELS),
     )
-    cache: str = _option(
+    cache: str = option(
         "none",
-        "Where records are kept once read: none leaves it to the system; memory keeps them in the "
-        "process, 27 MB a case of 144x144x144; disk copies the shards into --cache_dir, for "
-        "datasets on a slow network.",
+        "Where records are kept after the first read. none: only in the system's file cache; "
+        "memory: in the process, 27 MB per case of 144x144x144 voxels; disk: shards are copied to "
+        "--cache_dir, for datasets on a slow network.",
         choices=("none", "memory", "disk"),
         may_change=True,
     )
-    cache_dir: str = _option(
-        "", "Folder on a local disk for --cache=disk, used again by later runs.", may_change=True
-    )
-    batch_size: int = _option(
-        2, "Examples a step, over all replicas together; must divide by their number."
-    )
-    epochs: int = _option(
-        30,
-        "Passes over the training cases. A finished run continues when rerun with more, unless "
-        "its schedule is made for their number.",
+    cache_dir: str = option(
+        "",
+        "Folder on a local disk for --cache=disk; later runs use its files again.",
         may_change=True,
     )
-    learning_rate: float = _option(
-        1e-3,
-        "Step size of the optimizer at its highest, before --schedule lowers it. 1e-3 suits adam, "
-        "adamw and ranger; start sgd, lamb and novograd at 1e-2.",
+    batch_size: int = option(
+        2, "Examples per step, over all replicas. Must be a multiple of the number of replicas."
     )
-    schedule: str = _option(
+    epochs: int = option(
+        30,
+        "Number of passes over the training cases. A finished run can be continued with more, "
+        "unless its --schedule or --averaging depends on their number.",
+        may_change=True,
+    )
+    learning_rate: float = option(
+        1e-3,
+        "Highest learning rate, before --schedule lowers it. 1e-3 suits adam, adamw and ranger; "
+        "start with 1e-2 for sgd, lamb and novograd.",
+    )
+    schedule: str = option(
         "constant",
-        "Course of the learning rate after the warm-up: constant, to try things out and to add "
-        "epochs later; cosine or polynomial (power 0.9, nnU-Net's), which fall to 0 at the last "
-        "step and end in a better model, for runs whose --epochs are settled.",
+        "Learning rate after the warm-up. constant: for trials, and to add epochs later; cosine or "
+        "polynomial (power 0.9, as in nnU-Net): falls to 0 at the last step and gives a better "
+        "model, for runs whose --epochs are fixed.",
         choices=("constant", "cosine", "polynomial"),
     )
-    warmup_epochs: float = _option(
+    warmup_epochs: float = option(
         0.0,
-        "Epochs, or a part of one, over which the learning rate first grows from 0. Take 1 to 5 "
-        "where the loss jumps at the start: large batches, high learning rates, lamb.",
+        "Epochs, also fractions, over which the learning rate rises from 0 at the start. Use 1 to "
+        "5 if the loss jumps at the start: with large batches, high learning rates or lamb.",
     )
-    optimizer: str = _option(
+    optimizer: str = option(
         "adam",
-        "How gradients become steps. From Keras: adam, the safe choice; adamw, adam with "
-        "--weight_decay, for long runs on few cases; sgd, Nesterov momentum 0.99, nnU-Net's "
-        "choice, slower and often better after hundreds of epochs. From TensorFlow Addons: lamb, "
-        "for batches of dozens on many GPUs; ranger, rectified Adam with lookahead, which needs "
-        "no warm-up; novograd, which keeps one second moment a layer and so saves memory.",
+        "From Keras: adam (a safe choice), adamw (adam with --weight_decay, for long runs on few "
+        "cases) and sgd (Nesterov momentum 0.99 as in nnU-Net; slower, often better after hundreds "
+        "of epochs). From TensorFlow Addons: lamb (for batches of dozens on many GPUs), ranger "
+        "(rectified Adam with lookahead, which needs no warm-up) and novograd (keeps one second "
+        "moment per layer, which saves memory).",
         choices=("adam", "adamw", "sgd", "lamb", "ranger", "novograd"),
     )
-    weight_decay: str = _option(
+    weight_decay: str = option(
         "auto",
-        "Share of every weight, times the learning rate, that each update takes off: less "
-        "overfitting, less capacity. auto is 0.01 for adamw and 0 for the others; adam takes none.",
+        "Fraction of each weight, times the learning rate, that every update subtracts: less "
+        "overfitting, less capacity. auto is 0.01 for adamw and 0 otherwise. adam has no weight "
+        "decay.",
     )
-    clip_norm: float = _option(
+    clip_norm: float = option(
         0.0,
-        "Scales gradients down to this length, all weights together, where they are longer; 0 "
-        "does not. Give it (nnU-Net: 12) if single batches throw training back.",
+        "Longest gradient, as the norm over all weights; longer ones are scaled down. 0 does not "
+        "clip. Use it (nnU-Net: 12) if single batches throw the training back.",
     )
-    accumulate: int = _option(
+    accumulate: int = option(
         1,
-        "Batches an update: their gradients are averaged, as of one batch that large, for GPUs "
-        "too small for it. Learning rates are those of the large batch.",
+        "Batches per update, whose gradients are averaged as for one large batch; for GPUs too "
+        "small for that batch. The learning rate is that of the large batch.",
     )
-    averaging: str = _option(
+    averaging: str = option(
         "none",
-        "Weights to validate and export in place of the last step's, while these go on training: "
-        "ema, a moving average over the last tenth of the updates (at most 1000), evens out the "
-        "last steps of any run; swa, stochastic weight averaging, the mean of one state an epoch "
-        "over the last quarter of --epochs, goes with a constant, rather high learning rate.",
+        "Averaged weights to validate and export in place of the trained ones. ema: moving average "
+        "over the last tenth of the updates (at most 1000), which evens out the last steps of any "
+        "run; swa: stochastic weight averaging, the mean of one state per epoch over the last "
+        "quarter of --epochs, for a constant, rather high learning rate.",
         choices=("none", "ema", "swa"),
     )
-    targets: str = _option(
+    targets: str = option(
         "classes",
-        "What the network's outputs are: classes, one softmax over background and tumour classes; "
-        "regions, a sigmoid each for WT, TC and ET, which are what is scored, as the winners of "
-        "BraTS do.",
+        "Outputs of the network. classes: one softmax over background and tumour classes; regions: "
+        "a sigmoid for each of the scored regions WT, TC and ET, as winners of BraTS use.",
         choices=("classes", "regions"),
     )
-    loss: str = _option(
+    loss: str = option(
         "cross_entropy",
-        "What is minimised: cross_entropy; dice, soft Dice of each patch; dice_cross_entropy, "
-        "their sum, nnU-Net's choice and a good one; batch_dice_cross_entropy, with Dice over the "
-        "whole batch, for small patches that often miss a class; focal, cross-entropy that "
-        "dwells on hard voxels; tversky, Dice that costs misses more than false alarms.",
+        "Loss. cross_entropy; dice: soft Dice of each patch; dice_cross_entropy: the sum of both, "
+        "as in nnU-Net, a good choice; batch_dice_cross_entropy: with Dice over the whole batch, "
+        "for small patches that often lack a class; focal: cross-entropy that emphasizes hard "
+        "voxels; tversky: Dice that penalizes misses more than false alarms.",
         choices=(
             "cross_entropy",
             "dice",
@@ -157,170 +160,176 @@ class TrainOptions:
             "tversky",
         ),
     )
-    class_weights: str = _option(
+    class_weights: str = option(
         "none",
-        "none, or balanced: cross-entropy and focal loss weigh rare classes more, by the voxel "
-        "counts of the training cases.",
+        "Class weights of the cross-entropy and focal losses. balanced: rare classes weigh more, "
+        "by the voxel counts of the training cases; none: all classes weigh the same.",
         choices=("none", "balanced"),
     )
-    network: str = _option(
+    network: str = option(
         "unet",
-        "unet, the documented 3-D U-Net; or unet_nn, one with nnU-Net's habits: instance norm, "
-        "leaky ReLU, strided convolutions, deep supervision, twice the filters and more levels.",
+        "Network. unet: the documented 3-D U-Net; unet_nn: a U-Net as in nnU-Net, with instance "
+        "norm, leaky ReLU, strided convolutions, deep supervision, twice the filters and more "
+        "levels.",
         choices=tuple(network_options.NETWORKS),
     )
-    filters: str = _option(
+    filters: str = option(
         "auto",
-        "Channels of each level of the network, finest first; auto is 16,32,64,128,256 "
+        "Channels of each level of the network, finest level first. auto is 16,32,64,128,256 "
         "for unet and 32,64,128,256,320,320 for unet_nn.",
     )
-    dropout: str = _option(
+    dropout: str = option(
         "auto",
-        "Dropout rate of each block of the network (down, bottleneck, up), or one for all. auto "
-        "is none for unet_nn, and for unet the documented 0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1, "
-        "cut to the depth of --filters.",
+        "Dropout rate of each block of the network (down, bottleneck, up), or one rate for all. "
+        "auto is 0 for unet_nn and 0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1 for unet, shortened to the "
+        "levels of --filters.",
     )
-    deep_supervision: str = _option(
+    deep_supervision: str = option(
         "auto",
-        "on also takes the loss of coarser outputs, at half the weight a level (Lee et al. 2015): "
-        "steadier training of deep networks; auto is on for unet_nn, off for unet.",
+        "on adds the losses of coarser outputs, each level with half the weight of the finer one "
+        "(Lee et al. 2015), which steadies the training of deep networks. auto is on for unet_nn "
+        "and off for unet.",
         choices=("auto", "on", "off"),
     )
-    validate_every: int = _option(
+    validate_every: int = option(
         1,
-        "Epochs from one validation (and drawing of history.png) to the next; the last epoch "
-        "always has one.",
+        "Epochs between validations, which also redraw history.png. The last epoch is always "
+        "validated.",
     )
-    seed: int = _option(0, "Determines initial weights, order, patches and augmentation.")
-    precision: str = _option(
+    seed: int = option(
+        0, "Seed of the initial weights, the order of cases, the patches and the augmentation."
+    )
+    precision: str = option(
         "auto",
-        "Arithmetic of the layers; auto takes mixed_float16 on GPUs of compute capability 7.0 or "
-        "more, mixed_bfloat16 on CPUs with AVX512-BF16 or AMX, else float32.",
+        "Precision of the layers. auto is mixed_float16 on GPUs of compute capability 7.0 or more, "
+        "mixed_bfloat16 on CPUs with AVX512-BF16 or AMX, and float32 otherwise.",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
-    xla: bool = _option(
+    xla: bool = option(
         False,
-        "Compiles the step with XLA: faster on GPUs after a long first step; on a CPU this "
-        "network becomes ten times slower.",
+        "Compiles the training step with XLA. On GPUs steps become faster after a slow first one; "
+        "on CPUs they become ten times slower.",
         may_change=True,
     )
-    checkpoint_minutes: float = _option(
+    checkpoint_minutes: float = option(
         10.0,
-        "Minutes from one saved state to the next; one is saved after every epoch too, and when "
-        "a run is told to stop. A run that is killed goes on from the last. 0 saves every step.",
+        "Minutes between saved states; 0 saves after every step. The state is also saved after "
+        "every epoch and when the run is stopped. A killed run resumes from the last saved state.",
         may_change=True,
     )
-    time_limit_minutes: float = _option(
+    time_limit_minutes: float = option(
         0.0,
-        "Saves and stops, with exit code 75, at the first step after so many minutes: give a "
-        "little less than the batch system does. 0 is no limit.",
+        "Minutes after which the run saves its state and stops with exit code 75; 0 is no limit. "
+        "Give a little less than the time limit of the batch system.",
         may_change=True,
     )
-    profile: bool = _option(
+    profile: bool = option(
         False,
-        "Trains nothing: times steps with real input, steps with one batch repeated, and the "
-        "loader alone, prints the table and leaves --model_dir as it is.",
+        "Does not train: times steps with real input, steps with one repeated batch, and the "
+        "loader alone, and prints a table. --model_dir is not touched.",
         may_change=True,
     )
-    post_processing: str = _option(
+    post_processing: str = option(
         "auto",
-        "What the exported model corrects in its segmentations. auto tries, on the validation "
-        "cases, thresholds for faint enhancing tumour and for small components, and keeps what "
-        "raises their mean Dice by 0.001 or more; none. A finished run is exported anew.",
+        "Corrections that the exported model applies to its segmentations. auto tries thresholds "
+        "for faint enhancing tumour and for small components on the validation cases, and keeps "
+        "those that raise their mean Dice by 0.001 or more; none applies no correction. May be "
+        "changed for a finished run, which is then exported again.",
         choices=("auto", "none"),
         may_change=True,
     )
-    test_time_flips: bool = _option(
+    test_time_flips: bool = option(
         False,
-        "The exported model averages over the 8 flips of its input: a little better, eight times "
-        "slower. A finished run is exported anew.",
+        "The exported model averages its predictions for the 8 flips of the input: slightly "
+        "better, eight times slower. May be changed for a finished run, which is then exported "
+        "again.",
         may_change=True,
     )
-    strategy: str = _option(
+    strategy: str = option(
         "mirrored",
-        "mirrored, all devices of this machine; or multiworker, the machines that the environment "
-        "variable TF_CONFIG names. Start the same command on each, with its own index in TF_CONFIG="
-        '\'{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker", '
-        '"index": 0}}\'. Worker 0 (or a "chief") alone writes into --model_dir, which all must '
-        "see. When one is lost the others exit with 75: run the command on all of them again.",
+        "mirrored: all devices of this machine; multiworker: all machines listed in the "
+        "environment variable TF_CONFIG. Start the same command on each machine, with its own "
+        f"index in TF_CONFIG='{cluster.EXAMPLE}'. Only worker 0 (or the \"chief\") writes to "
+        "--model_dir, which all machines must see. If one is lost, the others exit with code 75: "
+        "run the command on all of them again.",
         choices=("mirrored", "multiworker"),
         may_change=True,
     )
-    peer_wait_minutes: float = _option(
+    peer_wait_minutes: float = option(
         10.0,
-        "With --strategy=multiworker: how long to wait at the start until all workers are there; "
-        "then exits with 75.",
+        "With --strategy=multiworker: minutes to wait at the start for the other workers, before "
+        "exiting with code 75.",
         may_change=True,
     )
-    gpus: str = _option(
+    gpus: str = option(
         "all", "GPUs to train on: all, none, or their numbers such as 0,1.", may_change=True
     )
-    virtual_devices: int = _option(
+    virtual_devices: int = option(
         0,
-        "Splits the CPU into this many replicas instead of using GPUs, to try a distributed run; "
-        "0 does not.",
+        "Number of replicas to split the CPU into, to try a distributed run without GPUs; 0 does "
+        "not split it.",
         may_change=True,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         option_checks.check(self)
 
     @property
-    def modality_names(self):
-        """Canonical names of the network's channels, in order."""
+    def modality_names(self) -> tuple[str, ...]:
+        """Canonical names of the network's input channels, in order."""
         return tuple(name.strip() for name in self.modalities.split(","))
 
     @property
-    def filter_counts(self):
+    def filter_counts(self) -> tuple[int, ...]:
         """Channels of each level of the network."""
         if self.filters == "auto":
             return network_options.NETWORKS[self.network].filters
-        return tuple(option_checks.integers(self.filters))
+        return tuple(option_checks.integers(self.filters) or ())
 
     @property
-    def dropout_rates(self):
-        """One rate for each block of the network."""
+    def dropout_rates(self) -> tuple[float, ...]:
+        """Dropout rate of each block of the network."""
         filters = self.filter_counts
         if self.dropout == "auto":
             return network_options.NETWORKS[self.network].rates(filters)
-        rates = option_checks.floats(self.dropout)
-        return tuple(rates) if len(rates) > 1 else tuple(rates) * (2 * len(filters) - 1)
+        rates = tuple(option_checks.floats(self.dropout) or ())
+        return rates if len(rates) > 1 else rates * (2 * len(filters) - 1)
 
     @property
-    def supervises_deeply(self):
-        """Whether coarser outputs of the network are trained too."""
+    def supervises_deeply(self) -> bool:
+        """Whether coarser outputs of the network are trained, too."""
         if self.deep_supervision == "auto":
             return network_options.NETWORKS[self.network].deep_supervision
         return self.deep_supervision == "on"
 
     @property
-    def decay_rate(self):
+    def decay_rate(self) -> float:
         """Weight decay of the optimizer."""
         if self.weight_decay == "auto":
             return 0.01 if self.optimizer == "adamw" else 0.0
         return float(self.weight_decay)
 
     @property
-    def cross_validates(self):
-        """Whether each fold is to be that of validation in turn: one run for each."""
+    def cross_validates(self) -> bool:
+        """Whether each fold in turn is the validation fold of a run of its own."""
         return self.validation_fold == "all"
 
     @property
-    def validation_folds(self):
-        """The validation fold as a tuple, empty for none; of one run, not of all folds."""
+    def validation_folds(self) -> tuple[int, ...]:
+        """The validation fold as a tuple, empty for none; undefined for a cross-validation."""
         return option_checks.folds(self.validation_fold)
 
     @property
-    def test_folds(self):
+    def test_folds(self) -> tuple[int, ...]:
         """The test fold as a tuple, empty for none."""
         return option_checks.folds(self.test_fold)
 
-    def identity(self):
-        """What must be the same for a rerun to continue a run: flag -> value."""
+    def identity(self) -> dict[str, object]:
+        """Flags and values that a rerun must repeat to continue a run."""
         fixed = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if not field.metadata.get("may_change")
         }
-        made_for_epochs = self.schedule != "constant" or self.averaging == "swa"
-        return fixed | {"epochs": self.epochs} if made_for_epochs else fixed
+        depends_on_epochs = self.schedule != "constant" or self.averaging == "swa"
+        return fixed | {"epochs": self.epochs} if depends_on_epochs else fixed

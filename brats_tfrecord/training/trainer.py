@@ -1,48 +1,67 @@
-"""All that learns, made of options and a dataset; knows nothing of folders and epochs gone by."""
+"""Builds network, optimizer and input pipelines from the options. Holds no run state."""
 
 import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from brats_tfrecord import targets as record_targets
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.training import steps
 from brats_tfrecord.training.data import augment, input_pipeline
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.network.network_options import NetworkOptions
-from brats_tfrecord.training.optimization import losses
-from brats_tfrecord.training.optimization.updates import make_updates
+from brats_tfrecord.training.optimization import losses, optimizers, schedules
+from brats_tfrecord.training.optimization.updates import Updates
+from brats_tfrecord.training.train_options import TrainOptions
 
 
 class Trainer:
-    """A network on its devices, with what it takes to train and to score it.
+    """A network on its devices, with the functions and data that train and score it.
 
     Attributes:
-        options: `TrainOptions`.
-        dataset: `records.manifest.Manifest`.
+        options: options of the run.
+        dataset: the dataset.
         train_folds: folds to train on.
-        strategy: `tf.distribute.Strategy`.
+        strategy: the devices.
         precision: dtype policy of the layers.
-        targets: `targets.Targets` of the network's outputs.
-        network_options: `network_options.NetworkOptions`, which build the network again.
-        network: `networks.Network`.
-        updates: `updates.Updates`.
-        epoch_steps: batches an epoch.
+        targets: meaning of the network's outputs.
+        network_options: architecture of the network.
+        network: the network.
+        updates: optimizer state.
+        epoch_steps: batches per epoch.
         patch_shape: (X, Y, Z) of the patches in voxels.
     """
 
-    def __init__(self, options, dataset, train_folds, strategy):
-        """Builds it with random weights.
+    def __init__(
+        self,
+        options: TrainOptions,
+        dataset: Manifest,
+        train_folds: Sequence[int],
+        strategy: tf.distribute.Strategy,
+    ):
+        """Builds the network with random weights.
 
         Raises:
-            InputError: flags that do not fit the dataset or the devices.
+            InputError: options that do not fit the dataset.
         """
         self.options, self.dataset = options, dataset
         self.train_folds, self.strategy = train_folds, strategy
-        devices.per_replica_batch(options.batch_size, strategy)
+        self._patches = input_pipeline.Patches(
+            options.patch_size,
+            options.patches_per_case,
+            options.foreground_fraction,
+            augment.LEVELS[options.augment],
+        )
+        self.patch_shape = self._patches.shape(dataset.crop_shape)
         self.epoch_steps = input_pipeline.steps_per_epoch(
             dataset, train_folds, options.batch_size, options.patches_per_case
         )
-        self.patch_shape = input_pipeline.patch_shape(dataset.crop_shape, options.patch_size)
         self.precision = devices.resolve_precision(options.precision, strategy)
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
         self.network_options = NetworkOptions(
@@ -54,7 +73,7 @@ class Trainer:
             dropout=options.dropout_rates,
             deep_supervision=options.supervises_deeply,
         )
-        self._require_stride_below_patch()
+        self._require_patches_of_stride()
         with strategy.scope():
             self.network = networks.build_network(
                 self.network_options, precision=self.precision, seed=options.seed
@@ -67,7 +86,63 @@ class Trainer:
                 loss_scaling=self.precision == "mixed_float16",
             )
 
-    def _require_stride_below_patch(self):
+    @property
+    def emulates_precision(self) -> bool:
+        """Whether the devices compute in `precision` without hardware for it."""
+        return devices.emulates(self.precision, self.strategy)
+
+    @functools.cached_property
+    def train_step(self) -> Callable[[Any], steps.StepResult]:
+        """Function (batch) -> result, see `steps.make_train_step`."""
+        return steps.make_train_step(
+            self.strategy,
+            self.network,
+            self.targets,
+            self._make_loss(self.options.loss),
+            self.updates,
+            self.options.batch_size,
+            self.options.xla,
+        )
+
+    @functools.cached_property
+    def eval_step(self) -> Callable[[Any], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+        """Function (batch) -> (scores, cases, classes), see `steps.make_eval_step`."""
+        # Validation scores every case independently, so Dice of the whole batch does not apply.
+        loss = self._make_loss(self.options.loss.removeprefix("batch_"))
+        return steps.make_eval_step(self.strategy, self.network, self.targets, loss)
+
+    def train_batches(
+        self, first_epoch: int = 0, first_step: int = 0
+    ) -> tf.distribute.DistributedDataset:
+        """Makes the distributed batches of the run from a step on, both counted from 0."""
+        options = self.options
+        return self._distribute(
+            input_pipeline.make_train_dataset,
+            self.train_folds,
+            patches=self._patches,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            first_epoch=first_epoch,
+            first_step=first_step,
+            epochs=options.epochs,
+        )
+
+    @functools.cached_property
+    def eval_batches(self) -> tf.distribute.DistributedDataset:
+        """Distributed batches of the validation folds, one case per replica."""
+        return self._distribute(
+            input_pipeline.make_eval_dataset,
+            self.options.validation_folds,
+            batch_size=self.strategy.num_replicas_in_sync,
+        )
+
+    def case_ids_of(self, batch: Any) -> list[str]:
+        """Returns the ids of the cases in this process's part of a training batch."""
+        ids = self.dataset.case_ids(self.train_folds)
+        parts = self.strategy.experimental_local_results(batch["case"])
+        return list(dict.fromkeys(ids[case] for part in parts for case in part.numpy()))
+
+    def _require_patches_of_stride(self):
         stride = self.network_options.stride
         if min(self.patch_shape) < stride:
             raise InputError(
@@ -77,77 +152,7 @@ class Trainer:
                 f"--patch_size, at least {stride}"
             )
 
-    @property
-    def emulates_precision(self):
-        """Whether a CPU trains that does not have `precision` in hardware."""
-        return devices.emulates(self.precision, self.strategy)
-
-    @functools.cached_property
-    def train_step(self):
-        """Function (batch) -> `steps.StepResult`."""
-        return steps.make_train_step(
-            self.strategy,
-            self.network,
-            self.targets,
-            self._loss(self.options.loss),
-            self.updates,
-            self.options.batch_size,
-            self.options.xla,
-        )
-
-    @functools.cached_property
-    def eval_step(self):
-        """Function (batch) -> dict of arrays, see `steps.make_eval_step`."""
-        # Dice of a batch is for training: cases are scored one by one.
-        loss = self._loss(self.options.loss.removeprefix("batch_"))
-        return steps.make_eval_step(self.strategy, self.network, self.targets, loss)
-
-    def train_batches(self, first_epoch=0, first_step=0):
-        """Distributed batches of the whole run from that step on, both counted from 0."""
-        options = self.options
-        return self._distribute(
-            lambda share: input_pipeline.make_train_dataset(
-                self.dataset,
-                self.train_folds,
-                modalities=options.modality_names,
-                patch_size=options.patch_size,
-                foreground_fraction=options.foreground_fraction,
-                patches_per_case=options.patches_per_case,
-                augmentation=augment.LEVELS[options.augment],
-                batch_size=options.batch_size,
-                seed=options.seed,
-                first_epoch=first_epoch,
-                first_step=first_step,
-                epochs=options.epochs,
-                share=share,
-                cache=options.cache,
-                cache_dir=options.cache_dir,
-            )
-        )
-
-    @functools.cached_property
-    def eval_batches(self):
-        """Distributed batches of the validation folds, a case for every replica."""
-        options = self.options
-        return self._distribute(
-            lambda share: input_pipeline.make_eval_dataset(
-                self.dataset,
-                options.validation_folds,
-                modalities=options.modality_names,
-                batch_size=self.strategy.num_replicas_in_sync,
-                share=share,
-                cache=options.cache,
-                cache_dir=options.cache_dir,
-            )
-        )
-
-    def case_ids_of(self, batch):
-        """Ids of the cases in a distributed training batch, as far as this process holds it."""
-        ids = self.dataset.case_ids(self.train_folds)
-        parts = self.strategy.experimental_local_results(batch["case"])
-        return list(dict.fromkeys(ids[case] for part in parts for case in part.numpy()))
-
-    def _loss(self, name):
+    def _make_loss(self, name):
         weights = (
             losses.class_weights(self.dataset, self.train_folds, self.targets)
             if self.options.class_weights == "balanced"
@@ -155,13 +160,117 @@ class Trainer:
         )
         return losses.deep_supervision(losses.make_loss(name, self.targets, weights))
 
-    def _distribute(self, make_dataset):
-        def of(context):
+    def _distribute(self, make_dataset, folds, **arguments):
+        options = self.options
+
+        def make_share(context):
             replicas = context.num_replicas_in_sync // context.num_input_pipelines
             return make_dataset(
-                input_pipeline.Share(
+                self.dataset,
+                folds,
+                modalities=options.modality_names,
+                share=input_pipeline.BatchShare(
                     context.input_pipeline_id, context.num_input_pipelines, replicas
-                )
+                ),
+                cache=options.cache,
+                cache_dir=options.cache_dir,
+                **arguments,
             )
 
-        return self.strategy.distribute_datasets_from_function(of)
+        return self.strategy.distribute_datasets_from_function(make_share)
+
+
+def make_updates(
+    options: TrainOptions,
+    epoch_steps: int,
+    strategy: tf.distribute.Strategy,
+    variables: Sequence[tf.Variable],
+    *,
+    loss_scaling: bool = False,
+) -> Updates:
+    """Makes the optimizer and its schedules from the options, within the strategy's scope.
+
+    Args:
+        options: options of the run.
+        epoch_steps: batches per epoch.
+        strategy, variables, loss_scaling: as in `Updates`.
+
+    Returns:
+        The updates. The last batches of the run are not used if they do not fill an update.
+
+    Raises:
+        InputError: --accumulate exceeds the number of batches of the run.
+    """
+    batches = options.epochs * epoch_steps
+    total = batches // options.accumulate
+    if not total:
+        raise InputError(
+            f"--accumulate={options.accumulate}: the whole run has {batches} batches, too few "
+            f"for one update; give at most {batches}, or more --epochs"
+        )
+    warmup = min(round(options.warmup_epochs * epoch_steps / options.accumulate), total - 1)
+    schedule = schedules.make_schedule(options.schedule, options.learning_rate, total, warmup)
+    return Updates(
+        strategy,
+        optimizers.make_optimizer(options.optimizer, schedule, options.decay_rate),
+        variables,
+        schedule=schedule,
+        clip_norm=options.clip_norm,
+        accumulate=options.accumulate,
+        averaging=schedules.make_averaging(options.averaging, options.epochs, total),
+        loss_scaling=loss_scaling,
+    )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The weights of a run's best epoch, with everything needed to export and describe them.
+
+    Attributes:
+        weights: float32 arrays, in the order of `Network.model.get_weights()`.
+        network: options that build the network of these weights.
+        stride: the extents of the network's input must be multiples of it.
+        modalities: names of the input channels, in order.
+        targets: meaning of the output channels, see `targets.make_targets`.
+        history: one dict per epoch, see `history.COLUMNS`.
+        best_epoch: epoch of these weights, counted from 1.
+        train_case_ids: cases that the network was trained on.
+        select_case_ids: cases that selected the best epoch.
+        precision: dtype policy that the network was trained with.
+        options: options of the run.
+        manifest: manifest of the dataset.
+    """
+
+    weights: list[np.ndarray]
+    network: NetworkOptions
+    stride: int
+    modalities: tuple[str, ...]
+    targets: str
+    history: list[dict]
+    best_epoch: int
+    train_case_ids: list[str]
+    select_case_ids: list[str]
+    precision: str
+    options: TrainOptions
+    manifest: Manifest
+
+
+def make_result(
+    trainer: Trainer, weights: list[np.ndarray], history: list[dict], best_epoch: int
+) -> TrainResult:
+    """Combines the weights of the best epoch with the description of its run."""
+    options, dataset = trainer.options, trainer.dataset
+    return TrainResult(
+        weights=weights,
+        network=trainer.network_options,
+        stride=trainer.network.stride,
+        modalities=options.modality_names,
+        targets=options.targets,
+        history=history,
+        best_epoch=best_epoch,
+        train_case_ids=dataset.case_ids(trainer.train_folds),
+        select_case_ids=dataset.case_ids(options.validation_folds),
+        precision=trainer.precision,
+        options=options,
+        manifest=dataset,
+    )

@@ -1,4 +1,4 @@
-"""Flags from a dataclass, one-line errors and exit codes, through a tool made for the purpose."""
+"""Flags, help, one-line errors and exit codes, tested with a small tool."""
 
 import subprocess
 import sys
@@ -7,25 +7,26 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
-TOOL = '''"""Says what it was told.
+TOOL = '''"""Prints its options.
 
 Usage:
   python tool.py --word=hello
 """
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 
 import command_line
 
 from brats_tfrecord.errors import InputError, TrainingDiverged
+from brats_tfrecord.options import option
 
 
 @dataclass(frozen=True)
 class Options:
-    word: str = field(metadata={"help": "The word."})
-    times: int = field(default=1, metadata={"help": "How often."})
-    loud: bool = field(default=False, metadata={"help": "Shout."})
-    mood: str = field(default="calm", metadata={"help": "How.", "choices": ("calm", "keen")})
-    note: str | None = field(default=None, metadata={"help": "Aside."})
+    word: str = option(MISSING, "The word.")
+    times: int = option(1, "How often.")
+    loud: bool = option(False, "Shout.")
+    mood: str = option("calm", "How.", ("calm", "keen"))
+    note: str | None = option(None, "Aside.")
 
 
 def main(options):
@@ -68,7 +69,7 @@ def test_flags_fill_the_options(tool):
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_teaches_and_is_no_error(tool, flag):
+def test_help_describes_every_flag(tool, flag):
     done = tool(flag)
     assert done.returncode == 0
     for part in (
@@ -99,13 +100,13 @@ def test_help_teaches_and_is_no_error(tool, flag):
         (["--word=a", "b"], 2, "'b': expected only flags"),
     ],
 )
-def test_exit_codes_and_one_line(tool, flags, code, message):
+def test_errors_have_one_line_and_an_exit_code(tool, flags, code, message):
     done = tool(*flags)
     assert done.returncode == code
     assert message in done.stderr and done.stderr.count("\n") == bool(message)
 
 
-def test_our_own_bug_is_one_line_and_a_trace_in_a_file(tool):
+def test_a_bug_has_one_line_and_a_trace_in_a_log_file(tool):
     done = tool("--word=bug")
     assert done.returncode == 70 and "Traceback" not in done.stderr
     log = Path(done.stderr.strip().rsplit(" ", 1)[-1])

@@ -1,4 +1,4 @@
-"""A tiny dataset, written through contract 1, and a CPU split in two before TensorFlow starts."""
+"""A tiny dataset in the dataset format, and a CPU that is split into two devices."""
 
 import dataclasses
 
@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort.geometry import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.preprocess.recipe import Recipe
-from brats_tfrecord.records import example, manifest, shards
+from brats_tfrecord.records import example, manifest, shards, tfrecord
 
 SHAPE = (20, 17, 16)
 FOLDS = 3
@@ -29,29 +30,36 @@ def dataset(tmp_path_factory):
     fold_of_case = {f"case{n}": n % FOLDS for n in range(6)} | {"unlabelled": None}
     plans = shards.plan_shards(fold_of_case, 2, seed=0)
     for plan in plans:
-        rows = []
+        rows, end = [], 0
         with tf.io.TFRecordWriter(str(root / plan.name)) as writer:
             for case_id in plan.case_ids:
                 raw = _raw_case(case_id, labelled=plan.fold is not None)
                 done = recipe.apply(raw)
-                writer.write(example.encode(raw, done, recipe))
+                payload = example.encode(raw, done, recipe)
+                writer.write(payload)
+                voxels = example.voxel_offsets(payload)
                 rows.append(
                     manifest.CaseRow(
-                        case_id,
-                        case_id,
-                        None,
-                        plan.fold is not None,
-                        plan.fold,
-                        plan.name,
-                        {},
-                        "",
-                        done.brain_voxels,
-                        0,
-                        0,
-                        done.class_voxels,
-                        (),
+                        case_id=case_id,
+                        patient_id=case_id,
+                        grade=None,
+                        labelled=plan.fold is not None,
+                        fold=plan.fold,
+                        shard=plan.name,
+                        record_offset=end + tfrecord.HEADER_BYTES,
+                        record_bytes=len(payload),
+                        image_offset=voxels["image"],
+                        mask_offset=voxels["mask"],
+                        inputs={},
+                        key="",
+                        brain_voxels=done.brain_voxels,
+                        brain_voxels_lost=0,
+                        tumour_voxels_lost=0,
+                        class_voxels=done.class_voxels,
+                        warnings=(),
                     )
                 )
+                end += tfrecord.HEADER_BYTES + len(payload) + tfrecord.FOOTER_BYTES
         path = root / plan.name
         shard = manifest.Shard(
             plan.name, plan.fold, len(rows), path.stat().st_size, files.sha256(path)
@@ -63,13 +71,13 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def other_dataset(dataset):
-    """The same records, as another conversion would have fingerprinted them."""
+    """The same records with another fingerprint, as if converted differently."""
     return dataclasses.replace(dataset, fingerprint="0" * 64)
 
 
 @pytest.fixture(scope="module")
 def without_tracing():
-    """A few steps of a tiny network are made sooner than compiled."""
+    """Runs eagerly: compiling a tiny network takes longer than a few of its steps."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

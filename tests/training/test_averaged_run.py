@@ -1,4 +1,4 @@
-"""A run with averages: they are validated and exported, the trained weights train on."""
+"""A run with averaged weights validates and exports them, and trains on with the others."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def column(result, name):
 
 
 def trained_weights(chosen, result):
-    """Those of the checkpoint that a rerun goes on from."""
+    """Weights of the last checkpoint, from which a rerun resumes."""
     network = networks.build_network(result.network)
     tf.train.Checkpoint(model=network.trainer).read(
         f"{chosen.model_dir}/checkpoints/last-00003-000000"
@@ -47,7 +47,7 @@ def trained_weights(chosen, result):
     return network.model.get_weights()
 
 
-def test_the_averages_are_validated_and_the_trained_weights_train_on(averaged, tmp_path):
+def test_averages_are_validated_and_do_not_change_the_training(averaged, tmp_path):
     chosen, result = averaged
     plain = loop.train(
         dataclasses.replace(chosen, averaging="none", model_dir=str(tmp_path / "plain"))
@@ -61,7 +61,7 @@ def test_the_averages_are_validated_and_the_trained_weights_train_on(averaged, t
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_what_is_exported_is_what_was_validated(averaged, dataset):
+def test_the_exported_weights_are_the_validated_ones(averaged, dataset):
     _, result = averaged
     network, kind = networks.build_network(result.network), targets.make_targets("classes", 4)
     network.model.set_weights(result.weights)
@@ -74,16 +74,16 @@ def test_what_is_exported_is_what_was_validated(averaged, dataset):
 
 
 def test_without_validation_the_last_averages_are_exported(averaged, tmp_path):
-    """The same from the finished run."""
+    """A rerun of the finished run returns the same weights."""
     chosen, _ = averaged
     blind = dataclasses.replace(chosen, validation_fold="none", model_dir=str(tmp_path / "blind"))
-    result, again = loop.train(blind), loop.train(blind)
-    for a, b, trained in zip(result.weights, again.weights, trained_weights(blind, result)):
+    result, rerun = loop.train(blind), loop.train(blind)
+    for a, b, trained in zip(result.weights, rerun.weights, trained_weights(blind, result)):
         np.testing.assert_array_equal(a, b)
         assert (a != trained).any()
 
 
-def test_a_broken_run_resumes_with_its_averages(averaged, tmp_path):
+def test_an_interrupted_run_resumes_with_its_averages(averaged, tmp_path):
     chosen, unbroken = averaged
     first = dataclasses.replace(chosen, model_dir=str(tmp_path / "broken"), epochs=1)
     loop.train(first)
@@ -92,8 +92,8 @@ def test_a_broken_run_resumes_with_its_averages(averaged, tmp_path):
 
 
 @pytest.mark.soak
-def test_every_flag_of_the_optimizer_reaches_a_run(averaged, tmp_path):
-    """Two replicas in the hardest arithmetic that is quick on a CPU."""
+def test_all_flags_of_the_optimizer_work_together(averaged, tmp_path):
+    """Two replicas, in bfloat16."""
     chosen, _ = averaged
     result = loop.train(
         dataclasses.replace(

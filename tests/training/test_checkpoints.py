@@ -9,23 +9,23 @@ from brats_tfrecord.training.optimization import updates
 
 @pytest.fixture
 def layer():
-    made = tf.keras.layers.Dense(1, use_bias=False)
-    made.build((None, 1))
-    return made
+    layer = tf.keras.layers.Dense(1, use_bias=False)
+    layer.build((None, 1))
+    return layer
 
 
 def checkpoints(folder, layer):
-    made = updates.Updates(
+    state = updates.Updates(
         tf.distribute.get_strategy(), tf.keras.optimizers.Adam(), layer.trainable_variables
     )
-    return Checkpoints(folder, layer, made)
+    return Checkpoints(folder, layer, state)
 
 
 def weight(layer):
     return float(layer.kernel[0, 0])
 
 
-def test_last_and_best_are_kept_apart_and_older_ones_go(tmp_path, layer):
+def test_the_last_state_and_the_best_model_are_kept_and_older_ones_removed(tmp_path, layer):
     kept = checkpoints(tmp_path, layer)
     assert kept.restore_last() == Position()
     for epoch, best in ((1, 1), (2, 2), (3, 2)):
@@ -33,8 +33,8 @@ def test_last_and_best_are_kept_apart_and_older_ones_go(tmp_path, layer):
         if epoch == best:
             kept.save_best(epoch)
         kept.save_last(Position(epoch))
-        kept.forget_best_but(best)
-    (tmp_path / "checkpoints/last-00002-000000_temp").mkdir()  # left by a kill
+        kept.remove_best_except(best)
+    (tmp_path / "checkpoints/last-00002-000000_temp").mkdir()  # left by a killed process
     layer.kernel.assign([[4.0]])
     kept.save_last(Position(3, 12))
     assert sorted({path.stem for path in (tmp_path / "checkpoints").iterdir()}) == [
@@ -49,13 +49,13 @@ def test_last_and_best_are_kept_apart_and_older_ones_go(tmp_path, layer):
     assert weight(layer) == 2.0
 
 
-def test_what_an_epoch_has_summed_up_comes_back_bit_for_bit(tmp_path, layer):
+def test_the_sums_of_an_epoch_are_restored_bit_for_bit(tmp_path, layer):
     position = Position(2, 3, loss=0.1 + 0.2, accuracy=1 / 3, seconds=7.7, waited=1e-9)
     checkpoints(tmp_path, layer).save_last(position)
     assert checkpoints(tmp_path, layer).restore_last() == position
 
 
-def test_the_best_keeps_the_weights_that_were_validated_the_last_the_trained_ones(tmp_path, layer):
+def test_the_best_model_has_the_validated_weights_the_last_state_the_trained(tmp_path, layer):
     @contextlib.contextmanager
     def halved():
         layer.kernel.assign([[0.5]])
@@ -72,7 +72,7 @@ def test_the_best_keeps_the_weights_that_were_validated_the_last_the_trained_one
     assert weight(layer) == 1.0
 
 
-def test_a_checkpoint_without_its_index_does_not_count(tmp_path, layer):
+def test_a_checkpoint_without_its_index_is_ignored(tmp_path, layer):
     kept = checkpoints(tmp_path, layer)
     kept.save_last(Position(1))
     (tmp_path / "checkpoints/last-00002-000000.data-00000-of-00001").write_bytes(b"half")

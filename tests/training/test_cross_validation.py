@@ -9,7 +9,6 @@ from brats_tfrecord import workflow
 from brats_tfrecord.errors import InputError, Stopped
 from brats_tfrecord.serving import card
 from brats_tfrecord.training import cross_validation
-from brats_tfrecord.training.data import folds
 from brats_tfrecord.training.train_options import TrainOptions
 
 ROWS = [
@@ -57,9 +56,11 @@ def test_mean_and_deviation_over_the_folds_by_hand():
     assert "0.800 ± 0.100" in cross_validation.to_text(ROWS).splitlines()[-1]
 
 
-def test_each_fold_is_validated_once_and_the_test_fold_takes_no_part(dataset, tmp_path):
-    runs = folds.cross_validation_runs(options(dataset, tmp_path, test_fold="1"), dataset)
-    assert [(run.validation_folds, folds.train_folds(run, dataset)) for run in runs] == [
+def test_each_fold_but_the_test_fold_is_validated_once(dataset, tmp_path):
+    runs = cross_validation.cross_validation_runs(
+        options(dataset, tmp_path, test_fold="1"), dataset
+    )
+    assert [(run.validation_folds, cross_validation.train_folds(run, dataset)) for run in runs] == [
         ((0,), [2]),
         ((2,), [0]),
     ]
@@ -70,24 +71,24 @@ def test_each_fold_is_validated_once_and_the_test_fold_takes_no_part(dataset, tm
     "changes, message",
     [
         ({"test_fold": "7"}, "--test_fold=7: .*no labelled case in that fold"),
-        ({"data_dir": "nowhere"}, "nowhere: no dataset there"),
+        ({"data_dir": "nowhere"}, "nowhere: is not a dataset"),
     ],
 )
-def test_flags_that_do_not_fit_write_nothing(dataset, tmp_path, changes, message):
+def test_nothing_is_written_if_the_flags_do_not_fit(dataset, tmp_path, changes, message):
     chosen = dataclasses.replace(options(dataset, tmp_path / "model"), **changes)
     with pytest.raises(InputError, match=message):
         workflow.cross_validate(chosen)
     assert not (tmp_path / "model").exists()
 
 
-def test_one_fold_cannot_be_cross_validated(dataset, tmp_path):
+def test_a_single_fold_cannot_be_cross_validated(dataset, tmp_path):
     few = dataclasses.replace(dataset, folds=1)
     with pytest.raises(InputError, match="--validation_fold=all: .*has 1 folds.*expected two"):
-        folds.cross_validation_runs(options(dataset, tmp_path), few)
+        cross_validation.cross_validation_runs(options(dataset, tmp_path), few)
 
 
-def test_a_stopped_cross_validation_goes_on_and_gathers_its_table(dataset, tmp_path, monkeypatch):
-    """Stopped before its second fold; the rerun trains that one alone."""
+def test_a_stopped_cross_validation_resumes_and_writes_its_table(dataset, tmp_path, monkeypatch):
+    """It is stopped before its second fold; the rerun trains only that fold."""
     chosen = options(dataset, tmp_path / "model", test_fold="2")
     train, trained = workflow.train, []
 
@@ -103,14 +104,14 @@ def test_a_stopped_cross_validation_goes_on_and_gathers_its_table(dataset, tmp_p
     first = (tmp_path / "model/fold0/history.csv").read_bytes()
     monkeypatch.setattr(workflow, "train", train)
 
-    # Other flags are refused while the folds hold work, also those of a single run.
+    # Other flags are refused once the folds hold results, also those of a single run.
     for change, message in (
         ({"learning_rate": 0.5}, "--learning_rate was 0.001, now 0.5"),
         ({"validation_fold": "0"}, "--validation_fold was all, now 0"),
     ):
         with pytest.raises(InputError, match=f"model: belongs to another run: {message}"):
-            other = dataclasses.replace(chosen, **change)
-            (workflow.cross_validate if other.cross_validates else train)(other)
+            changed = dataclasses.replace(chosen, **change)
+            (workflow.cross_validate if changed.cross_validates else train)(changed)
 
     rows, table, ensemble = workflow.cross_validate(chosen)
     assert (tmp_path / "model/fold0/history.csv").read_bytes() == first
@@ -122,9 +123,9 @@ def test_a_stopped_cross_validation_goes_on_and_gathers_its_table(dataset, tmp_p
         float(lines[2]["dice_mean"]), np.mean([row["dice_mean"] for row in rows])
     )
     for fold in (0, 1):
-        found = card.read(tmp_path / f"model/fold{fold}/saved_model")
-        assert list(found.select_case_ids) == dataset.case_ids([fold])
-        assert list(found.train_case_ids) == dataset.case_ids([1 - fold])
+        exported = card.read(tmp_path / f"model/fold{fold}/saved_model")
+        assert list(exported.select_case_ids) == dataset.case_ids([fold])
+        assert list(exported.train_case_ids) == dataset.case_ids([1 - fold])
     assert ensemble == tmp_path / "model/saved_model"
     _assert_averages(ensemble, [tmp_path / f"model/fold{fold}/saved_model" for fold in (0, 1)])
     both = card.read(ensemble)

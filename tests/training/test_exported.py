@@ -1,22 +1,22 @@
-"""What a run exports, and how the flags that concern only that change it."""
+"""Flags that concern only the export of a finished run."""
 
 import dataclasses
 
 from brats_tfrecord import spec, workflow
 from brats_tfrecord.serving import card
 from brats_tfrecord.serving.postprocess import PostProcessing
-from brats_tfrecord.serving.tuning import Choice
+from brats_tfrecord.serving.tuning import TuningResult
 from brats_tfrecord.training.train_options import TrainOptions
 
 
-def test_a_finished_run_is_exported_anew(dataset, tmp_path, monkeypatch):
-    """With the post-processing that its validation cases want, then without, but over flips."""
+def test_a_finished_run_is_exported_again(dataset, tmp_path, monkeypatch):
+    """With the post-processing chosen for its validation cases, then without, but with flips."""
 
-    def choose(compared):
+    def choose(cases):
         dice = dict.fromkeys(spec.REGIONS, 0.5)
-        return Choice(PostProcessing(7 if compared else 0), len(compared), dice, dice)
+        return TuningResult(PostProcessing(7 if cases else 0), len(cases), dice, dice)
 
-    monkeypatch.setattr(workflow.tuning, "choose", choose)
+    monkeypatch.setattr(workflow.tuning, "choose_post_processing", choose)
     options = TrainOptions(
         str(dataset.root),
         str(tmp_path),

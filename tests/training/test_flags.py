@@ -1,4 +1,4 @@
-"""Every flag of train.py changes something: here what is learned, or in the test named for it."""
+"""Every flag of train.py has an effect: on training here, or in the test that is named for it."""
 
 import dataclasses
 from pathlib import Path
@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tfrecord.training import loop
-from brats_tfrecord.training.data import folds
+from brats_tfrecord.training import cross_validation, loop
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer
@@ -44,7 +43,7 @@ LEARNING = {
     "precision": {"precision": "mixed_bfloat16"},
     "virtual_devices": {"virtual_devices": 2},
 }
-"""Flag -> a change to `BASE` that changes what is learned."""
+"""Flag -> a change to `BASE` that changes the first training steps."""
 
 BASE = {
     "filters": "2,4",
@@ -57,43 +56,44 @@ BASE = {
 }
 
 ELSEWHERE = {
-    "data_dir": "test_loop.test_another_run_in_a_used_folder_is_refused_naming_each_difference",
-    "model_dir": "test_loop.test_a_folder_that_holds_something_else_is_refused",
-    "cache": "test_record_reader.test_memory_needs_the_files_no_more",
-    "cache_dir": "test_record_reader.test_copies_on_disk_are_made_once_and_a_broken_one_again",
-    "validate_every": "test_flags.test_validation_comes_as_often_as_asked",
+    "data_dir": "test_loop.test_a_folder_of_another_run_is_refused_with_all_differences",
+    "model_dir": "test_loop.test_a_folder_with_other_files_is_refused",
+    "cache": "test_record_reader.test_the_memory_cache_no_longer_needs_the_files",
+    "cache_dir": "test_record_reader.test_the_disk_cache_copies_a_shard_once_and_replaces_a_truncated_copy",  # noqa: E501
+    "validate_every": "test_flags.test_epochs_are_validated_as_often_as_asked",
     "xla": "test_flags.test_xla_compiles_the_step",
-    "checkpoint_minutes": "test_killed.test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken",
-    "time_limit_minutes": "test_loop.test_the_time_limit_is_looked_at_every_step",
-    "profile": "test_profile.test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone",
-    "post_processing": "test_exported.test_a_finished_run_is_exported_anew",
-    "test_time_flips": "test_exported.test_a_finished_run_is_exported_anew",
-    "gpus": "test_devices.test_a_gpu_that_is_not_there_is_named",
-    "strategy": "test_multiworker.test_two_processes_give_the_curve_of_two_replicas_of_one",
-    "peer_wait_minutes": "test_multiworker.test_a_stop_ends_the_wait_for_peers_and_the_clock_does",
+    "checkpoint_minutes": "test_killed.test_a_run_killed_within_an_epoch_resumes_exactly",
+    "time_limit_minutes": "test_loop.test_the_time_limit_stops_after_a_step",
+    "profile": "test_profile.test_steps_and_loader_are_timed_and_nothing_is_written",
+    "post_processing": "test_exported.test_a_finished_run_is_exported_again",
+    "test_time_flips": "test_exported.test_a_finished_run_is_exported_again",
+    "gpus": "test_devices.test_a_gpu_that_does_not_exist_is_refused",
+    "strategy": "test_multiworker.test_two_processes_train_like_two_replicas",
+    "peer_wait_minutes": "test_multiworker.test_the_wait_for_peers_ends_at_a_stop_or_in_time",
 }
-"""Flag -> the test that shows what it does."""
+"""Flag -> the test that shows its effect."""
 
 
-def test_no_flag_is_left_out():
+def test_every_flag_has_a_test():
     flags = {field.name for field in dataclasses.fields(TrainOptions)}
     assert flags == LEARNING.keys() | ELSEWHERE.keys()
 
 
 @pytest.mark.parametrize("flag", ELSEWHERE)
-def test_the_test_named_for_a_flag_is_there(flag):
+def test_the_test_named_for_a_flag_exists(flag):
     module, name = ELSEWHERE[flag].split(".")
-    assert f"def {name}(" in (Path(__file__).parent / f"{module}.py").read_text()
+    [path] = Path(__file__).parent.rglob(f"{module}.py")
+    assert f"def {name}(" in path.read_text()
 
 
 def make_trainer(dataset, **changes):
     options = TrainOptions(str(dataset.root), "unused", **{**BASE, **changes})
     strategy = devices.make_strategy("none", options.virtual_devices)
-    return Trainer(options, dataset, folds.train_folds(options, dataset), strategy)
+    return Trainer(options, dataset, cross_validation.train_folds(options, dataset), strategy)
 
 
 def learned(dataset, **changes):
-    """What a few steps see and make of it, comparable."""
+    """Losses, weights and other results of four training steps, to be compared."""
     trainer = make_trainer(dataset, **changes)
     batches, losses = iter(trainer.train_batches()), []
     for _ in range(4):
@@ -117,15 +117,15 @@ def usual(dataset):
 
 
 @pytest.mark.parametrize("flag", LEARNING)
-def test_the_flag_changes_what_is_learned(dataset, usual, flag):
+def test_the_flag_changes_the_training(dataset, usual, flag):
     assert learned(dataset, **LEARNING[flag]) != usual
 
 
-def test_the_same_flags_learn_the_same(dataset, usual):
+def test_the_same_flags_give_the_same_training(dataset, usual):
     assert learned(dataset) == usual
 
 
-def test_validation_comes_as_often_as_asked(dataset, tmp_path):
+def test_epochs_are_validated_as_often_as_asked(dataset, tmp_path):
     result = loop.train(
         TrainOptions(
             str(dataset.root),

@@ -1,4 +1,4 @@
-"""Runs killed and stopped by real signals on real processes, then run again."""
+"""Processes that are killed or stopped by signals while they train, and started again."""
 
 import csv
 import random
@@ -32,9 +32,9 @@ TIMES = {"input_wait", "volumes_per_second", "seconds"}
 
 @pytest.fixture(scope="module")
 def command(dataset):
-    """Function (model_dir) -> a training of three epochs of four steps, every step saved."""
+    """Function (model_dir) -> command that trains three epochs of four steps, saving each."""
 
-    def of(model_dir, *more):
+    def command(model_dir, *more):
         flags = [f"--{name}={value}" for name, value in FLAGS.items()]
         return [
             sys.executable,
@@ -45,19 +45,19 @@ def command(dataset):
             *more,
         ]
 
-    return of
+    return command
 
 
 @pytest.fixture(scope="module")
 def unbroken(dataset, tmp_path_factory):
-    """Folder of a run that nothing happened to, made by the same flags in this process."""
+    """Folder of an uninterrupted run with the same flags, trained in this process."""
     folder = tmp_path_factory.mktemp("unbroken")
     loop.train(TrainOptions(str(dataset.root), str(folder), **FLAGS))
     return folder
 
 
 def course(folder):
-    """history.csv but for the times."""
+    """history.csv without the columns of times."""
     with open(folder / "history.csv", newline="") as stream:
         return [
             {name: value for name, value in row.items() if name not in TIMES}
@@ -82,18 +82,18 @@ def steps_saved(folder):
     )
 
 
-def test_killed_within_an_epoch_the_rerun_ends_as_if_unbroken(command, unbroken, tmp_path):
+def test_a_run_killed_within_an_epoch_resumes_exactly(command, unbroken, tmp_path):
     process = start(command, tmp_path)
     wait_for(lambda: steps_saved(tmp_path) >= (1, 2))
     process.kill()
     process.communicate()
-    done = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True)
-    assert "finished epochs and " in done.stdout
+    rerun = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True)
+    assert "finished epochs and " in rerun.stdout
     assert course(tmp_path) == course(unbroken)
 
 
 @pytest.mark.soak
-def test_killed_twelve_times_at_any_moment(command, unbroken, tmp_path):
+def test_a_run_killed_twelve_times_resumes_exactly(command, unbroken, tmp_path):
     rng, moments = random.Random(7), []
     for _ in range(12):
         process = start(command, tmp_path)
@@ -109,7 +109,7 @@ def test_killed_twelve_times_at_any_moment(command, unbroken, tmp_path):
 @pytest.mark.parametrize(
     "sent, code", [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)]
 )
-def test_a_signal_saves_first(command, unbroken, tmp_path, sent, code):
+def test_a_signal_saves_the_state_first(command, unbroken, tmp_path, sent, code):
     process = start(command, tmp_path)
     wait_for(lambda: steps_saved(tmp_path) >= (0, 2))
     process.send_signal(sent)
@@ -120,7 +120,7 @@ def test_a_signal_saves_first(command, unbroken, tmp_path, sent, code):
 
 
 @pytest.mark.soak
-def test_stopped_by_a_signal_the_rerun_ends_as_if_unbroken(command, unbroken, tmp_path):
+def test_a_run_stopped_by_a_signal_resumes_exactly(command, unbroken, tmp_path):
     process = start(command, tmp_path)
     wait_for(lambda: steps_saved(tmp_path) >= (0, 3))
     process.terminate()

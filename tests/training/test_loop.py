@@ -23,7 +23,7 @@ LOSS_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_dice_mean")
 
 
 def options(dataset, model_dir, **changes):
-    """A network of two levels (stride 2: the crop's 17 voxels need padding), no dropout."""
+    """A network with two levels, so that the crop's 17 voxels need padding, without dropout."""
     small = {
         "filters": "4,8",
         "dropout": "0",
@@ -38,14 +38,14 @@ def options(dataset, model_dir, **changes):
 
 @pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory):
-    """An unbroken run of three epochs: (options, result)."""
+    """An uninterrupted run of three epochs: (options, result)."""
     chosen = options(dataset, tmp_path_factory.mktemp("models") / "unbroken")
     return chosen, loop.train(chosen)
 
 
 @pytest.fixture
 def copy(finished, tmp_path):
-    """The finished run's options on a copy of its folder, free to be broken."""
+    """Options of the finished run with a copy of its folder, which a test may damage."""
     shutil.copytree(finished[0].model_dir, tmp_path / "copy")
     return dataclasses.replace(finished[0], model_dir=str(tmp_path / "copy"))
 
@@ -54,14 +54,14 @@ def curve(result, columns=LOSS_COLUMNS):
     return np.array([[row[name] for name in columns] for row in result.history])
 
 
-def test_loss_falls_and_the_folder_holds_the_run(finished, dataset):
+def test_the_loss_falls_and_the_folder_holds_the_run(finished, dataset):
     chosen, result = finished
     losses = [row["loss"] for row in result.history]
     assert len(losses) == 3 and losses[-1] < losses[0]
     assert result.select_case_ids == dataset.case_ids([0])
     assert result.train_case_ids == dataset.case_ids([1, 2])
     assert result.modalities == ("flair", "t1ce", "t2") and result.targets == "classes"
-    there = {
+    written = {
         str(path.relative_to(chosen.model_dir))
         for path in pathlib.Path(chosen.model_dir).rglob("*.*")
         if path.is_file()
@@ -72,13 +72,12 @@ def test_loss_falls_and_the_folder_holds_the_run(finished, dataset):
         "history.png",
         "checkpoints/last-00003-000000.index",
         f"checkpoints/best-{result.best_epoch:05d}.index",
-    } <= there
+    } <= written
 
 
-def test_the_result_rebuilds_the_network_that_scored_the_best_epoch(finished, dataset):
-    """Dice of the history, recomputed in NumPy from the weights and the metrics room."""
+def test_the_result_reproduces_the_scores_of_the_best_epoch(finished, dataset):
+    """Recomputes the Dice of the history from the weights, with the metrics of the evaluation."""
     _, result = finished
-    json.dumps(result.network.to_json())
     model = networks.build_network(result.network).model
     model.set_weights(result.weights)
     dice = []
@@ -97,7 +96,7 @@ def test_the_result_rebuilds_the_network_that_scored_the_best_epoch(finished, da
     )
 
 
-def test_a_broken_run_resumes_as_if_unbroken(finished, dataset, tmp_path):
+def test_a_killed_run_resumes_like_an_uninterrupted_one(finished, dataset, tmp_path):
     chosen, unbroken = finished
     first = dataclasses.replace(chosen, model_dir=str(tmp_path / "broken"), epochs=1)
     loop.train(first)
@@ -111,35 +110,35 @@ def test_a_broken_run_resumes_as_if_unbroken(finished, dataset, tmp_path):
 
 
 class StopAtThirdLook(stopping.StopRequest):
-    """Lets two steps or validation batches pass; the third is the session's last."""
+    """Requests a stop after three steps or validation batches."""
 
     looks = 0
 
     @property
     def reason(self):
         self.looks += 1
-        return "told to" if self.looks >= 3 else None
+        return "stopped by a test" if self.looks >= 3 else None
 
 
-def test_stopped_again_and_again_a_run_ends_as_if_unbroken(finished, tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_repeatedly_resumes_exactly(finished, tmp_path, monkeypatch):
     chosen, unbroken = finished
     monkeypatch.setattr(loop, "StopRequest", StopAtThirdLook)
-    hasty = dataclasses.replace(chosen, model_dir=str(tmp_path))
+    stopping_options = dataclasses.replace(chosen, model_dir=str(tmp_path))
     stops, resumed = [], None
     while not resumed:
         try:
-            resumed = loop.train(hasty)
+            resumed = loop.train(stopping_options)
         except Stopped as stop:
             assert stop.exit_code == 75
             stops.append(re.search("after step (\\d) of epoch (\\d) is saved", str(stop)).groups())
-    # An epoch has two steps and two batches of validation, which counts only when it is whole.
+    # An epoch has two steps and two validation batches; a stopped validation begins again.
     assert stops == [("2", "1"), ("1", "2"), ("2", "2"), ("1", "3"), ("2", "3")]
     np.testing.assert_array_equal(curve(resumed), curve(unbroken))
     for a, b in zip(resumed.weights, unbroken.weights):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_time_limit_is_looked_at_every_step(dataset, tmp_path):
+def test_the_time_limit_stops_after_a_step(dataset, tmp_path):
     with pytest.raises(Stopped, match="--time_limit_minutes=1e-09 are over; .* after step 1"):
         loop.train(options(dataset, tmp_path, time_limit_minutes=1e-9))
 
@@ -149,21 +148,21 @@ def test_two_replicas_give_the_loss_curve_of_one(finished, dataset, tmp_path):
     two = loop.train(
         dataclasses.replace(chosen, model_dir=str(tmp_path / "two"), virtual_devices=2)
     )
-    # Sums run in another order: float32 rounding, amplified by three epochs of steps.
+    # The order of sums differs: float32 rounding errors, amplified by three epochs of steps.
     np.testing.assert_allclose(
         curve(two, ("loss", "val_loss")), curve(one, ("loss", "val_loss")), rtol=1e-4
     )
 
 
-def test_a_finished_run_says_so_and_returns_the_same(copy, finished, capsys):
-    again = loop.train(copy)
+def test_a_finished_run_returns_the_same_result(copy, finished, capsys):
+    rerun = loop.train(copy)
     assert "finished" in capsys.readouterr().out
-    assert again.best_epoch == finished[1].best_epoch and again.history == finished[1].history
-    for a, b in zip(again.weights, finished[1].weights):
+    assert rerun.best_epoch == finished[1].best_epoch and rerun.history == finished[1].history
+    for a, b in zip(rerun.weights, finished[1].weights):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_weights_handed_on_are_those_of_the_best_epoch_not_the_last(copy, finished):
+def test_the_result_has_the_weights_of_the_best_epoch_not_the_last(copy, finished):
     result = finished[1]
     best = networks.build_network(result.network)
     best.model.set_weights([np.full_like(array, 0.5) for array in result.weights])
@@ -172,9 +171,7 @@ def test_the_weights_handed_on_are_those_of_the_best_epoch_not_the_last(copy, fi
     assert all((array == 0.5).all() for array in loop.train(copy).weights)
 
 
-def test_another_run_in_a_used_folder_is_refused_naming_each_difference(
-    copy, monkeypatch, other_dataset
-):
+def test_a_folder_of_another_run_is_refused_with_all_differences(copy, monkeypatch, other_dataset):
     changed = dataclasses.replace(copy, learning_rate=0.02, seed=3)
     with pytest.raises(InputError, match="--learning_rate was 0.01, now 0.02; --seed was 0, now 3"):
         loop.train(changed)
@@ -183,7 +180,7 @@ def test_another_run_in_a_used_folder_is_refused_naming_each_difference(
         loop.train(copy)
 
 
-def test_a_folder_that_holds_something_else_is_refused(dataset, tmp_path):
+def test_a_folder_with_other_files_is_refused(dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("do not touch")
     with pytest.raises(InputError, match="holds no run"):
         loop.train(options(dataset, tmp_path))
@@ -197,17 +194,17 @@ def test_a_folder_that_holds_something_else_is_refused(dataset, tmp_path):
         ({"batch_size": 3, "virtual_devices": 2}, "--batch_size=3: .*2 replicas"),
     ],
 )
-def test_flags_that_do_not_fit_write_nothing(dataset, tmp_path, changes, message):
+def test_nothing_is_written_if_the_flags_do_not_fit(dataset, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         loop.train(options(dataset, tmp_path / "model", **changes))
     assert not (tmp_path / "model").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_its_folder_is_free_again(dataset, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_frees_its_folder(dataset, tmp_path):
     wild = options(dataset, tmp_path / "model", learning_rate=1e30)
     with pytest.raises(TrainingDiverged, match=r"step 2 of epoch 1 with case\d, case\d; nothing"):
         loop.train(wild)
-    # The same folder, other flags; a test fold and no validation: the last epoch counts.
+    # Other flags in the same folder. Without validation the last epoch is the result.
     tame = options(
         dataset,
         tmp_path / "model",
@@ -227,8 +224,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_folder_is_free_again(da
     assert tf.keras.mixed_precision.global_policy().name == "float32"
 
 
-def test_figures_that_are_not_finite_stop_the_run_and_its_card_says_so(dataset, tmp_path):
-    """Of a single step the loss is still finite, and the weights are: 1e30 each."""
+def test_a_validation_loss_that_is_not_finite_stops_the_run_and_is_in_its_card(dataset, tmp_path):
+    """After a single step the loss and the weights are still finite, though 1e30."""
     wild = options(dataset, tmp_path, learning_rate=1e30, batch_size=4)
     with pytest.raises(TrainingDiverged, match="validation loss became NaN.*is kept in .*, in a"):
         loop.train(wild)
@@ -246,16 +243,16 @@ def test_region_dice_by_hand():
     np.testing.assert_allclose(steps.accuracy(truth, prediction), [0.5, 1])
 
 
-def test_a_finished_model_is_guarded_without_its_checkpoints(copy):
-    """Deleting checkpoints saves disk; other flags must still not replace what stands there."""
+def test_a_finished_model_without_checkpoints_is_not_replaced(copy):
+    """A user may delete the checkpoints to save disk space."""
     shutil.rmtree(pathlib.Path(copy.model_dir) / "checkpoints")
     with pytest.raises(InputError, match="--learning_rate was 0.01, now 0.3"):
         loop.train(dataclasses.replace(copy, learning_rate=0.3))
-    with pytest.raises(InputError, match="history.csv: tells of 3 epochs, but no checkpoint"):
+    with pytest.raises(InputError, match="history.csv: has rows of 3 epochs, but their"):
         loop.train(copy)
 
 
-def test_a_damaged_checkpoint_is_named(copy):
+def test_a_damaged_checkpoint_is_refused(copy):
     [data] = (pathlib.Path(copy.model_dir) / "checkpoints").glob("last-*.data*")
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(InputError, match="last-00003-000000: this checkpoint is damaged"):

@@ -4,9 +4,7 @@ from brats_tfrecord.training import profile
 from brats_tfrecord.training.train_options import TrainOptions
 
 
-def test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone(
-    dataset, tmp_path, monkeypatch
-):
+def test_steps_and_loader_are_timed_and_nothing_is_written(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(profile, "STEPS", 3)
     table = profile.profile(
         TrainOptions(
@@ -20,13 +18,13 @@ def test_the_table_tells_steps_and_loader_and_leaves_the_folder_alone(
     assert not (tmp_path / "model").exists()
 
 
-def test_slow_steps_are_timed_for_a_minute(monkeypatch):
+def test_slow_calls_are_timed_for_a_minute(monkeypatch):
     now, calls = [0.0], []
     monkeypatch.setattr(profile.time, "perf_counter", lambda: now[0])
 
     def slow():
         calls.append(1)
-        now[0] += 12 if len(calls) > profile.WARM_UP else 90  # the first ones build the graph
+        now[0] += 12 if len(calls) > profile.WARM_UP else 90  # the first calls build the graph
 
-    assert profile._times("slow", slow) == 12
-    assert len(calls) == profile.WARM_UP + 6  # 72 s are over the minute
+    assert profile.median_seconds(slow, "slow") == 12
+    assert len(calls) == profile.WARM_UP + 6  # the sixth call ends after 72 s

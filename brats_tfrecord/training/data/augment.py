@@ -1,10 +1,12 @@
-"""Augmentation of one example: what may happen, and the draw of what does.
+"""Random augmentation parameters of one example.
 
-A draw is a pure function of its generator, and `augment_space` and `augment_intensity` apply it
-without any chance: an example of any epoch can be made again. Nothing here imports TensorFlow.
+The parameters are a pure function of the random generator, and `augment_space` and
+`augment_intensity` apply them deterministically: an example of any epoch can be computed again.
+Imports no TensorFlow.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,17 +18,19 @@ class Augmentation:
     """Probability and range of each transform; a probability of 0 turns it off.
 
     Attributes:
-        flip: probability that an axis is reversed, each by itself.
-        turn: of 1, 2 or 3 quarter turns, in one of the planes where the patch is square.
-        resample: of a rotation and scaling together, trilinear; labels take the nearest voxel.
-        degrees: rotation about each axis, up to this either way.
-        zoom: range of the magnification, one for all axes.
-        blur, blur_sigma: probability of Gaussian blur; its sigma in voxels.
+        flip: probability that an axis is reversed, for each axis independently.
+        turn: probability of 1, 2 or 3 quarter turns in one of the planes where the patch is
+            square.
+        resample: probability of a rotation and scaling, trilinear; labels take the nearest voxel.
+        degrees: largest rotation about each axis, in either direction.
+        zoom: range of the magnification, which is the same along all axes.
+        blur, blur_sigma: probability of Gaussian blur; range of its sigma in voxels.
         low_resolution, kept_extent: probability that every axis is sampled down and linearly up
-            again; to which share of its voxels.
+            again; range of the share of voxels kept along an axis.
         noise, noise_deviation: probability of Gaussian noise; range of its standard deviation.
         linear, scale, shift: probability of x -> x * s + t; s is 1 +- `scale`, t is +- `shift`.
-        gamma, gamma_exponent: probability of a power law between the patch's extremes; range.
+        gamma, gamma_exponent: probability of a power law between the extremes of the patch;
+            range of the exponent.
     """
 
     flip: float = 0.0
@@ -57,17 +61,19 @@ LEVELS = {
         _LIGHT, turn=0.5, resample=0.2, blur=0.1, low_resolution=0.1, noise=0.1, gamma=0.2
     ),
 }
-"""What --augment may be. Intensities are those of z-scored images: a deviation is 1."""
+"""The values of --augment. Ranges of intensities are for z-scored images, whose deviation is 1."""
 
 
-class Draw(NamedTuple):
-    """What happens to one example; None is what does not. Arrays [C] have a value a channel.
+class PatchParameters(NamedTuple):
+    """Position and augmentation parameters of one patch.
+
+    A transform that is not applied is None. Arrays [C] have one value per channel.
 
     Attributes:
         origin: int [3], first voxel of the patch in the crop.
-        flips: the axes that are reversed.
-        turn: (quarter turns, (axis, axis)), after the flips.
-        matrix: [3, 3], from the patch's axes to the crop's, about the patch's centre.
+        flips: the axes to reverse.
+        turn: (quarter turns, (axis, axis)), applied after the flips.
+        matrix: [3, 3], from patch to crop axes, about the centre of the patch.
         blur: sigma [C] in voxels.
         low_resolution: share of the voxels kept along an axis [C].
         noise: (seed, standard deviation [C]).
@@ -86,50 +92,56 @@ class Draw(NamedTuple):
     gamma: np.ndarray | None = None
 
 
-def draw(rng, options, crop_shape, patch_shape, channels, foreground_fraction, find_tumour):
-    """Draws what happens to one example.
+def draw_parameters(
+    rng: np.random.Generator,
+    augmentation: Augmentation,
+    crop_shape: Sequence[int],
+    patch_shape: Sequence[int],
+    channels: int,
+    foreground_fraction: float,
+    find_tumour: Callable[[], np.ndarray],
+) -> PatchParameters:
+    """Draws where a patch lies and how it is augmented.
 
-    A share of the patches is centred on a tumour voxel, each as likely as the other (moved into
-    the crop where it would leave it); the rest lie anywhere in the crop. Tumour fills a few
-    hundredths of a crop: patches that miss it teach little.
+    A share of the patches is centred on a tumour voxel, each voxel equally likely (and moved into
+    the crop where it would leave it); the others lie anywhere in the crop. Tumour fills a few
+    hundredths of a crop, and patches that miss it teach little.
 
     Args:
-        rng: `np.random.Generator`; equal states draw the same.
-        options: `Augmentation`.
-        crop_shape, patch_shape: (X, Y, Z); the patch is nowhere larger.
-        channels: of the image.
-        foreground_fraction: the share centred on tumour, 0 to 1; a case without tumour has none.
+        rng: random generator; equal states draw equal parameters.
+        augmentation: probabilities and ranges.
+        crop_shape, patch_shape: (X, Y, Z); the patch is not larger than the crop on any axis.
+        channels: number of image channels.
+        foreground_fraction: share of patches centred on tumour, 0 to 1; a case without tumour
+            has none.
         find_tumour: function () -> flat indices (C order) of the crop's tumour voxels; called
-            only if the patch is to be centred on one.
-
-    Returns:
-        `Draw`.
+            only for a patch to centre.
     """
 
-    def happens(probability):
+    def chance(probability):
         return rng.random() < probability
 
-    def each(low, high):
+    def per_channel(low, high):
         return rng.uniform(low, high, channels).astype(np.float32)
 
-    return Draw(
+    # The order of these calls is part of the result: each advances the generator.
+    a = augmentation
+    return PatchParameters(
         origin=_origin(rng, crop_shape, patch_shape, foreground_fraction, find_tumour),
-        flips=tuple(axis for axis in range(3) if happens(options.flip)),
-        turn=_turn(rng, patch_shape) if happens(options.turn) else None,
-        matrix=_matrix(rng, options) if happens(options.resample) else None,
-        blur=each(*options.blur_sigma) if happens(options.blur) else None,
-        low_resolution=each(*options.kept_extent) if happens(options.low_resolution) else None,
+        flips=tuple(axis for axis in range(3) if chance(a.flip)),
+        turn=_turn(rng, patch_shape) if chance(a.turn) else None,
+        matrix=_matrix(rng, a) if chance(a.resample) else None,
+        blur=per_channel(*a.blur_sigma) if chance(a.blur) else None,
+        low_resolution=per_channel(*a.kept_extent) if chance(a.low_resolution) else None,
         noise=(
-            (int(rng.integers(2**63)), each(*options.noise_deviation))
-            if happens(options.noise)
-            else None
+            (int(rng.integers(2**63)), per_channel(*a.noise_deviation)) if chance(a.noise) else None
         ),
         linear=(
-            (each(1 - options.scale, 1 + options.scale), each(-options.shift, options.shift))
-            if happens(options.linear)
+            (per_channel(1 - a.scale, 1 + a.scale), per_channel(-a.shift, a.shift))
+            if chance(a.linear)
             else None
         ),
-        gamma=each(*options.gamma_exponent) if happens(options.gamma) else None,
+        gamma=per_channel(*a.gamma_exponent) if chance(a.gamma) else None,
     )
 
 
@@ -151,13 +163,13 @@ def _turn(rng, patch_shape):
     return int(rng.integers(1, 4)), planes[rng.integers(len(planes))]
 
 
-def _matrix(rng, options):
-    """Rotation about X, then Y, then Z, over the magnification."""
-    matrix = np.eye(3) / rng.uniform(*options.zoom)
-    for axis, angle in enumerate(np.radians(rng.uniform(-1, 1, 3) * options.degrees)):
+def _matrix(rng, augmentation):
+    """Rotation about X, then Y, then Z, divided by the magnification."""
+    matrix = np.eye(3) / rng.uniform(*augmentation.zoom)
+    for axis, angle in enumerate(np.radians(rng.uniform(-1, 1, 3) * augmentation.degrees)):
         a, b = (n for n in range(3) if n != axis)
-        turn = np.eye(3)
-        turn[a, a] = turn[b, b] = np.cos(angle)
-        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
-        matrix = turn @ matrix
+        rotation = np.eye(3)
+        rotation[a, a] = rotation[b, b] = np.cos(angle)
+        rotation[a, b], rotation[b, a] = -np.sin(angle), np.sin(angle)
+        matrix = rotation @ matrix
     return matrix

@@ -1,43 +1,45 @@
-"""What happens to the intensities of a patch, channel by channel, in float32.
+"""Intensity augmentation of a patch, computed in float32, channel by channel.
 
-A float16 voxel has 65,536 values at most. What maps values to values (scale, shift, gamma) is
-worked out once for each of them and looked up for each voxel: NumPy casts float16 slowly.
+A float16 image has at most 65,536 different values. Transforms that map values to values (scale,
+shift, gamma) are therefore computed once per value and looked up for each voxel, because NumPy
+casts float16 slowly.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
-_HALF = np.dtype("<f2")
-_HALVES = np.arange(2**16, dtype="<u2").view(_HALF).astype(np.float32)
-"""The float16 of each bit pattern."""
+from brats_tfrecord.training.data.augment import PatchParameters
+
+_FLOAT16 = np.dtype("<f2")
+_ALL_FLOAT16 = np.arange(2**16, dtype="<u2").view(_FLOAT16).astype(np.float32)
+"""The float16 value of each bit pattern."""
 
 
-def change(image, drawn):
-    """Changes an image in place.
+def augment_intensities(image: np.ndarray, parameters: PatchParameters) -> None:
+    """Applies the drawn intensity transforms in place.
 
     Args:
-        image: float16 or float32 [X, Y, Z, C], in one piece in C order.
-        drawn: `augment.Draw`.
+        image: float16 or float32 [X, Y, Z, C], contiguous in C order.
+        parameters: which transforms to apply, and how strongly.
     """
     channels = range(image.shape[3])
     for channel in channels:
-        steps = _neighbourhood_steps(drawn, channel)
+        steps = _neighbourhood_steps(parameters, channel)
         if steps:
-            changed = to_float32(image[..., channel])
-            for step in steps:
-                changed = step(changed)
-            image[..., channel] = changed
-    if drawn.gamma is not None or drawn.linear is not None:
-        _map_values(image, [_value_steps(drawn, n, image[..., n]) for n in channels])
+            image[..., channel] = _chain(to_float32(image[..., channel]), steps)
+    if parameters.gamma is not None or parameters.linear is not None:
+        _map_values(image, [_value_steps(parameters, n, image[..., n]) for n in channels])
 
 
-def blur(voxels, sigma):
-    """Gaussian blur of float32 [X, Y, Z]; `sigma` in voxels; the border goes on outside."""
+def blur(voxels: np.ndarray, sigma: float) -> np.ndarray:
+    """Applies Gaussian blur to float32 [X, Y, Z]; `sigma` in voxels, border values repeated."""
     return ndimage.gaussian_filter(voxels, sigma, mode="nearest", truncate=3)
 
 
-def lower_resolution(voxels, kept):
-    """Keeps the nearest voxels of a grid of `kept` times as many an axis, and fills up linearly."""
+def lower_resolution(voxels: np.ndarray, kept: float) -> np.ndarray:
+    """Samples [X, Y, Z] down to a share `kept` of each axis, nearest, and linearly up again."""
     few = np.maximum(1, np.round(np.multiply(voxels.shape, kept))).astype(int)
     nearest = [((np.arange(n) + 0.5) * full / n).astype(int) for n, full in zip(few, voxels.shape)]
     return ndimage.zoom(
@@ -50,72 +52,75 @@ def lower_resolution(voxels, kept):
     )
 
 
-def add_noise(voxels, seed, deviation):
-    """Adds Gaussian noise to float32 [X, Y, Z]; `seed` is an int or a sequence of ints."""
+def add_noise(voxels: np.ndarray, seed: int | Sequence[int], deviation: float) -> np.ndarray:
+    """Adds Gaussian noise to float32 [X, Y, Z]."""
     noise = np.random.default_rng(seed).standard_normal(voxels.shape, np.float32)
     noise *= deviation
     noise += voxels
     return noise
 
 
-def power_law(values, exponent, low, high):
-    """Raises `values`, placed between `low` and `high`, to `exponent`; beyond, they are clipped."""
+def power_law(values: np.ndarray, exponent: float, low: float, high: float) -> np.ndarray:
+    """Raises values, scaled to 0 at `low` and 1 at `high`, to a power, and scales them back.
+
+    Values beyond `low` and `high` are clipped. Values are returned unchanged unless high > low.
+    """
     if not high > low:
         return values
     span = high - low
     return np.clip((values - low) / span, 0, 1) ** exponent * span + low
 
 
-def to_float32(voxels):
-    """`voxels` [X, Y, Z], float16 or float32, as a float32 array of their own."""
-    if voxels.dtype != _HALF:
+def to_float32(voxels: np.ndarray) -> np.ndarray:
+    """Copies float16 or float32 [X, Y, Z] to a float32 array."""
+    if voxels.dtype != _FLOAT16:
         return voxels.astype(np.float32)
     out = np.empty(voxels.shape, np.float32)
     for plane, bits in zip(out, voxels.view("<u2")):
-        _HALVES.take(bits, out=plane, mode="clip")
+        _ALL_FLOAT16.take(bits, out=plane, mode="clip")
     return out
 
 
-def _neighbourhood_steps(drawn, channel):
-    """The drawn transforms that need more than a voxel's value, in order."""
+def _neighbourhood_steps(parameters, channel):
+    """The transforms that need more than the value of a voxel, in order."""
     steps = []
-    if drawn.blur is not None:
-        steps.append(lambda voxels: blur(voxels, drawn.blur[channel]))
-    if drawn.low_resolution is not None:
-        steps.append(lambda voxels: lower_resolution(voxels, drawn.low_resolution[channel]))
-    if drawn.noise is not None:
-        seed, deviation = drawn.noise
+    if parameters.blur is not None:
+        steps.append(lambda voxels: blur(voxels, parameters.blur[channel]))
+    if parameters.low_resolution is not None:
+        steps.append(lambda voxels: lower_resolution(voxels, parameters.low_resolution[channel]))
+    if parameters.noise is not None:
+        seed, deviation = parameters.noise
         steps.append(lambda voxels: add_noise(voxels, [seed, channel], deviation[channel]))
     return steps
 
 
-def _value_steps(drawn, channel, voxels):
-    """The drawn transforms of values, in order."""
+def _value_steps(parameters, channel, voxels):
+    """The transforms that map values to values, in order."""
     steps = []
-    if drawn.gamma is not None:
-        whole = to_float32(voxels)
-        low, high = whole.min(), whole.max()
-        steps.append(lambda values: power_law(values, drawn.gamma[channel], low, high))
-    if drawn.linear is not None:
-        scale, shift = drawn.linear
+    if parameters.gamma is not None:
+        channel_values = to_float32(voxels)
+        low, high = channel_values.min(), channel_values.max()
+        steps.append(lambda values: power_law(values, parameters.gamma[channel], low, high))
+    if parameters.linear is not None:
+        scale, shift = parameters.linear
         steps.append(lambda values: values * scale[channel] + shift[channel])
     return steps
 
 
-def _map_values(image, steps):
-    """Applies to every voxel the functions of its channel, in place."""
-    if image.dtype != _HALF:
-        for channel, of_channel in enumerate(steps):
-            image[..., channel] = _chain(image[..., channel], of_channel)
+def _map_values(image, channel_steps):
+    """Applies the functions of each channel to its voxels, in place."""
+    if image.dtype != _FLOAT16:
+        for channel, steps in enumerate(channel_steps):
+            image[..., channel] = _chain(image[..., channel], steps)
         return
-    # Infinities and NaNs are among the bit patterns, if not among the voxels.
+    # The bit patterns include infinities and NaNs, even if the voxels do not.
     with np.errstate(invalid="ignore", over="ignore"):
-        tables = np.stack([_chain(_HALVES, of_channel).astype(_HALF) for of_channel in steps])
-    first_of_channel = np.tile(np.arange(len(steps)) * len(_HALVES), image.shape[2])
-    # Plane by plane: indices stay in the processor's cache.
-    index = np.empty((image.shape[1], len(first_of_channel)), np.intp)
+        tables = np.stack([_chain(_ALL_FLOAT16, steps).astype(_FLOAT16) for steps in channel_steps])
+    table_offsets = np.tile(np.arange(len(channel_steps)) * len(_ALL_FLOAT16), image.shape[2])
+    # Plane by plane, so that the indices stay in the processor's cache.
+    index = np.empty((image.shape[1], len(table_offsets)), np.intp)
     for plane in image.view("<u2").reshape(len(image), *index.shape):
-        np.add(plane, first_of_channel, out=index)
+        np.add(plane, table_offsets, out=index)
         tables.view("<u2").take(index, out=plane, mode="clip")
 
 

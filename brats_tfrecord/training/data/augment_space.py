@@ -1,56 +1,62 @@
-"""Where the voxels of a patch come from: cut, flipped, turned, rotated, scaled.
+"""Spatial augmentation: patches are cut, flipped, turned, rotated and scaled while they are read.
 
-Flips and quarter turns cost nothing: they are views of the patch that reading fills. Rotation and
+Flips and quarter turns cost nothing, because the reader fills a view of the patch. Rotation and
 scaling read a larger box once and sample the patch from it; the whole crop is never resampled.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from brats_tfrecord.training.data import augment_intensity
+from brats_tfrecord.training.data.augment import PatchParameters
+from brats_tfrecord.training.data.record_reader import RecordReader
 
 
-def read_patch(reader, case, drawn, patch_shape, channels):
-    """Reads one patch as it was drawn, intensities untouched.
+def read_patch(
+    reader: RecordReader,
+    case: int,
+    parameters: PatchParameters,
+    patch_shape: Sequence[int],
+    channels: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one patch with its spatial augmentation; intensities are unchanged.
 
     Args:
-        reader: `record_reader.RecordReader`.
-        case: a case of it.
-        drawn: `augment.Draw`.
+        reader: reader of the dataset.
+        case: index of the case in `reader.case_ids`.
+        parameters: where the patch lies and how it is moved.
         patch_shape: (X, Y, Z).
-        channels: of the reader's images.
+        channels: number of channels of the reader's images.
 
     Returns:
         image [X, Y, Z, C] in the stored dtype, and packed mask uint8 [X, Y, Z].
     """
     image = np.empty((*patch_shape, channels), reader.image_dtype)
     mask = np.empty(patch_shape, np.uint8)
-    if drawn.matrix is None:
-        reader.read_image(case, drawn.origin, unmoved(image, drawn))
-        reader.read_mask(case, drawn.origin, unmoved(mask, drawn))
+    image_view, mask_view = _before_flips(image, parameters), _before_flips(mask, parameters)
+    if parameters.matrix is None:
+        origin = parameters.origin.tolist()
+        reader.read_image(case, origin, image_view)
+        reader.read_mask(case, origin, mask_view)
     else:
-        _resample(reader, case, drawn, unmoved(image, drawn), unmoved(mask, drawn))
+        _resample(reader, case, parameters, image_view, mask_view)
     return image, mask
 
 
-def unmoved(patch, drawn):
-    """The view of `patch` [X, Y, Z, ...] to fill so that `patch` comes out flipped and turned."""
-    if drawn.turn is not None:
-        quarters, axes = drawn.turn
-        patch = np.rot90(patch, -quarters, axes)
-    return np.flip(patch, drawn.flips)
-
-
-def box_to_sample(matrix, origin, patch_shape, crop_shape):
-    """What to read so that a patch can be sampled.
+def box_to_sample(
+    matrix: np.ndarray, origin: np.ndarray, patch_shape: Sequence[int], crop_shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Computes the smallest box that a rotated or scaled patch is sampled from.
 
     Args:
-        matrix, origin: of the `Draw`.
+        matrix, origin: as in `PatchParameters`.
         patch_shape, crop_shape: (X, Y, Z).
 
     Returns:
         (first voxel [3], shape [3]) of the box within the crop, and (offset [3]) such that patch
-        voxel v lies at matrix @ v + offset in the box. Outside the crop its border goes on.
+        voxel v lies at matrix @ v + offset in the box. Outside the crop, its border is repeated.
     """
     half = (np.array(patch_shape) - 1) / 2
     centre, reach = origin + half, np.abs(matrix) @ half
@@ -59,18 +65,26 @@ def box_to_sample(matrix, origin, patch_shape, crop_shape):
     return first, last - first + 1, centre - first - matrix @ half
 
 
-def _resample(reader, case, drawn, image, mask):
-    """Fills `image` and `mask` from the smallest box around what they need."""
-    first, shape, offset = box_to_sample(drawn.matrix, drawn.origin, mask.shape, reader.crop_shape)
+def _before_flips(patch, parameters):
+    """The view of `patch` [X, Y, Z, ...] to fill so that `patch` ends up flipped and turned."""
+    if parameters.turn is not None:
+        quarters, axes = parameters.turn
+        patch = np.rot90(patch, -quarters, axes)
+    return np.flip(patch, parameters.flips)
+
+
+def _resample(reader, case, parameters, image, mask):
+    """Fills `image` and `mask` with samples of the box around the patch."""
+    matrix = parameters.matrix
+    first, shape, offset = box_to_sample(matrix, parameters.origin, mask.shape, reader.crop_shape)
     box = np.empty((*shape, image.shape[3]), reader.image_dtype)
     reader.read_image(case, first, box)
     for channel in range(image.shape[3]):
-        image[..., channel] = _sample(
-            augment_intensity.to_float32(box[..., channel]), drawn.matrix, offset, mask.shape, 1
-        )
+        voxels = augment_intensity.to_float32(box[..., channel])
+        image[..., channel] = _sample(voxels, matrix, offset, mask.shape, order=1)
     box = np.empty(shape, np.uint8)
     reader.read_mask(case, first, box)
-    mask[...] = _sample(box, drawn.matrix, offset, mask.shape, 0)
+    mask[...] = _sample(box, matrix, offset, mask.shape, order=0)
 
 
 def _sample(box, matrix, offset, shape, order):

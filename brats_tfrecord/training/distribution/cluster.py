@@ -1,7 +1,8 @@
-"""The processes of a multiworker run: who they are (TF_CONFIG), and the wait until all are there.
+"""The processes of a multiworker run: reading TF_CONFIG, and waiting for each other at the start.
 
-TensorFlow waits for missing peers where no signal and no clock reaches it, and for an hour. So
-all wait for each other here first: each listens at its own address until it has reached the rest.
+TensorFlow would wait for missing peers for up to an hour, and neither signals nor a time limit
+end that wait. The processes therefore wait for each other here first: each listens at its own
+address until it has connected to all others.
 """
 
 import contextlib
@@ -9,15 +10,19 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from brats_tfrecord.errors import InputError, Stopped
+from brats_tfrecord.stopping import StopRequest
 
 EXAMPLE = (
     '{"cluster": {"worker": ["node1:12345", "node2:12345"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
-_EVERY_SECONDS = 0.2
+"""A valid TF_CONFIG, shown in messages and in the help."""
+
+_SECONDS_BETWEEN_ATTEMPTS = 0.2
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,18 @@ class Cluster:
     """The processes that train together.
 
     Attributes:
-        names, addresses: of each, such as "worker 1" and "node2:12345"; the first is the chief.
-        place: this process's place among them.
+        names: name of each process, such as "worker 1"; the first is the chief.
+        addresses: host and port of each process, such as "node2:12345".
+        rank: index of this process in both.
     """
 
     names: tuple[str, ...]
     addresses: tuple[str, ...]
-    place: int
+    rank: int
 
 
-def from_environment(environ=os.environ):
-    """The `Cluster` that TF_CONFIG describes.
+def from_environment(environ: Mapping[str, str] = os.environ) -> Cluster:
+    """Reads the cluster from the environment variable TF_CONFIG.
 
     Raises:
         InputError: TF_CONFIG is missing or malformed.
@@ -44,82 +50,88 @@ def from_environment(environ=os.environ):
     if not text:
         raise InputError(
             "--strategy=multiworker: the environment variable TF_CONFIG is not set; "
-            f"expected such as {EXAMPLE}, with each process's own index"
+            f"expected for example {EXAMPLE}, with each process's own index"
         )
     try:
-        config = json.loads(text)
-        jobs = config["cluster"]
-        tasks = {
-            (kind, index): address
-            for kind in ("chief", "worker")
-            for index, address in enumerate(jobs.get(kind, ()))
-        }
-        own = (config["task"]["type"], config["task"]["index"])
-        ports = [int(address.rpartition(":")[2]) for address in tasks.values()]
-        good = set(jobs) <= {"chief", "worker"} and own in tasks and len(jobs.get("chief", ())) < 2
-        good = good and all(":" in address for address in tasks.values())
-        good = good and len({*tasks.values()}) == len(tasks) and all(0 < n < 2**16 for n in ports)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        good = False
-    if not good:
+        return _parse(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"TF_CONFIG={text}: expected such as {EXAMPLE}, with distinct host:port "
-            "for each process, and a task that is one of them"
-        )
+            f"TF_CONFIG={text}: expected for example {EXAMPLE}, with a distinct host:port "
+            "for each process and a task that is one of them"
+        ) from error
+
+
+def _parse(config: dict) -> Cluster:
+    """Builds the cluster from a parsed TF_CONFIG; raises ValueError, KeyError and the like."""
+    jobs = config["cluster"]
+    addresses = {
+        (job, index): address
+        for job in ("chief", "worker")
+        for index, address in enumerate(jobs.get(job, ()))
+    }
+    if not set(jobs) <= {"chief", "worker"} or len(jobs.get("chief", ())) > 1:
+        raise ValueError("expected workers and at most one chief")
+    if len(set(addresses.values())) < len(addresses):
+        raise ValueError("expected distinct addresses")
+    if not all(0 < int(address.split(":")[-1]) < 2**16 for address in addresses.values()):
+        raise ValueError("expected ports from 1 to 65535")
+    if not all(":" in address for address in addresses.values()):
+        raise ValueError("expected host:port")
+    task = (config["task"]["type"], config["task"]["index"])
     return Cluster(
-        tuple(f"{kind} {index}" for kind, index in tasks),
-        tuple(tasks.values()),
-        list(tasks).index(own),
+        tuple(f"{job} {index}" for job, index in addresses),
+        tuple(addresses.values()),
+        list(addresses).index(task),
     )
 
 
-def wait_for_peers(cluster, minutes, stop):
-    """Returns once every process of `cluster` has been reached.
+def wait_for_peers(cluster: Cluster, minutes: float, stop: StopRequest) -> None:
+    """Waits until every process of the cluster has been reached.
 
     Args:
-        cluster: `Cluster`.
-        minutes: how long to wait for those that are not there.
-        stop: `stopping.StopRequest`, looked at meanwhile.
+        cluster: the processes to wait for.
+        minutes: how long to wait at most.
+        stop: request that ends the wait early.
 
     Raises:
-        InputError: this process's port is taken.
-        Stopped: somebody did not appear in time, or `stop` was asked for.
+        InputError: the port of this process is in use.
+        Stopped: a process did not appear in time, or a stop was requested.
     """
     end = time.monotonic() + 60 * minutes
-    missing = [place for place in range(len(cluster.names)) if place != cluster.place]
-    with _listening(cluster.addresses[cluster.place]):
-        while missing := [place for place in missing if not _reached(cluster.addresses[place])]:
+    missing = [rank for rank in range(len(cluster.names)) if rank != cluster.rank]
+    with _listening(cluster.addresses[cluster.rank]):
+        while missing := [rank for rank in missing if not _reached(cluster.addresses[rank])]:
             names = ", ".join(f"{cluster.names[n]} ({cluster.addresses[n]})" for n in missing)
             if stop.reason:
                 raise Stopped(
                     f"{stop.reason} while waiting for {names}; run the same command "
-                    "again on all workers to go on",
+                    "again on all workers to continue",
                     stop.exit_code,
                 )
             if time.monotonic() >= end:
                 raise Stopped(
                     f"{names} did not appear within --peer_wait_minutes={minutes:g}; run "
-                    "the same command again on all workers to go on"
+                    "the same command again on all workers to continue"
                 )
-            time.sleep(_EVERY_SECONDS)
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
 
 
 @contextlib.contextmanager
-def _listening(address):
-    """Lets peers connect to this process's port; nothing is said over the connections."""
+def _listening(address: str) -> Iterator[None]:
+    """Accepts connections at this process's port; no data is exchanged over them."""
     port = int(address.rpartition(":")[2])
     try:
         listener = socket.create_server(("", port))
     except OSError as error:
         raise InputError(
-            f"TF_CONFIG: {address} is this process's address, but port {port} cannot "
-            f"be listened at ({error.strerror}); choose another port"
+            f"TF_CONFIG: {address} is the address of this process, but it cannot listen at port "
+            f"{port} ({error.strerror}); choose another port"
         ) from error
     with listener:
         yield
 
 
-def _reached(address):
+def _reached(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()

@@ -1,8 +1,9 @@
-"""Where training runs, and in what arithmetic."""
+"""The devices that training runs on, and the arithmetic that suits them."""
 
 import contextlib
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -18,33 +19,37 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def make_strategy(
-    gpus="all", virtual_devices=0, kind="mirrored", peer_wait_minutes=10.0, stop=None
-):
+    gpus: str = "all",
+    virtual_devices: int = 0,
+    kind: str = "mirrored",
+    peer_wait_minutes: float = 10.0,
+    stop: StopRequest | None = None,
+) -> tf.distribute.Strategy:
     """Makes the strategy that mirrors the network over the chosen devices.
 
-    GPU memory grows with need, always. Device choices are fixed once TensorFlow has run its
-    first operation; a later call in the same process must ask for the same.
+    GPU memory is allocated as needed, not all at the start. TensorFlow fixes its devices with
+    its first operation; later calls in the same process must ask for the same devices.
 
     Args:
         gpus: "all", "none", or numbers such as "0,1". Without GPUs, training runs on the CPU.
         virtual_devices: if above 0, splits the CPU into that many replicas and uses no GPU.
-        kind: "mirrored", or "multiworker" for the processes that TF_CONFIG names: returns when
-            all of them are there.
-        peer_wait_minutes: how long to wait for them.
-        stop: `stopping.StopRequest` that ends this wait, or None.
+        kind: "mirrored" for this process alone, or "multiworker" for the processes that
+            TF_CONFIG names; the call then returns when all of them have started.
+        peer_wait_minutes: how long to wait for the other processes.
+        stop: request that ends this wait early, or None.
 
     Returns:
-        A `tf.distribute.MirroredStrategy`, over one device too, or a
+        A `tf.distribute.MirroredStrategy`, also for a single device, or a
         `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        InputError: a GPU that is not there, a process whose CPU is split otherwise already, or a
-            TF_CONFIG that is missing or wrong.
-        Stopped: a peer did not appear, or `stop` was asked for meanwhile.
+        InputError: a GPU does not exist, TensorFlow has started with other devices, or TF_CONFIG
+            is missing or malformed.
+        Stopped: a process did not appear in time, or a stop was requested.
     """
     members = cluster.from_environment() if kind == "multiworker" else None
     chosen = [] if virtual_devices else _choose_gpus(gpus)
-    # GPUs that are not used are hidden: TensorFlow would take all of their memory.
+    # TensorFlow would take all memory of unused GPUs, so they are hidden from it.
     _configure("gpus", lambda: _show_gpus(chosen))
     if members:
         cluster.wait_for_peers(members, peer_wait_minutes, stop or StopRequest())
@@ -56,27 +61,26 @@ def make_strategy(
     return tf.distribute.MirroredStrategy([f"GPU:{n}" for n in range(len(chosen))])
 
 
-def per_replica_batch(batch_size, strategy):
-    """Splits the global batch; raises `InputError` with both numbers if it does not divide."""
+def require_divisible_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    """Raises `InputError` if the global batch cannot be split evenly over the replicas."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise InputError(
-            f"--batch_size={batch_size}: does not divide by the {replicas} replicas it is shared "
-            f"by; choose a multiple of {replicas}, or fewer devices"
+            f"--batch_size={batch_size}: cannot be split evenly over {replicas} replicas; "
+            f"choose a multiple of {replicas}, or fewer devices"
         )
-    return batch_size // replicas
 
 
-def resolve_precision(precision, strategy):
-    """The Keras dtype policy to build the network with.
+def resolve_precision(precision: str, strategy: tf.distribute.Strategy) -> str:
+    """Chooses the Keras dtype policy of the network.
 
-    "auto" takes float16 where every GPU has tensor cores: one rule from Volta on, while bfloat16
-    needs Ampere and must be asked for. It takes bfloat16 on CPUs that have it in hardware, and
-    float32 elsewhere: float16 on a CPU is hundreds of times slower.
+    "auto" is float16 if every GPU has tensor cores (Volta or later); bfloat16 would need Ampere
+    and must be asked for. On CPUs "auto" is bfloat16 if the CPU supports it in hardware, else
+    float32, because float16 is hundreds of times slower there.
 
     Args:
-        precision: "auto" or a policy's name, which is returned as it is.
-        strategy: from `make_strategy`.
+        precision: "auto", or the name of a policy, which is returned unchanged.
+        strategy: strategy of `make_strategy`.
     """
     if precision != "auto":
         return precision
@@ -86,80 +90,81 @@ def resolve_precision(precision, strategy):
             for gpu in tf.config.get_visible_devices("GPU")
         ]
         return "mixed_float16" if min(capabilities) >= TENSOR_CORES_SINCE else "float32"
-    return "mixed_bfloat16" if _cpu_flags() & _BFLOAT16_FLAGS else "float32"
+    return "mixed_bfloat16" if cpu_flags() & _BFLOAT16_FLAGS else "float32"
 
 
-def emulates(precision, strategy):
-    """Whether the CPU that trains computes in `precision` without having it in hardware.
+def emulates(precision: str, strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether the CPU has to emulate a precision that it does not support in hardware.
 
     TensorFlow then rounds after every operation: bfloat16 takes many times as long as float32,
-    float16 hundreds of times. Never true of GPUs, nor of bfloat16 where the CPU does not tell.
+    float16 hundreds of times. The answer is False for GPUs, and for bfloat16 if the features of
+    the CPU are unknown.
 
     Args:
-        precision: a policy's name, of `resolve_precision`.
-        strategy: from `make_strategy`.
+        precision: name of a policy, from `resolve_precision`.
+        strategy: strategy of `make_strategy`.
     """
     if _has_gpus(strategy) or precision == "float32":
         return False
-    flags = _cpu_flags()
+    flags = cpu_flags()
     return precision == "mixed_float16" or (bool(flags) and not flags & _BFLOAT16_FLAGS)
 
 
-def _has_gpus(strategy):
+def _has_gpus(strategy: tf.distribute.Strategy) -> bool:
     return any("GPU" in device for device in strategy.extended.worker_devices)
 
 
-def _mirrored_cpu(count):
-    # Virtual devices share one memory: reducing on one of them is all the exchange they need.
+def _mirrored_cpu(count: int) -> tf.distribute.Strategy:
+    # Virtual devices share their memory, so gradients can be summed on one of them.
     return tf.distribute.MirroredStrategy(
         [f"CPU:{n}" for n in range(count)], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
 
 
-def _multiworker():
-    """The strategy of TF_CONFIG: NCCL between GPUs, rings over gRPC between CPUs."""
+def _multiworker() -> tf.distribute.Strategy:
+    """Makes the strategy of TF_CONFIG: NCCL between GPUs, rings over gRPC between CPUs."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    with contextlib.suppress(ValueError):  # not the main thread: it has no signals to lose
-        # TensorFlow's server has put its own handler of SIGTERM in the place of ours.
+    with contextlib.suppress(ValueError):  # not the main thread, which has the handlers
+        # TensorFlow's server has replaced our handler of SIGTERM by its own.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return strategy
 
 
-def _split_cpu(count):
+def _split_cpu(count: int) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
-    now = tf.config.get_logical_device_configuration(cpu)
-    if now is not None and len(now) >= count:
+    current = tf.config.get_logical_device_configuration(cpu)
+    if current is not None and len(current) >= count:
         return
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     _configure("virtual_devices", lambda: tf.config.set_logical_device_configuration(cpu, parts))
 
 
-def _choose_gpus(gpus):
-    there = tf.config.list_physical_devices("GPU")
+def _choose_gpus(gpus: str) -> list:
+    available = tf.config.list_physical_devices("GPU")
     if gpus == "all":
-        return there
+        return available
     if gpus == "none":
         return []
     numbers = [int(part) for part in gpus.split(",")]
-    if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(there))):
-        found = f"GPUs 0 to {len(there) - 1}" if there else "no GPU"
+    if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(available))):
+        shown = f"GPUs 0 to {len(available) - 1}" if available else "no GPU"
         raise InputError(
-            f"--gpus={gpus}: this machine shows {found}; expected distinct numbers of those, all "
+            f"--gpus={gpus}: this machine shows {shown}; expected distinct numbers of those, all "
             "or none"
         )
-    return [there[n] for n in numbers]
+    return [available[n] for n in numbers]
 
 
-def _show_gpus(chosen):
+def _show_gpus(chosen: list) -> None:
     tf.config.set_visible_devices(chosen, "GPU")
     for gpu in chosen:
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def _configure(flag, setting):
-    """Applies a device setting; TensorFlow refuses changes after its first operation."""
+def _configure(flag: str, apply_setting: Callable[[], None]) -> None:
+    """Applies a device setting, which TensorFlow allows before its first operation only."""
     try:
-        setting()
+        apply_setting()
     except RuntimeError as error:
         raise InputError(
             f"--{flag}: TensorFlow has started with other devices in this process; start a new "
@@ -167,8 +172,8 @@ def _configure(flag, setting):
         ) from error
 
 
-def _cpu_flags():
-    """The CPU's feature flags as Linux spells them; empty where it does not tell."""
+def cpu_flags() -> set[str]:
+    """Feature flags of the CPU as Linux names them; empty if they are unknown."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,66 +1,65 @@
-"""What the processes of a multiworker run tell each other: flags, agreement, loss of a peer.
+"""Agreement between the processes of a multiworker run.
 
-With MirroredStrategy there is one process, which is the chief and agrees with itself.
+With MirroredStrategy there is one process, which is the chief and always agrees with itself.
 """
 
 import contextlib
 import hashlib
-import re
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from brats_tfrecord.errors import InputError, Stopped
-
-_FROM_A_PEER = re.compile(r"[Cc]ollective ops is aborted|remote target|check alive failed")
-_REASON = re.compile(r"aborted by: (.*)")
+from brats_tfrecord.errors import InputError
 
 
 class Peers:
-    """This process and those it trains with.
+    """The processes that train together, as seen from one of them.
 
     Attributes:
-        count: of processes.
-        chief: whether this is the one that writes and prints.
+        count: number of processes.
+        chief: whether this process is the one that writes files and prints.
     """
 
-    def __init__(self, strategy):
-        """Of a strategy from `devices.make_strategy`."""
-        self._strategy = strategy
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        """Reads the cluster from a strategy of `devices.make_strategy`."""
         resolver = strategy.cluster_resolver
-        jobs = resolver.cluster_spec().as_dict() if resolver else {"worker": ["here"]}
+        jobs = resolver.cluster_spec().as_dict() if resolver else {"worker": ["localhost"]}
         tasks = [
-            (kind, index)
-            for kind in ("chief", "worker")
-            for index in range(len(jobs.get(kind, ())))
+            (job, index) for job in ("chief", "worker") for index in range(len(jobs.get(job, ())))
         ]
-        self._place = tasks.index((resolver.task_type, resolver.task_id)) if resolver else 0
-        self.count, self.chief = len(tasks), self._place == 0
-        self._added = tf.function(
+        self._rank = tasks.index((resolver.task_type, resolver.task_id)) if resolver else 0
+        self.count = len(tasks)
+        self.chief = self._rank == 0
+        self._reduce_sum = tf.function(
             lambda values: strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
         )
 
-    def anyone(self, *flags):
-        """For each flag, whether it is true in any process; all must call it at the same place."""
+    def anyone(self, *flags: object) -> list[bool]:
+        """Tells for each flag whether it is true in any process.
+
+        All processes must call it at the same point of the program.
+        """
         if self.count == 1:
             return [bool(flag) for flag in flags]
         return [bool(total) for total in self._sum([int(bool(flag)) for flag in flags])]
 
-    def require_same(self, values):
-        """Raises `InputError` in all processes if these values are not the same in each.
+    def require_same(self, values: Mapping[str, object]) -> None:
+        """Raises `InputError` in all processes if the values differ between them.
 
         Args:
-            values: dict of name -> what is known by its `str`; the same names everywhere.
+            values: name -> value; two values are the same if their `str` is. The names must be
+                the same in all processes.
         """
         if self.count == 1:
             return
-        table = np.zeros((self.count, len(values)), np.int64)
-        table[self._place] = [_digest(value) for value in values.values()]
-        same = np.ptp(self._sum(table), axis=0) == 0
+        digests = np.zeros((self.count, len(values)), np.int64)
+        digests[self._rank] = [_digest(value) for value in values.values()]
+        same = np.ptp(self._sum(digests), axis=0) == 0
         differing = [
             f"{name} (here {value})"
-            for (name, value), agreed in zip(values.items(), same)
-            if not agreed
+            for (name, value), is_same in zip(values.items(), same)
+            if not is_same
         ]
         if differing:
             raise InputError(
@@ -69,40 +68,21 @@ class Peers:
             )
 
     @contextlib.contextmanager
-    def together(self):
-        """Makes an `InputError` that the block meets in one process one of all."""
+    def together(self) -> Iterator[None]:
+        """Raises an `InputError` in all processes if the block raises one in any of them."""
         error = None
         try:
             yield
-        except InputError as own:
-            error = own
+        except InputError as own_error:
+            error = own_error
         if self.anyone(error)[0]:
-            raise error or InputError("a peer refused this run; its own message says why")
+            raise error or InputError("another worker refused this run; its message says why")
 
-    @contextlib.contextmanager
-    def stopping_without_peer(self):
-        """Makes `Stopped` of what TensorFlow raises when a peer is lost."""
-        try:
-            yield
-        except tf.errors.OpError as error:
-            if self.count == 1 or not _tells_of_a_peer(error):
-                raise
-            found = _REASON.search(error.message)
-            reason = found[1] if found else error.message.strip().splitlines()[-1]
-            raise Stopped(
-                f"a peer was lost ({reason.strip().split('. ')[0][:200]}); run the same "
-                "command again on all workers to go on"
-            ) from error
-
-    def _sum(self, values):
-        """Sums an array of int64 over the processes, place by place."""
-        return self._added(tf.constant(values, tf.int64)).numpy()
+    def _sum(self, values: object) -> np.ndarray:
+        """Sums integers over the processes, element by element."""
+        return self._reduce_sum(tf.constant(values, tf.int64)).numpy()
 
 
-def _digest(value):
-    """A number below 2**48 of a value's `str`."""
+def _digest(value: object) -> int:
+    """A number below 2**48 computed from the `str` of a value."""
     return int(hashlib.sha256(str(value).encode()).hexdigest()[:12], 16)
-
-
-def _tells_of_a_peer(error):
-    return isinstance(error, tf.errors.UnavailableError) or bool(_FROM_A_PEER.search(error.message))

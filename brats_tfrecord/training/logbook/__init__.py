@@ -1,1 +1,1 @@
-"""What a run writes for people: progress, history, plots, TensorBoard events, overlays, run card."""
+"""Files that a run writes for people: history, plots, TensorBoard events, overlays, run card."""

@@ -1,8 +1,10 @@
-"""The course of a run: one row an epoch, as CSV, TensorBoard scalars and a picture."""
+"""The history of a run: one row per epoch, as CSV, TensorBoard scalars and a figure."""
 
 import csv
 import functools
 import io
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,6 @@ import tensorflow as tf
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.training.logbook import history_plot
-from brats_tfrecord.training.logbook.event_file import EventFile
 
 DICE_COLUMNS = tuple(f"val_dice_{region}" for region in spec.REGIONS)
 COLUMNS = (
@@ -27,50 +28,55 @@ COLUMNS = (
     "input_wait",
     "seconds",
 )
-"""Columns of history.csv; the `val_` ones are empty in epochs that were not validated.
+"""Columns of history.csv.
 
-`volumes_per_second` and `input_wait`, the share (0 to 1) of the time spent on waiting for input,
-are of the epoch's training alone, which took `seconds`; `learning_rate` is that of its last step.
+The `val_` columns are empty in epochs without validation. `seconds` is the time of the training
+steps, `volumes_per_second` their speed, and `input_wait` the fraction of that time spent waiting
+for input. `learning_rate` is that of the last step.
 """
 
 
 class History:
-    """Rows of a run, kept in `model_dir`; a row is dict of `COLUMNS`, None where empty."""
+    """The rows of a run, kept in its folder.
 
-    def __init__(self, model_dir, finished_epochs=0):
-        """Takes up the first `finished_epochs` rows of an earlier session.
+    Attributes:
+        rows: one dict of `COLUMNS` per epoch; empty columns are None.
+    """
 
-        Rows beyond them are of an epoch whose checkpoint was never finished, and go.
+    def __init__(self, model_dir: Path | str, finished_epochs: int = 0) -> None:
+        """Reads the rows that earlier sessions have written.
+
+        Later rows than `finished_epochs` belong to an epoch that was not saved; they are dropped.
 
         Raises:
-            InputError: history.csv does not tell of every finished epoch, or of epochs of which no
-                state is left.
+            InputError: history.csv lacks rows of finished epochs, or has rows of several epochs
+                without a checkpoint.
         """
         self._folder = Path(model_dir)
         self._path = self._folder / "history.csv"
-        there = self._read()
-        # One row may be of an epoch whose state was not saved any more.
-        if not finished_epochs and len(there) > 1:
+        rows = self._read()
+        # A single row is possible: the session was killed after the row, before the checkpoint.
+        if not finished_epochs and len(rows) > 1:
             raise InputError(
-                f"{self._path}: tells of {len(there)} epochs, but no checkpoint of "
-                "them is left; put the checkpoints back, or choose a new --model_dir"
+                f"{self._path}: has rows of {len(rows)} epochs, but their checkpoints are "
+                "missing; put the checkpoints back, or choose a new --model_dir"
             )
-        self.rows = there[:finished_epochs]
+        self.rows = rows[:finished_epochs]
         if [row["epoch"] for row in self.rows] != list(range(1, finished_epochs + 1)):
             raise InputError(
-                f"{self._path}: lacks rows of the {finished_epochs} epochs that the "
-                "checkpoint has behind it; put it back, or choose a new --model_dir"
+                f"{self._path}: lacks rows of the {finished_epochs} finished epochs of the "
+                "checkpoint; put the file back, or choose a new --model_dir"
             )
         self._first_epoch = finished_epochs + 1
 
     @property
-    def best_epoch(self):
-        """The first epoch of the highest mean Dice; None if no epoch was validated."""
+    def best_epoch(self) -> int | None:
+        """The first epoch with the highest mean Dice; None if no epoch was validated."""
         scored = [row for row in self.rows if row["val_dice_mean"] is not None]
         return max(scored, key=lambda row: row["val_dice_mean"])["epoch"] if scored else None
 
-    def add(self, row):
-        """Adds the row of an epoch to CSV and TensorBoard."""
+    def add(self, row: Mapping) -> None:
+        """Adds the row of an epoch to history.csv and to TensorBoard."""
         self.rows.append({name: row.get(name) for name in COLUMNS})
         files.write_text(self._path, _to_csv(self.rows))
         self._events.scalars(
@@ -82,12 +88,13 @@ class History:
             },
         )
 
-    def add_images(self, epoch, images):
-        """Adds pictures of an epoch to TensorBoard; `overlays.png` shows the latest, all in one.
+    def add_images(self, epoch: int, images: np.ndarray) -> None:
+        """Adds pictures of an epoch to TensorBoard, and writes them one below the other to
+        overlays.png.
 
         Args:
             epoch: counted from 1.
-            images: uint8 RGB [N, H, W, 3], of `overlays.Overlays`; N = 0 adds nothing.
+            images: uint8 RGB [N, H, W, 3] from `overlays.Overlays`; nothing is written if N is 0.
         """
         if not len(images):
             return
@@ -96,12 +103,12 @@ class History:
             self._folder / "overlays.png", tf.io.encode_png(np.concatenate(images)).numpy()
         )
 
-    def draw(self):
-        """Draws `history.png` anew."""
+    def draw(self) -> None:
+        """Writes history.png."""
         with files.replacing(self._folder / "history.png") as temporary:
             history_plot.plot(self.rows, self.best_epoch).savefig(temporary, format="png", dpi=110)
 
-    def _read(self):
+    def _read(self) -> list[dict]:
         if not self._path.is_file():
             return []
         try:
@@ -113,20 +120,20 @@ class History:
             ) from error
 
     @functools.cached_property
-    def _events(self):
-        """Opened at the first epoch: a run that is finished already gets no more files."""
+    def _events(self) -> "EventFile":
+        """The event file; opened when first needed, so that a finished run gets no more files."""
         return EventFile(self._folder / "tensorboard", self._first_epoch)
 
 
-def _tag(column):
-    """Where TensorBoard shows a column: charts are grouped by what stands before the slash."""
+def _tag(column: str) -> str:
+    """The tag of a column in TensorBoard, which groups charts by the part before the slash."""
     if column.startswith("val_"):
         return "validation/" + column.removeprefix("val_")
     speed = column in ("volumes_per_second", "input_wait", "seconds")
     return ("speed/" if speed else "train/") + column
 
 
-def _to_csv(rows):
+def _to_csv(rows: Iterable[Mapping]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -134,6 +141,66 @@ def _to_csv(rows):
     return text.getvalue()
 
 
-def _from_text(row):
-    values = {name: float(row[name]) if row[name] else None for name in COLUMNS}
+def _from_text(row: Mapping[str, str]) -> dict:
+    values: dict = {name: float(row[name]) if row[name] else None for name in COLUMNS}
     return {**values, "epoch": int(row["epoch"])}
+
+
+Event, Summary, SessionLog = tf.compat.v1.Event, tf.compat.v1.Summary, tf.compat.v1.SessionLog
+
+
+class EventFile:
+    """Scalars and pictures of one session of a run.
+
+    The file begins with a restart event, at which TensorBoard drops what it has read of that step
+    and later ones: those came from a session that was killed before it saved their checkpoint.
+    `tf.summary` of TensorFlow 2 cannot write this event. The first session writes it, too, because
+    TensorBoard ignores the first restart event it reads.
+    """
+
+    def __init__(self, folder: Path | str, first_step: int) -> None:
+        """Opens a new file in `folder` for steps from `first_step` on."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard requires "tfevents" in the name, and reads files in the order of their names.
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        self._writer = tf.io.TFRecordWriter(
+            str(folder / f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}")
+        )
+        self._write(file_version="brain.Event:2")
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes numbers by tag; TensorBoard groups them by the part of a tag before its slash."""
+        self._write(
+            step=step,
+            summary=Summary(
+                value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+            ),
+        )
+
+    def images(self, step: int, group: str, images: np.ndarray) -> None:
+        """Writes uint8 RGB images [N, H, W, 3] with the tags group/1 to group/N."""
+        _, height, width, _ = images.shape
+        self._write(
+            step=step,
+            summary=Summary(
+                value=[
+                    Summary.Value(
+                        tag=f"{group}/{number}",
+                        image=Summary.Image(
+                            height=height,
+                            width=width,
+                            colorspace=3,
+                            encoded_image_string=tf.io.encode_png(image).numpy(),
+                        ),
+                    )
+                    for number, image in enumerate(images, 1)
+                ]
+            ),
+        )
+
+    def _write(self, **content):
+        event = Event(wall_time=time.time(), **content)
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()

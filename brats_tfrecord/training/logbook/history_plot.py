@@ -1,23 +1,28 @@
-"""The course of a run as a picture. Imports no TensorFlow."""
+"""The figure of a run's history. Imports no TensorFlow."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from brats_tfrecord import spec
 
 
-def plot(rows, best_epoch=None):
-    """Draws what a run's rows tell against the epoch: above the learning, below what drives it.
+def plot(rows: Sequence[dict], best_epoch: int | None = None) -> Figure:
+    """Plots the columns of a run's history against the epoch.
 
     Args:
-        rows: dicts of `history.COLUMNS`, None where empty; a panel without any value says so.
-        best_epoch: is marked in the panel of the Dice, which chose it; None marks none.
+        rows: dicts of `history.COLUMNS`; empty columns are None. A panel without values says so.
+        best_epoch: epoch to mark in the Dice panel, or None.
 
     Returns:
-        `Figure` of six axes: loss, Dice by region, voxel accuracy; learning rate, volumes/s, share
+        Figure with six axes: loss, Dice by region, voxel accuracy; learning rate, volumes/s, share
         of time spent waiting for input.
     """
-    # Placed by hand: a layout engine takes longer than all the rest, after every epoch.
+    # Fixed margins: a layout engine would take longer than drawing, after every epoch.
     figure = Figure(figsize=(12.5, 6.6))
     axes = figure.subplots(
         2,
@@ -43,35 +48,42 @@ def plot(rows, best_epoch=None):
     _panel(rate, rows, "learning rate", {"learning_rate": None}, bottom=0)
     _panel(speed, rows, "training speed, volumes/s", {"volumes_per_second": None}, bottom=0)
     _panel(wait, rows, "time spent waiting for input, %", {"input_wait": None}, scale=100)
-    for small in (loss, rate):
-        small.ticklabel_format(axis="y", scilimits=(-2, 4))
+    for panel in (loss, rate):
+        panel.ticklabel_format(axis="y", scilimits=(-2, 4))
     wait.set_ylim(-3, 103)
-    for one in axes.flat:
-        one.set_xlabel("epoch")
-        one.xaxis.set_major_locator(MaxNLocator(integer=True))
-        # One epoch would be given a scale of fractions.
-        last = max((row["epoch"] for row in rows), default=1)
-        one.set_xlim(0.5, max(last, 2) + 0.5)
-        one.grid(alpha=0.3)
+    last_epoch = max((row["epoch"] for row in rows), default=1)
+    for panel in axes.flat:
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        # At least two epochs wide: the axis of a single epoch would show fractions.
+        panel.set_xlim(0.5, max(last_epoch, 2) + 0.5)
+        panel.grid(alpha=0.3)
     return figure
 
 
-def _panel(axes, rows, title, names, bottom=None, scale=1):
-    """Lines of the columns `names` (column -> label or None)."""
+def _panel(
+    axes: Axes,
+    rows: Sequence[dict],
+    title: str,
+    names: dict[str, str | None],
+    bottom: float | None = None,
+    scale: float = 1,
+) -> None:
+    """Plots the columns `names` (column -> label or None), multiplied by `scale`."""
     axes.set_title(title, fontsize=11)
     for name, label in names.items():
         _line(axes, rows, name, scale, label=label)
     if not axes.lines:
-        _say(axes, "not measured")
+        _write_centred(axes, "not measured")
         return
     if any(names.values()):
         axes.legend(fontsize=9)
     if bottom is not None:
-        top = max(max(line.get_ydata()) for line in axes.lines)
+        top = max(float(np.max(line.get_ydata())) for line in axes.lines)
         axes.set_ylim(bottom, top * 1.15 or 1)
 
 
-def _dice(axes, rows, best_epoch):
+def _dice(axes: Axes, rows: Sequence[dict], best_epoch: int | None) -> None:
     axes.set_title("validation Dice, mean over cases", fontsize=11)
     for region in spec.REGIONS:
         _line(
@@ -95,7 +107,7 @@ def _dice(axes, rows, best_epoch):
     axes.set_ylim(0, 1)
     if not axes.lines:
         axes.set_yticks([0, 0.5, 1])
-        _say(axes, "no epoch was validated yet")
+        _write_centred(axes, "no epoch was validated yet")
         return
     if best_epoch:
         best = next(row["val_dice_mean"] for row in rows if row["epoch"] == best_epoch)
@@ -109,12 +121,12 @@ def _dice(axes, rows, best_epoch):
     axes.legend(fontsize=9)
 
 
-def _line(axes, rows, name, scale=1, **style):
+def _line(axes: Axes, rows: Sequence[dict], name: str, scale: float = 1, **style: Any) -> None:
     points = [(row["epoch"], row[name] * scale) for row in rows if row[name] is not None]
     if points:
-        marker = "." if len(points) <= 60 else None  # more would run together
+        marker = "." if len(points) <= 60 else None  # more markers would overlap
         axes.plot(*zip(*points), **{"marker": marker, **style})
 
 
-def _say(axes, text):
+def _write_centred(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#666666")

@@ -1,15 +1,21 @@
-"""A run's card as Markdown that reads well as plain text too. Imports no TensorFlow."""
+"""Formats a run card as Markdown that is readable as plain text, too. Imports no TensorFlow."""
+
+from collections.abc import Iterable, Sequence
 
 from brats_tfrecord import spec
 from brats_tfrecord.wording import duration
 
 
-def text(card):
-    """The Markdown of a card that `run_card.write` made."""
+def to_markdown(card: dict) -> str:
+    """Formats a card.
+
+    Args:
+        card: content of run_card.json.
+    """
     flags = [
         (f"--{name}", value, name in card["not_default"]) for name, value in card["flags"].items()
     ]
-    sections = {
+    sections: dict[str, tuple[Sequence, Iterable[Sequence]]] = {
         "Result": (("", "value"), _result(card["result"])),
         "Time": (("", "value"), _times(card["timings"])),
         "Data and network": (("", "value"), _data_and_network(card)),
@@ -21,21 +27,21 @@ def text(card):
             ("flag", "value"),
             [(flag, value) for flag, value, differs in flags if not differs],
         ),
-        "Versions": (("package", "version"), list(card["versions"].items())),
+        "Versions": (("package", "version"), card["versions"].items()),
         "Sessions": (
             ("begun (UTC)", "ran for", "epochs before", "after", "state"),
             [_session(session) for session in card["sessions"]],
         ),
     }
     lines = ["# Run card", "", _headline(card), ""]
-    for title, (head, rows) in sections.items():
-        lines += [f"## {title}", "", *_table(head, rows), ""]
+    for title, (header, rows) in sections.items():
+        lines += [f"## {title}", "", *_table(header, rows), ""]
     return "\n".join(lines)
 
 
 def _headline(card):
-    times = len(card["sessions"]) - 1
-    resumed = "" if not times else ", resumed " + ("once" if times == 1 else f"{times} times")
+    count = len(card["sessions"]) - 1
+    resumed = "" if not count else ", resumed " + ("once" if count == 1 else f"{count} times")
     return (
         f"**{card['state']}** after {card['result']['finished_epochs']} of "
         f"{card['flags']['epochs']} epochs{resumed}."
@@ -43,66 +49,55 @@ def _headline(card):
 
 
 def _result(result):
-    rows = [
+    best = result["best"] or result["last"]
+    figures = {
+        **{
+            f"val_dice_{region}": f"Dice {region}, {title}, validation"
+            for region, title in spec.REGION_TITLES.items()
+        },
+        "val_dice_mean": "Dice, mean of the three",
+        "val_loss": "loss, validation",
+        "loss": "loss, training",
+    }
+    return [
         ("finished epochs", result["finished_epochs"]),
         ("best epoch", result["best_epoch"] or "none was validated: the last counts"),
+        *((title, f"{best[name]:.4f}") for name, title in figures.items() if name in best),
     ]
-    best = result["best"] or result["last"]
-    rows += [
-        (f"Dice {region}, {title}, validation", f"{best[f'val_dice_{region}']:.4f}")
-        for region, title in spec.REGION_TITLES.items()
-        if f"val_dice_{region}" in best
-    ]
-    for name, title in (
-        ("val_dice_mean", "Dice, mean of the three"),
-        ("val_loss", "loss, validation"),
-        ("loss", "loss, training"),
-    ):
-        if name in best:
-            rows.append((title, f"{best[name]:.4f}"))
-    return rows
 
 
 def _times(timings):
-    rate, wait, each = (
-        timings[name]
-        for name in ("volumes_per_second_median", "input_wait", "epoch_seconds_median")
-    )
+    def measured(name, form):
+        return "not measured" if timings[name] is None else form.format(timings[name])
+
     return [
         ("all sessions", duration(timings["sessions_seconds"])),
         ("training steps alone", duration(timings["training_seconds"])),
-        ("an epoch's steps, median", "not measured" if each is None else f"{each:.1f} s"),
-        ("speed, median", "not measured" if rate is None else f"{rate:.2f} volumes/s"),
-        ("waiting for input", "not measured" if wait is None else f"{wait:.1%} of training"),
+        ("an epoch's steps, median", measured("epoch_seconds_median", "{:.1f} s")),
+        ("speed, median", measured("volumes_per_second_median", "{:.2f} volumes/s")),
+        ("waiting for input", measured("input_wait", "{:.1%} of training")),
     ]
 
 
 def _data_and_network(card):
     dataset, network = card["dataset"], dict(card["network"])
-    patch = "x".join(map(str, network.pop("patch_shape")))
-    rows = [
-        (
-            f"{use} cases",
-            f"{count}, of "
-            + (
-                "no fold"
-                if not dataset["folds"][use]
-                else "fold " + ", ".join(map(str, dataset["folds"][use]))
-            ),
-        )
-        for use, count in dataset["cases"].items()
-    ]
-    rows += [
-        ("dataset fingerprint", dataset["fingerprint"]),
-        ("label scheme", dataset["label_scheme"]),
-        ("crops, patches in voxels", f"{'x'.join(map(str, dataset['crop_shape']))}, {patch}"),
-    ]
-    rows += [
-        (f"network {name}", f"{value:,}" if isinstance(value, int) else value)
-        for name, value in network.items()
-    ]
+    crop, patch = (
+        "x".join(map(str, shape)) for shape in (dataset["crop_shape"], network.pop("patch_shape"))
+    )
+    rows = []
+    for use, count in dataset["cases"].items():
+        folds = dataset["folds"][use]
+        names = f"fold {', '.join(map(str, folds))}" if folds else "no fold"
+        rows.append((f"{use} cases", f"{count}, of {names}"))
     return [
         *rows,
+        ("dataset fingerprint", dataset["fingerprint"]),
+        ("label scheme", dataset["label_scheme"]),
+        ("crops, patches in voxels", f"{crop}, {patch}"),
+        *(
+            (f"network {name}", f"{value:,}" if isinstance(value, int) else value)
+            for name, value in network.items()
+        ),
         ("precision", card["arithmetic"]["precision"]),
         ("devices", ", ".join(card["arithmetic"]["devices"])),
     ]
@@ -118,10 +113,11 @@ def _session(session):
     )
 
 
-def _table(head, rows):
-    """A Markdown table with columns of even width."""
+def _table(header, rows):
+    """Lines of a Markdown table whose columns are aligned."""
     cells = [
-        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (head, *rows)
+        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in row]
+        for row in (header, *rows)
     ]
     widths = [max(3, *map(len, column)) for column in zip(*cells)]
     lines = [

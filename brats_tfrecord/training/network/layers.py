@@ -1,43 +1,53 @@
 """Layers and ops of the networks: faster than TensorFlow's own on CPUs, or exactly repeatable.
 
-Each gives what its plain counterpart gives, up to rounding, on any device; times are of CPUs.
+Each computes the same as the TensorFlow or Keras counterpart that its docstring names, up to
+rounding, on any device. The stated gains are shares of a whole bfloat16 training step with 64x64x64
+voxels on two CPU cores.
 """
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
-_dropout_numbers = contextvars.ContextVar("dropout_numbers", default=None)
+_dropout_numbers: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar(
+    "dropout_numbers", default=None
+)
 
 
-def add_bias(x, bias):
-    """`tf.nn.bias_add`: [..., C] and [C]. Its gradient is a product with ones, not BiasAddGrad."""
+def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Adds a bias [C] to [..., C] as `tf.nn.bias_add`, with a faster gradient.
+
+    The gradient of the bias is a matrix product with ones instead of BiasAddGrad, which saves
+    about 6 % and sums bfloat16 in float32.
+    """
 
     @tf.custom_gradient
     def add(x, bias):
         return tf.nn.bias_add(x, bias), lambda upstream: (upstream, sum_by_channel(upstream))
 
-    # Of a variable, the tensor in the layer's type: custom gradients do not take variables.
+    # Custom gradients take no variables; converting one also casts it to the layer's dtype.
     return add(x, tf.convert_to_tensor(bias))
 
 
-def sum_by_channel(x):
-    """[..., C] to [C]; sums are float32, whatever the type."""
+def sum_by_channel(x: tf.Tensor) -> tf.Tensor:
+    """Sums [..., C] over all axes but the last, in float32 whatever the dtype: [C]."""
     rows = tf.reshape(x, [-1, x.shape[-1]])
     return tf.matmul(tf.ones([1, tf.shape(rows)[0]], x.dtype), rows)[0]
 
 
 @tf.custom_gradient
-def log_softmax(logits):
-    """`tf.nn.log_softmax` over the few channels of float32 [..., K]."""
+def log_softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Computes `tf.nn.log_softmax` over the few channels of float32 [..., K]; saves about 4 %."""
 
     def gradient(upstream):
         upstream = _channels_first(upstream)
         total = tf.reduce_sum(upstream, axis=0)
         return _channels_last(upstream - tf.exp(log_probabilities) * total, logits)
 
-    # Sums and maxima over the few innermost numbers are what TensorFlow is slow at.
+    # TensorFlow is slow at sums and maxima over a short last axis.
     scores = _channels_first(logits)
     scores -= tf.reduce_max(scores, axis=0)
     log_probabilities = scores - tf.math.log(tf.reduce_sum(tf.exp(scores), axis=0))
@@ -45,16 +55,19 @@ def log_softmax(logits):
 
 
 class Conv3D(tf.keras.layers.Conv3D):
-    """The same layer, its bias by `add_bias`. Channels last, with a bias."""
+    """Keras's Conv3D with the bias added by `add_bias`. Channels last, with a bias."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.activation(add_bias(self.convolution_op(inputs, self.kernel), self.bias))
 
 
 class Conv3DTranspose(tf.keras.layers.Conv3DTranspose):
-    """The same layer, its bias by `add_bias`. Channels last, padding "same", with a bias."""
+    """Keras's Conv3DTranspose with the bias added by `add_bias`.
 
-    def call(self, inputs):
+    Channels last, padding "same", with a bias.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(inputs)
         extents = [extent * by for extent, by in zip(tf.unstack(shape[1:4]), self.strides)]
         outputs = tf.nn.conv3d_transpose(
@@ -67,25 +80,25 @@ class Conv3DTranspose(tf.keras.layers.Conv3DTranspose):
 class InstanceNorm(tf.keras.layers.Layer):
     """Normalises each channel of each example over its voxels, then scales and shifts it.
 
-    Computes what `GroupNormalization(groups=-1)` does. [B, X, Y, Z, C] of any float dtype ->
-    the same shape and dtype; statistics, `gamma` and `beta` are float32. A channel that is the
-    same everywhere becomes `beta`.
+    Computes the same as `tf.keras.layers.GroupNormalization(groups=-1)` and saves about 17 %.
+    [B, X, Y, Z, C] of any float dtype -> the same shape and dtype; statistics, `gamma` and `beta`
+    are float32. A constant channel becomes `beta`.
     """
 
-    def __init__(self, epsilon=1e-5, **kwargs):
-        """Takes what is added to the variance."""
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any):
+        """Creates the layer; `epsilon` is added to the variance."""
         super().__init__(autocast=False, dtype="float32", **kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         channels = input_shape[-1]
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
         super().build(input_shape)
 
-    def call(self, x):
-        # Batch normalisation of one example with B * C channels: its kernel is the one that is
-        # made fast everywhere. Of a single example, transposing copies nothing.
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        # Batch normalisation of one example with B * C channels, because that kernel is optimised
+        # on every device. With a single example, the transposes copy nothing.
         shape, channels = tf.shape(x), x.shape[-1]
         batch = shape[0]
         voxels = tf.reduce_prod(shape[1:4])
@@ -107,26 +120,28 @@ class InstanceNorm(tf.keras.layers.Layer):
 
 
 class LeakyReLU(tf.keras.layers.Layer):
-    """`x` above zero, `slope * x` from there down; any float dtype, in and out."""
+    """Computes `tf.nn.leaky_relu` in any float dtype.
 
-    def __init__(self, slope, **kwargs):
-        """Takes the slope below zero."""
+    Its own bfloat16 gradient saves about 15 %.
+    """
+
+    def __init__(self, slope: float, **kwargs: Any):
+        """Creates the layer; `slope` applies to values below zero."""
         super().__init__(autocast=False, **kwargs)
         self.slope = slope
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         if x.dtype == tf.bfloat16:
             return _leaky_relu(x, self.slope)
         return tf.nn.leaky_relu(x, self.slope)
 
 
 def _leaky_relu(x, slope):
-    # TensorFlow 2.15's own gradient takes the CPU four times as long, a third of unet_nn's step.
     @tf.custom_gradient
     def function(x):
         def gradient(upstream):
-            rest = tf.constant(1 - slope, x.dtype) * tf.cast(x > 0, x.dtype)
-            return upstream * (rest + tf.constant(slope, x.dtype))
+            difference = tf.constant(1 - slope, x.dtype) * tf.cast(x > 0, x.dtype)
+            return upstream * (difference + tf.constant(slope, x.dtype))
 
         return tf.nn.leaky_relu(x, slope), gradient
 
@@ -134,15 +149,15 @@ def _leaky_relu(x, slope):
 
 
 @contextlib.contextmanager
-def dropout_numbers(of_batch):
-    """Within it, networks called with `training=True` draw their dropout for these examples.
+def dropout_numbers(example_numbers: tf.Tensor) -> Iterator[None]:
+    """Context in which networks called with `training=True` draw dropout for these examples.
 
-    It counts where the network is called, in the thread that traces the replica.
+    The network must be called in the context, in the thread that traces the replica.
 
     Args:
-        of_batch: int64 [B], B known when traced: each example's place in the whole run.
+        example_numbers: int64 [B], B static: each example's number in the whole run.
     """
-    token = _dropout_numbers.set(of_batch)
+    token = _dropout_numbers.set(example_numbers)
     try:
         yield
     finally:
@@ -153,40 +168,46 @@ class SeededDropout(tf.keras.layers.Layer):
     """Sets a share of the values to zero in training and scales up the others.
 
     The mask of an example is a pure function of the layer's seed and the example's number, see
-    `dropout_numbers`. The layer has no weights and no state, works in its input's dtype, and hands its
-    input on in inference and at rate 0.
+    `dropout_numbers`: it depends neither on the batch nor on the number of replicas, and a resumed
+    run draws it again. The layer has no weights and no state, works in the dtype of its input, and
+    returns the input itself in inference and at rate 0.
 
     Raises:
         ValueError: called with `training=True`, a rate above 0, and outside of `dropout_numbers`.
     """
 
-    def __init__(self, rate, seed, **kwargs):
-        """Takes the share of values to drop, in [0, 1), and an int that no other layer has."""
+    def __init__(self, rate: float, seed: int, **kwargs: Any):
+        """Creates the layer.
+
+        Args:
+            rate: share of the values to drop, in [0, 1), rounded down to a multiple of 1 / 65536.
+            seed: an int that no other layer of the network has.
+            **kwargs: of `tf.keras.layers.Layer`.
+        """
         super().__init__(autocast=False, **kwargs)
         self.rate = rate
         self.seed = seed
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or not self.rate:
             return x
-        of_batch = _dropout_numbers.get()
-        if of_batch is None:
+        example_numbers = _dropout_numbers.get()
+        if example_numbers is None:
             raise ValueError(
-                f"{self.name}: its masks are drawn by example; call the network "
+                f"{self.name}: dropout masks need the number of every example; call the network "
                 "within layers.dropout_numbers(numbers of the batch's examples)"
             )
-        keep = tf.cast(self._kept(of_batch, tf.shape(x)), x.dtype)
+        keep = tf.cast(self._kept(example_numbers, tf.shape(x)), x.dtype)
         return x * (keep * tf.constant(1 / (1 - self.rate), x.dtype))
 
-    def _kept(self, of_batch, shape):
-        """Which values stay: bool of `shape` [B, …]. Resolves rates to 1 / 65536."""
+    def _kept(self, example_numbers, shape):
+        """The values to keep: bool of `shape` [B, …]."""
         values = tf.reduce_prod(shape[1:])
-        drawn = [self._draw(number, values) for number in tf.unstack(of_batch)]
+        drawn = [self._draw(number, values) for number in tf.unstack(example_numbers)]
         return tf.reshape(tf.stack(drawn), shape) >= int(self.rate * 2**16) - 2**15
 
     def _draw(self, number, values):
-        """Uniform int16 [values]."""
-        # Four values from each random word, and no floats: a third of Keras' time in bfloat16.
+        """Uniform int16 [values], four from each random word; saves about 7 % against floats."""
         words = tf.random.stateless_uniform(
             [(values + 3) // 4], [self.seed, number], None, None, tf.uint64, alg="philox"
         )
@@ -194,9 +215,10 @@ class SeededDropout(tf.keras.layers.Layer):
 
 
 def _channels_first(x):
-    """[..., K] to [K, N]."""
+    """Reshapes [..., K] to [K, N]."""
     return tf.transpose(tf.reshape(x, [-1, x.shape[-1]]))
 
 
 def _channels_last(x, like):
+    """Reshapes [K, N] to the shape of `like`, [..., K]."""
     return tf.reshape(tf.transpose(x), tf.shape(like))

@@ -1,6 +1,6 @@
-"""What decides a network's architecture, and the defaults of each. Imports no TensorFlow."""
+"""The architecture of a network as plain data, and the defaults of each. Imports no TensorFlow."""
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ACTIVATIONS = ("softmax", "sigmoid")
@@ -8,58 +8,48 @@ ACTIVATIONS = ("softmax", "sigmoid")
 
 @dataclass(frozen=True)
 class NetworkDefaults:
-    """What `auto` stands for in the options of a network.
+    """The values that `auto` stands for in the options of one network.
 
     Attributes:
-        help: one line for users.
         filters: channels of each level, finest first.
-        dropout: rates of the two finest levels, of those below, and of the deepest.
-        deep_supervision: whether coarser decoder levels are trained on too.
+        dropout: rate of the two finest levels, of the levels below them, and of the bottleneck.
+        deep_supervision: whether the coarser decoder levels are trained too.
     """
 
-    help: str
     filters: tuple[int, ...]
     dropout: tuple[float, float, float]
     deep_supervision: bool
 
-    def rates(self, filters):
-        """One dropout rate for each block, down, through the bottleneck and up again."""
-        fine, coarse, deepest = self.dropout
-        down = [fine if level < 2 else coarse for level in range(len(filters) - 1)]
-        return (*down, deepest, *reversed(down))
+    def rates(self, filters: Sequence[int]) -> tuple[float, ...]:
+        """Returns one dropout rate per block: encoder, bottleneck, decoder."""
+        fine, coarse, bottleneck = self.dropout
+        encoder = [fine if level < 2 else coarse for level in range(len(filters) - 1)]
+        return (*encoder, bottleneck, *reversed(encoder))
 
 
 NETWORKS = {
-    "unet": NetworkDefaults(
-        "the documented U-Net: ReLU, max pooling, dropout",
-        (16, 32, 64, 128, 256),
-        (0.1, 0.2, 0.3),
-        False,
-    ),
-    "unet_nn": NetworkDefaults(
-        "with nnU-Net's habits: instance norm, leaky ReLU, strided convolutions, deep supervision",
-        (32, 64, 128, 256, 320, 320),
-        (0.0, 0.0, 0.0),
-        True,
-    ),
+    "unet": NetworkDefaults((16, 32, 64, 128, 256), (0.1, 0.2, 0.3), False),
+    "unet_nn": NetworkDefaults((32, 64, 128, 256, 320, 320), (0.0, 0.0, 0.0), True),
 }
+"""Defaults by name of the network; the networks themselves are in `blocks.ARCHITECTURES`."""
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """An architecture: with the weights, all that is needed to build the network again.
+    """The architecture of a network. With its weights, all that is needed to build it again.
 
     Attributes:
-        name: of `NETWORKS`.
-        channels: of the image.
-        outputs: channels of the probabilities.
-        activation: "softmax" over the outputs, or "sigmoid" of each.
-        filters: channels of each level, finest first, at least two levels.
-        dropout: one rate in [0, 1) for each block, `2 * len(filters) - 1` of them.
+        name: a key of `NETWORKS`.
+        channels: number of image channels.
+        outputs: number of output channels.
+        activation: "softmax" over the outputs, or "sigmoid" of each output.
+        filters: channels of each level, finest first; the last level is the bottleneck.
+        dropout: one rate in [0, 1) per block, `2 * len(filters) - 1` in all: down the encoder,
+            through the bottleneck, up the decoder.
         deep_supervision: whether the trainer has logits for coarser decoder levels too.
 
     Raises:
-        ValueError: at construction, naming what is wrong.
+        ValueError: at construction, naming the option that is wrong.
     """
 
     name: str
@@ -68,46 +58,23 @@ class NetworkOptions:
     activation: str
     filters: tuple[int, ...]
     dropout: tuple[float, ...]
-    deep_supervision: bool
+    deep_supervision: bool = False
 
     def __post_init__(self):
         _check(self.name in NETWORKS, "name", self.name, "|".join(NETWORKS))
         _check(self.activation in ACTIVATIONS, "activation", self.activation, "|".join(ACTIVATIONS))
-        check_levels(self.filters, self.dropout)
-
-    @property
-    def stride(self):
-        """What every spatial extent of the image must be a multiple of."""
-        return stride(self.filters)
-
-    def to_json(self):
-        """The options as a dict of JSON types; `from_json` gives back an equal object."""
-        return {
-            **dataclasses.asdict(self),
-            "filters": list(self.filters),
-            "dropout": list(self.dropout),
-        }
-
-    @classmethod
-    def from_json(cls, value):
-        """Options from `to_json`'s dict, or from what JSON makes of it."""
-        return cls(
-            **{**value, "filters": tuple(value["filters"]), "dropout": tuple(value["dropout"])}
+        _check(len(self.filters) >= 2, "filters", self.filters, "at least two levels")
+        blocks = 2 * len(self.filters) - 1
+        _check(
+            len(self.dropout) == blocks, "dropout", self.dropout, f"{blocks} rates, one per block"
         )
 
-
-def stride(filters):
-    """What every spatial extent must be a multiple of: 2 for each level but the finest."""
-    return 2 ** (len(filters) - 1)
-
-
-def check_levels(filters, dropout):
-    """Raises ValueError for fewer than two levels, or `dropout` of another length."""
-    blocks = 2 * len(filters) - 1
-    _check(len(filters) >= 2, "filters", tuple(filters), "at least two levels")
-    _check(len(dropout) == blocks, "dropout", tuple(dropout), f"{blocks} rates, one for each block")
+    @property
+    def stride(self) -> int:
+        """The number that every spatial extent of the image must be a multiple of."""
+        return 2 ** (len(self.filters) - 1)
 
 
-def _check(good, name, value, expected):
-    if not good:
+def _check(valid, name, value, expected):
+    if not valid:
         raise ValueError(f"{name}={value}: expected {expected}")

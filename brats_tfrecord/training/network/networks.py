@@ -1,26 +1,24 @@
-"""The networks by name, each as what is trained and what is exported."""
+"""Builds a network from its options: an encoder and a decoder with skips, and heads."""
 
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from brats_tfrecord.training.network.unet import UNet
-from brats_tfrecord.training.network.unet_nn import UNetNN
-
-_KINDS = {"unet": UNet, "unet_nn": UNetNN}
+from brats_tfrecord.training.network import layers
+from brats_tfrecord.training.network.blocks import ARCHITECTURES, LayerPolicy
+from brats_tfrecord.training.network.network_options import NetworkOptions
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network as training and export hold it.
+    """Two Keras models that share their weights: one to export and one to train.
 
     Attributes:
-        model: image float32 [B, X, Y, Z, C] -> probabilities float32 [B, X, Y, Z, K]; what is
-            exported.
-        trainer: image -> tuple of logits, float32 [B, X / n, Y / n, Z / n, K] for n = 1 and,
-            with deep supervision, 2, 4, …: every level of the decoder but the deepest. Holds all
-            of `model`'s weights, and those of the coarser heads.
-        stride: what every spatial extent of the image must be a multiple of.
+        model: image float32 [B, X, Y, Z, C] -> probabilities float32 [B, X, Y, Z, K]; exported.
+        trainer: image -> tuple of logits, float32 [B, X / n, Y / n, Z / n, K] for n = 1 and, with
+            deep supervision, n = 2, 4, … up to the coarsest decoder level but one. Holds all
+            weights of `model`, and those of the coarser heads.
+        stride: the number that every spatial extent of the image must be a multiple of.
     """
 
     model: tf.keras.Model
@@ -28,34 +26,76 @@ class Network:
     stride: int
 
 
-def build_network(options, *, precision="float32", seed=None):
-    """Builds a network for images of any extents that are multiples of its stride.
+def build_network(
+    options: NetworkOptions,
+    *,
+    precision: str = "float32",
+    seed: int | None = None,
+    extents: tuple[int | None, int | None, int | None] = (None, None, None),
+) -> Network:
+    """Builds a network with random weights.
 
     Args:
-        options: `network_options.NetworkOptions`. With the same seed they give the same weights
-            in any precision.
-        precision: Keras dtype policy of the layers; weights and heads are float32 in any.
+        options: the architecture. Equal options and seeds give equal weights in any precision.
+        precision: Keras dtype policy of the layers; weights and heads are always float32.
         seed: makes initial weights and dropout a function of it; None draws them at random.
+        extents: (X, Y, Z) of the images; None accepts any multiple of the stride.
 
     Returns:
-        `Network`.
+        The network.
     """
-    kind = _KINDS[options.name](precision, seed)
-    image = tf.keras.Input((None, None, None, options.channels), name="image")
-    levels = kind.levels(image, options.filters, options.dropout)
-    logits = [kind.head(levels[0], options.outputs)]
+    policy = LayerPolicy(precision, seed)
+    image = tf.keras.Input((*extents, options.channels), name="image")
+    finest, *coarser = _decoder_levels(image, options, policy)
+    logits = [_head(finest, options.outputs, "logits", policy)]
     if options.deep_supervision:
         logits += [
-            kind.head(level, options.outputs, f"logits{number}")
-            for number, level in enumerate(levels[1:-1], start=2)
+            _head(x, options.outputs, f"logits{level}", policy)
+            for level, x in enumerate(coarser[:-1], start=2)
         ]
     probabilities = _activation(options.activation)(logits[0])
-    # A tuple: Keras would make of a list of one tensor that tensor.
+    # A tuple, because Keras reduces a list of one tensor to that tensor.
     return Network(
         model=tf.keras.Model(image, probabilities, name=options.name),
         trainer=tf.keras.Model(image, tuple(logits), name=f"{options.name}_trainer"),
         stride=options.stride,
     )
+
+
+def _decoder_levels(image, options, policy):
+    """Feature maps of the decoder, finest first (Ronneberger et al. 2015, Çiçek et al. 2016)."""
+    block, up = ARCHITECTURES[options.name]
+    filters, dropout = options.filters, options.dropout
+    depth, skips = len(filters), []
+    decoded: list[tf.Tensor] = []
+    x = image
+    for level in range(1, depth):
+        x = block(x, filters[level - 1], dropout[level - 1], f"encoder{level}", level > 1, policy)
+        skips.append(x)
+    x = block(x, filters[-1], dropout[depth - 1], "bottleneck", True, policy)
+    for level in reversed(range(1, depth)):
+        name, channels = f"decoder{level}", filters[level - 1]
+        x = up(x, channels, f"{name}_up", policy)
+        x = tf.keras.layers.Concatenate(dtype=policy.precision, name=f"{name}_skip")(
+            [x, skips[level - 1]]
+        )
+        x = block(x, channels, dropout[2 * depth - 1 - level], name, False, policy)
+        decoded.insert(0, x)
+    return decoded
+
+
+def _head(x, outputs, name, policy):
+    """Logits of a level: a 1x1x1 convolution, float32 under any policy.
+
+    bfloat16 logits have a relative resolution of 0.4 %, and a float16 softmax underflows.
+    """
+    return layers.Conv3D(
+        outputs,
+        1,
+        kernel_initializer=tf.keras.initializers.GlorotUniform(policy.next_seed()),
+        dtype="float32",
+        name=name,
+    )(x)
 
 
 def _activation(name):

@@ -1,95 +1,61 @@
 """From the gradients of a batch to new weights: sum, accumulate, unscale, clip, apply, average.
 
-Keras and Addons have wrappers for parts of this, which do not fit all optimizers or each other:
-Keras's loss scaling counts a skipped update as one made, so NovoGrad would begin from a second
-moment of zero; Addons' averages refuse Keras's own optimizers, freeze Ranger's step count, and
-round the weights when they swap them.
+Keras and Addons have wrappers for parts of this, but they do not work with all optimizers or with
+each other. Keras's loss scaling counts a skipped update as applied, so NovoGrad would start from
+a second moment of zero. Addons' averages reject Keras's own optimizers, freeze Ranger's step
+count, and round the weights when they swap them.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from brats_tfrecord.errors import InputError
-from brats_tfrecord.training.optimization import optimizers, schedules
+from brats_tfrecord.training.optimization import optimizers
 
 FIRST_SCALE = 2.0**15
 DOUBLE_AFTER = 2000
-"""Dynamic loss scaling (Micikevicius et al. 2018): halved by gradients that are not finite,
-doubled after so many updates in a row whose gradients were."""
-
-
-def make_updates(options, epoch_steps, strategy, variables, *, loss_scaling=False):
-    """Makes what the flags ask for; call it under the strategy's scope.
-
-    Args:
-        options: `TrainOptions`.
-        epoch_steps: batches an epoch.
-        strategy, variables, loss_scaling: as of `Updates`.
-
-    Returns:
-        `Updates`. Batches at the very end that do not fill an update are not used.
-
-    Raises:
-        InputError: --accumulate is more than the run has batches.
-    """
-    batches = options.epochs * epoch_steps
-    total = batches // options.accumulate
-    if not total:
-        raise InputError(
-            f"--accumulate={options.accumulate}: the whole run has {batches} batches, too few "
-            f"for one update; give at most {batches}, or more --epochs"
-        )
-    warmup = min(round(options.warmup_epochs * epoch_steps / options.accumulate), total - 1)
-    schedule = schedules.make_schedule(options.schedule, options.learning_rate, total, warmup)
-    return Updates(
-        strategy,
-        optimizers.make_optimizer(options.optimizer, schedule, options.decay_rate),
-        variables,
-        schedule=schedule,
-        clip_norm=options.clip_norm,
-        accumulate=options.accumulate,
-        averaging=schedules.make_averaging(options.averaging, options.epochs, total),
-        loss_scaling=loss_scaling,
-    )
+"""Dynamic loss scaling (Micikevicius et al. 2018): the scale is halved when gradients are not
+finite, and doubled after this many consecutive updates with finite gradients."""
 
 
 class Updates(tf.Module):
-    """What turns gradients into weights, with all of its state in `tf.Variable`s.
+    """Applies gradients to the weights; all of its state is in `tf.Variable`s.
 
-    `tf.train.Checkpoint` keeps the optimizer with its slots, the loss scale, the gradients
-    accumulated so far and the averages: a restored run goes on bit for bit. Make it under the
+    `tf.train.Checkpoint` saves the optimizer with its slots, the loss scale, the accumulated
+    gradients and the averages, so a restored run continues bit for bit. Create it within the
     strategy's scope.
 
     Attributes:
-        optimizer: its `iterations` count the updates that were made.
+        optimizer: its `iterations` count the applied updates.
         loss_scale: scalar float32 variable, or None without loss scaling.
     """
 
     def __init__(
         self,
-        strategy,
-        optimizer,
-        variables,
+        strategy: tf.distribute.Strategy,
+        optimizer: Any,
+        variables: Sequence[tf.Variable],
         *,
-        schedule=0.0,
-        clip_norm=0.0,
-        accumulate=1,
-        averaging=None,
-        loss_scaling=False,
+        schedule: float | Callable = 0.0,
+        clip_norm: float = 0.0,
+        accumulate: int = 1,
+        averaging: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        loss_scaling: bool = False,
     ):
         """Creates the state.
 
         Args:
-            strategy: `tf.distribute.Strategy`.
+            strategy: the strategy whose scope this is called in.
             optimizer: from `optimizers.make_optimizer`.
-            variables: float32, the trainable ones; each gets a gradient.
-            schedule: what gave the optimizer its learning rate, a number or a function of the
-                updates made; only `learning_rate` reads it.
-            clip_norm: longest the gradient may be, over all variables together; 0 does not clip.
-            accumulate: batches an update, which takes the mean of their gradients.
+            variables: float32 trainable variables; each gets a gradient.
+            schedule: the optimizer's learning rate, a number or a function of the number of
+                applied updates; only `learning_rate` reads it.
+            clip_norm: largest norm of the gradient over all variables together; 0 does not clip.
+            accumulate: batches per update, which takes the mean of their gradients.
             averaging: from `schedules.make_averaging`, or None.
-            loss_scaling: whether losses pass through `scaled`, which float16 gradients need.
+            loss_scaling: whether to scale losses, which float16 gradients need.
         """
         super().__init__()
         self.optimizer = optimizer
@@ -107,23 +73,23 @@ class Updates(tf.Module):
         if loss_scaling:
             self._finite_in_a_row = _state(tf.constant(0, tf.int64))
 
-    def scaled(self, loss):
-        """The loss to differentiate, in a replica; `take` undoes the scale."""
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """Scales the loss to differentiate, in a replica; `apply_gradients` removes the scale."""
         return loss if self.loss_scale is None else loss * self.loss_scale
 
-    def take(self, gradients):
-        """Takes in a batch's gradients and, every `accumulate` batches, updates the weights.
+    def apply_gradients(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Adds the gradients of a batch and, every `accumulate` batches, updates the weights.
 
-        Call it in a cross-replica context, inside a `tf.function`. An update whose gradients are
-        not finite is skipped under loss scaling, and made otherwise.
+        Call it in a cross-replica context inside a `tf.function`. With loss scaling, an update
+        with gradients that are not finite is skipped; without, it is applied.
 
         Args:
-            gradients: what `strategy.run` returned: for each variable, the gradient of the scaled
-                loss; their sum over the replicas counts.
+            gradients: the result of `strategy.run`: for each variable, the gradient of the scaled
+                loss. The gradients of the replicas are summed.
 
         Returns:
-            bool scalar, false if training cannot go on: the gradients of this very batch are not
-            finite, and no smaller loss scale could make them so.
+            bool scalar, false if training cannot continue: the gradients of this batch are not
+            finite, and a smaller loss scale cannot help.
         """
         extended = self._strategy.extended
         with self._strategy.scope():
@@ -135,23 +101,23 @@ class Updates(tf.Module):
             if self._accumulate == 1:
                 self._update(sums, finite)
                 return sound
-            for total, more in zip(self._sums, sums):
-                extended.update(total, _add, args=(more,))
+            for total, summand in zip(self._sums, sums):
+                extended.update(total, _add, args=(summand,))
             self._batches.assign_add(1)
             full = tf.equal(self._batches.read_value() % self._accumulate, 0)
-            tf.cond(full, self._update_from_sums, _nothing)
+            tf.cond(full, self._update_from_sums, _do_nothing)
             return sound
 
-    def learning_rate(self):
-        """Of the next update, a float."""
+    def learning_rate(self) -> float:
+        """Returns the learning rate of the next update."""
         rate = self._schedule
         return float(rate(self.optimizer.iterations) if callable(rate) else rate)
 
     @contextlib.contextmanager
-    def averaged(self):
-        """Context in which the variables hold their averages, where there are any.
+    def averaged(self) -> Iterator[None]:
+        """Context in which the variables hold their averages, if the run averages.
 
-        On leaving, the trained values are back bit for bit.
+        The trained values are restored on leaving, bit for bit.
         """
         if not self._averaging:
             yield
@@ -174,20 +140,20 @@ class Updates(tf.Module):
         return True
 
     def _update(self, sums, finite):
-        ready = self._strategy.run(self._ready, args=(list(sums),))
+        gradients = self._strategy.run(self._mean_gradients, args=(list(sums),))
         if self.loss_scale is None:
-            self._make(ready)
+            self._apply_and_average(gradients)
             return
-        tf.cond(finite, lambda: self._make(ready), _nothing)
-        self._rescale(finite)
+        tf.cond(finite, lambda: self._apply_and_average(gradients), _do_nothing)
+        self._adapt_scale(self.loss_scale, finite)
 
     def _all_finite(self, sums):
         finite = self._strategy.run(_all_finite, args=(list(sums),))
-        # Every replica holds the same sums, so the first one's verdict is everyone's.
+        # Every replica holds the same sums, so the first one's result is valid for all.
         return self._strategy.experimental_local_results(finite)[0]
 
-    def _ready(self, sums):
-        """In a replica: the gradient of the mean loss, clipped."""
+    def _mean_gradients(self, sums):
+        """The gradient of the unscaled mean loss, clipped; called in a replica."""
         sums = [tf.convert_to_tensor(gradient) for gradient in sums]
         factor = 1 / self._accumulate
         if self.loss_scale is not None:
@@ -197,7 +163,7 @@ class Updates(tf.Module):
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
         return gradients
 
-    def _make(self, gradients):
+    def _apply_and_average(self, gradients):
         self._strategy.run(self._apply, args=(gradients,))
         if self._averaging:
             share = self._averaging(tf.identity(self.optimizer.iterations))
@@ -210,11 +176,11 @@ class Updates(tf.Module):
             zip(gradients, self._variables), experimental_aggregate_gradients=False
         )
 
-    def _rescale(self, finite):
+    def _adapt_scale(self, scale, finite):
         row = (self._finite_in_a_row + 1) * tf.cast(finite, tf.int64)
         doubled = tf.equal(row, DOUBLE_AFTER)
-        larger = tf.where(doubled, self.loss_scale * 2, self.loss_scale)
-        self.loss_scale.assign(tf.where(finite, larger, tf.maximum(self.loss_scale / 2, 1)))
+        larger = tf.where(doubled, scale * 2, scale)
+        scale.assign(tf.where(finite, larger, tf.maximum(scale / 2, 1)))
         self._finite_in_a_row.assign(row % DOUBLE_AFTER)
 
 
@@ -226,8 +192,8 @@ def _state(initial_value):
     return tf.Variable(initial_value, trainable=False)
 
 
-def _add(total, more):
-    total.assign_add(more)
+def _add(total, summand):
+    total.assign_add(summand)
 
 
 def _clear(total):
@@ -235,10 +201,10 @@ def _clear(total):
 
 
 def _move(average, variable, share):
-    # A share of 1 takes the very bits.
+    # With a share of 1 the average equals the variable exactly, without rounding.
     moved = average + share * (variable - average)
     average.assign(tf.where(share < 1, moved, variable))
 
 
-def _nothing():
-    return True
+def _do_nothing():
+    return True  # the other branch of tf.cond returns a bool, too

@@ -7,7 +7,7 @@ CROP = (9, 7, 5)
 
 
 class Reader:
-    """Gives boxes of one crop: voxels that hold their coordinates, and a mask of bits."""
+    """A reader of one crop whose image voxels hold their coordinates."""
 
     image_dtype = np.dtype(np.float16)
     crop_shape = CROP
@@ -31,14 +31,15 @@ class Reader:
         return box
 
 
-def read(patch_shape, reader=None, **drawn):
+def read(patch_shape, reader=None, **transforms):
+    """Reads a patch, by default the one at (2, 1, 0), with the given transforms."""
     reader = reader or Reader()
-    one = augment.Draw(**{"origin": np.array([2, 1, 0]), **drawn})
-    return augment_space.read_patch(reader, 0, one, patch_shape, 3)
+    parameters = augment.PatchParameters(**{"origin": np.array([2, 1, 0]), **transforms})
+    return augment_space.read_patch(reader, 0, parameters, patch_shape, 3)
 
 
 def mask_of(image):
-    """The mask that goes with voxels that hold their coordinates."""
+    """The mask of voxels that hold their coordinates."""
     return np.left_shift(1, image.sum(axis=-1).astype(int) % 4)
 
 
@@ -50,7 +51,7 @@ def test_a_patch_is_the_box_at_its_origin():
     np.testing.assert_array_equal(mask, mask_of(image))
 
 
-def test_flips_reverse_the_drawn_axes_only_of_both():
+def test_flips_reverse_the_given_axes_of_image_and_mask():
     image, mask = read((4, 3, 5), flips=(0, 2))
     np.testing.assert_array_equal(image, read((4, 3, 5))[0][::-1, :, ::-1])
     np.testing.assert_array_equal(mask, mask_of(image))
@@ -60,21 +61,21 @@ def test_flips_reverse_the_drawn_axes_only_of_both():
 @pytest.mark.parametrize(
     "axes, shape", [((0, 1), (3, 3, 4)), ((0, 2), (4, 3, 4)), ((1, 2), (2, 5, 5))]
 )
-def test_turns_come_after_flips_and_move_both(quarters, axes, shape):
+def test_turns_are_applied_after_flips_to_image_and_mask(quarters, axes, shape):
     image, mask = read(shape, flips=(1,), turn=(quarters, axes))
     straight, _ = read(shape)
     np.testing.assert_array_equal(image, np.rot90(np.flip(straight, 1), quarters, axes))
     np.testing.assert_array_equal(mask, mask_of(image))
 
 
-def test_no_rotation_and_no_zoom_samples_the_patch_itself():
+def test_the_identity_matrix_changes_nothing():
     image, mask = read((4, 3, 5), matrix=np.eye(3), flips=(2,))
     np.testing.assert_array_equal(image, read((4, 3, 5), flips=(2,))[0])
     np.testing.assert_array_equal(mask, mask_of(image))
 
 
 def test_a_quarter_turn_by_matrix_is_about_the_centre_of_the_patch():
-    # Patch axis X runs along crop axis Y, patch axis Y against crop axis X.
+    # Patch axis X is crop axis Y, and patch axis Y is crop axis X reversed.
     matrix = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     image, mask = read((3, 3, 5), matrix=matrix)
     np.testing.assert_array_equal(image[1, 1, 2], [3, 2, 2])  # origin + 1, origin + 1, 2
@@ -83,7 +84,7 @@ def test_a_quarter_turn_by_matrix_is_about_the_centre_of_the_patch():
     np.testing.assert_array_equal(mask, mask_of(image))
 
 
-def test_zoom_samples_between_voxels_and_labels_take_the_nearest():
+def test_zoom_interpolates_the_image_and_takes_the_nearest_labels():
     image, mask = read((3, 3, 5), matrix=np.eye(3) / 2)
     np.testing.assert_allclose(image[:, 0, 0, 0], [2.5, 3, 3.5])
     np.testing.assert_allclose(image[0, 0, :, 2], [1, 1.5, 2, 2.5, 3])
@@ -92,7 +93,7 @@ def test_zoom_samples_between_voxels_and_labels_take_the_nearest():
     assert set(np.unique(mask)) <= {1, 2, 4, 8}
 
 
-def test_outside_the_crop_its_border_goes_on():
+def test_the_border_is_repeated_outside_the_crop():
     image, _ = read(CROP, origin=np.zeros(3, int), matrix=np.eye(3) * 2)
     np.testing.assert_array_equal(image[:, 3, 2, 0], [0, 0, 0, 2, 4, 6, 8, 8, 8])
 
@@ -100,11 +101,11 @@ def test_outside_the_crop_its_border_goes_on():
 def test_only_the_box_around_the_sampled_patch_is_read():
     reader = Reader()
     read((3, 3, 3), reader, matrix=np.eye(3) / 2)
-    # Centre (3, 2, 1), half a voxel either way: 2 … 4, 1 … 3, 0 … 2.
+    # Half a voxel around the centre (3, 2, 1): voxels 2 … 4, 1 … 3, 0 … 2.
     assert reader.voxels_read == 27
     first, shape, offset = augment_space.box_to_sample(
         np.eye(3) * 2, np.array([2, 1, 0]), (3, 3, 3), CROP
     )
-    # Two voxels either way of (3, 2, 1), within the crop.
+    # Two voxels around (3, 2, 1), limited to the crop.
     assert (first.tolist(), shape.tolist()) == ([1, 0, 0], [5, 5, 4])
     np.testing.assert_array_equal(offset, [0, 0, -1])

@@ -1,4 +1,4 @@
-"""Damage that shows only when a run reads the very record."""
+"""Damage that a run detects when it reads the record."""
 
 import shutil
 
@@ -9,7 +9,9 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.training.train_options import TrainOptions
 
 
-def test_a_wrong_byte_stops_a_run_with_one_line_and_costs_nothing(dataset, tmp_path):
+def test_a_damaged_record_stops_a_run_with_one_line_and_a_repaired_one_resumes_it(
+    dataset, tmp_path
+):
     data = tmp_path / "data"
     shutil.copytree(dataset.root, data)
     options = TrainOptions(

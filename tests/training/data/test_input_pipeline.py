@@ -6,13 +6,14 @@ import pytest
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import example, tfrecord
 from brats_tfrecord.training.data import augment, input_pipeline
+from brats_tfrecord.training.data.input_pipeline import BatchShare, Patches
 
 MODALITIES = ("flair", "t1ce")
 
 
 @pytest.fixture(scope="module")
 def stored(dataset):
-    """Every labelled record, decoded by the NumPy side of contract 1."""
+    """Every labelled record, decoded with NumPy: case id -> case."""
     cases = [
         example.decode(record, dataset.recipe.image_dtype)
         for path in dataset.shard_paths((0, 1, 2))
@@ -21,19 +22,26 @@ def stored(dataset):
     return {case.case_id: case for case in cases}
 
 
-def train_batches(dataset, **options):
-    options = {"modalities": MODALITIES, "patch_size": 8, "batch_size": 3, **options}
-    made = input_pipeline.make_train_dataset(dataset, (1, 2), **options)
-    return [tuple(batch[name].numpy() for name in ("image", "mask", "case")) for batch in made]
+SMALL = Patches(8)
 
 
-def same(first, second):
+def train_batches(dataset, patches=SMALL, **options):
+    """Every batch of folds 1 and 2, which have four cases, as (image, mask, case)."""
+    options = {"modalities": MODALITIES, "batch_size": 3, **options}
+    batches = input_pipeline.make_train_dataset(dataset, (1, 2), patches=patches, **options)
+    return [tuple(batch[name].numpy() for name in ("image", "mask", "case")) for batch in batches]
+
+
+def are_equal(first, second):
+    """Whether two lists of batches hold equal arrays."""
     return len(first) == len(second) and all(
-        np.array_equal(a, b) for one, other in zip(first, second) for a, b in zip(one, other)
+        np.array_equal(a, b)
+        for first_batch, second_batch in zip(first, second)
+        for a, b in zip(first_batch, second_batch)
     )
 
 
-def test_training_batches_are_as_stored_of_the_asked_shape_and_without_remainder(dataset):
+def test_training_batches_have_the_patch_shape_and_no_remainder(dataset):
     batches = train_batches(dataset, epochs=2)
     # Four cases in batches of three: two steps an epoch.
     assert input_pipeline.steps_per_epoch(dataset, (1, 2), 3) == 2
@@ -45,51 +53,45 @@ def test_training_batches_are_as_stored_of_the_asked_shape_and_without_remainder
 
 
 @pytest.mark.parametrize("level", augment.LEVELS)
-def test_data_are_a_function_of_seed_epoch_and_place(dataset, level):
+def test_batches_are_a_function_of_seed_epoch_and_position(dataset, level):
     def batches(**options):
-        return train_batches(
-            dataset,
-            augmentation=augment.LEVELS[level],
-            patches_per_case=3,
-            foreground_fraction=0.5,
-            **{"epochs": 3, "seed": 5, **options},
-        )
+        patches = Patches(8, 3, 0.5, augment.LEVELS[level])
+        return train_batches(dataset, patches, **{"epochs": 3, "seed": 5, **options})
 
     unbroken = batches()  # four batches an epoch
-    assert same(unbroken, batches())
-    assert same(unbroken[4:], batches(first_epoch=1))
-    assert same(unbroken[4 + 3 :], batches(first_epoch=1, first_step=3))
-    assert not same(unbroken[:4], unbroken[4:8])
-    assert not same(unbroken, batches(seed=6))
+    assert are_equal(unbroken, batches())
+    assert are_equal(unbroken[4:], batches(first_epoch=1))
+    assert are_equal(unbroken[4 + 3 :], batches(first_epoch=1, first_step=3))
+    assert not are_equal(unbroken[:4], unbroken[4:8])
+    assert not are_equal(unbroken, batches(seed=6))
 
 
 def test_every_example_of_every_epoch_has_a_seed_of_its_own(dataset, monkeypatch):
-    draw, seen = augment.draw, []
+    draw_parameters, first_numbers = augment.draw_parameters, []
 
     def spy(rng, *args):
-        seen.append(copy.deepcopy(rng).random())
-        return draw(rng, *args)
+        first_numbers.append(copy.deepcopy(rng).random())
+        return draw_parameters(rng, *args)
 
-    monkeypatch.setattr(augment, "draw", spy)
-    train_batches(dataset, epochs=3, patches_per_case=3)
-    assert len(seen) == len(set(seen)) == 36
+    monkeypatch.setattr(augment, "draw_parameters", spy)
+    train_batches(dataset, Patches(8, per_case=3), epochs=3)
+    assert len(first_numbers) == len(set(first_numbers)) == 36
 
 
-def test_every_case_gives_its_patches_mixed_among_the_others(dataset):
+def test_every_case_is_taken_once_before_any_is_taken_again(dataset):
     assert input_pipeline.steps_per_epoch(dataset, (1, 2), 3, patches_per_case=5) == 7
-    batches = train_batches(
-        dataset, patches_per_case=5, epochs=2, augmentation=augment.LEVELS["none"]
-    )
+    patches = Patches(8, per_case=5, augmentation=augment.LEVELS["none"])
+    batches = train_batches(dataset, patches, epochs=2)
     for epoch in (batches[:7], batches[7:]):
         cases = np.concatenate([case for _, _, case in epoch])
-        for first in range(0, 20, 4):  # each case once before any comes again
+        for first in range(0, 20, 4):
             assert sorted(cases[first : first + 4]) == [0, 1, 2, 3]
-        patches = {image.tobytes() for batch, _, _ in epoch for image in batch}
-        assert len(patches) == 21  # the 21st fills the last batch: another patch of a case
+        images = {image.tobytes() for batch, _, _ in epoch for image in batch}
+        assert len(images) == 21  # the 21st, which fills the last batch, is a new patch too
 
 
-def test_whole_crops_are_the_records_with_modalities_by_name_and_one_flip_for_both(dataset, stored):
-    batches = train_batches(dataset, patch_size=0, batch_size=1, epochs=2)
+def test_whole_crops_are_the_stored_cases_with_image_and_mask_flipped_alike(dataset, stored):
+    batches = train_batches(dataset, Patches(), batch_size=1, epochs=2)
     trained, seen = dataset.case_ids((1, 2)), []
     for image, packed, case in batches:
         case_id = trained[case[0]]
@@ -103,23 +105,21 @@ def test_whole_crops_are_the_records_with_modalities_by_name_and_one_flip_for_bo
                 seen.append((case_id, flips))
     cases = [case_id for case_id, _ in seen]
     assert sorted(cases[:4]) == sorted(cases[4:]) == trained
-    assert len({flips for _, flips in seen[:4]}) > 1  # one draw an example, not an epoch
+    assert len({flips for _, flips in seen[:4]}) > 1  # per example, not per epoch
 
 
-def test_patches_lie_on_tumour_as_often_as_asked(dataset):
+def test_patches_are_centred_on_tumour_as_often_as_requested(dataset):
     def on_tumour(fraction):
-        batches = train_batches(
-            dataset, patch_size=1, patches_per_case=25, batch_size=10, foreground_fraction=fraction
-        )
+        batches = train_batches(dataset, Patches(1, 25, fraction), batch_size=10)
         return np.mean([mask > 1 for _, mask, _ in batches])
 
     # The ball of tumour fills a sixth of the crop.
     assert on_tumour(0.0) < 0.3 and on_tumour(1.0) == 1
 
 
-def test_light_changes_intensities_alone(dataset):
+def test_light_adds_only_changes_of_intensity_to_flips(dataset):
     flips, light = (
-        train_batches(dataset, augmentation=augment.LEVELS[level], patch_size=0)
+        train_batches(dataset, Patches(augmentation=augment.LEVELS[level]))
         for level in ("flips", "light")
     )
     for (image, mask, case), (changed, same_mask, same_case) in zip(flips, light):
@@ -129,27 +129,29 @@ def test_light_changes_intensities_alone(dataset):
 
 
 def test_a_patch_longer_than_an_axis_takes_it_whole(dataset):
-    assert input_pipeline.patch_shape((20, 17, 16), 18) == (18, 17, 16)
-    assert input_pipeline.patch_shape((20, 17, 16), 0) == (20, 17, 16)
-    image, *_ = train_batches(dataset, patch_size=18, batch_size=2)[0]
+    assert Patches(18).shape((20, 17, 16)) == (18, 17, 16)
+    assert Patches(0).shape((20, 17, 16)) == (20, 17, 16)
+    image, *_ = train_batches(dataset, Patches(18), batch_size=2)[0]
     assert image.shape == (2, 18, 17, 16, 2)
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
-def test_a_cache_changes_nothing_that_is_read(dataset, tmp_path, cache):
-    cached = {"cache": cache, "cache_dir": tmp_path if cache == "disk" else None}
-    options = {"epochs": 2, "foreground_fraction": 0.5}
-    assert same(train_batches(dataset, **options), train_batches(dataset, **options, **cached))
+def test_batches_are_the_same_with_a_cache(dataset, tmp_path, cache):
+    cache_dir = tmp_path if cache == "disk" else None
+    patches = Patches(8, foreground_fraction=0.5)
+    plain = train_batches(dataset, patches, epochs=2)
+    cached = train_batches(dataset, patches, epochs=2, cache=cache, cache_dir=cache_dir)
+    assert are_equal(plain, cached)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_evaluation_counts_every_case_exactly_once(dataset, stored, batch_size):
     folds = (0, 2)
-    made = input_pipeline.make_eval_dataset(
+    batches = input_pipeline.make_eval_dataset(
         dataset, folds, modalities=("t2",), batch_size=batch_size
     )
     counted = []
-    for batch in made:
+    for batch in batches:
         assert batch["image"].shape == (batch_size, 20, 17, 16, 1)
         for n, weight in enumerate(batch["weight"].numpy()):
             if weight:
@@ -163,6 +165,23 @@ def test_evaluation_counts_every_case_exactly_once(dataset, stored, batch_size):
     assert sorted(counted) == dataset.case_ids(folds)
 
 
-def test_an_uneven_evaluation_is_filled_up_with_copies_of_weight_zero(dataset):
-    made = input_pipeline.make_eval_dataset(dataset, (0,), modalities=("t1",), batch_size=3)
-    assert [batch["weight"].numpy().tolist() for batch in made] == [[1, 1, 0]]
+def test_an_uneven_evaluation_is_padded_with_copies_of_weight_zero(dataset):
+    batches = input_pipeline.make_eval_dataset(dataset, (0,), modalities=("t1",), batch_size=3)
+    assert [batch["weight"].numpy().tolist() for batch in batches] == [[1, 1, 0]]
+
+
+def test_processes_and_replicas_share_every_batch(dataset):
+    """Two processes of two replicas each: every example once, in order of the ranks."""
+    numbers = []
+    for worker in range(2):
+        batches = input_pipeline.make_train_dataset(
+            dataset,
+            (1, 2),
+            modalities=MODALITIES,
+            patches=SMALL,
+            batch_size=4,
+            epochs=2,
+            share=BatchShare(worker, workers=2, replicas=2),
+        )
+        numbers.append([batch["number"].numpy().tolist() for batch in batches])
+    assert numbers == [[[0], [1], [4], [5]], [[2], [3], [6], [7]]]

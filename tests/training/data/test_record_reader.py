@@ -46,7 +46,7 @@ def test_a_box_is_that_part_of_the_stored_case(dataset, stored, tmp_path, cache)
         )
 
 
-def test_a_view_is_filled_through(dataset, stored):
+def test_a_view_is_filled_in_its_own_orientation(dataset, stored):
     reader = RecordReader(dataset, FOLDS, ("t1",))
     patch = np.zeros((5, 4, 3, 1), np.float16)
     reader.read_image(0, (1, 2, 3), np.flip(np.rot90(patch, 1, (0, 2)), 1))
@@ -54,7 +54,7 @@ def test_a_view_is_filled_through(dataset, stored):
     np.testing.assert_array_equal(np.rot90(np.flip(expected, 1), -1, (0, 2)), patch)
 
 
-def test_memory_needs_the_files_no_more(copy):
+def test_the_memory_cache_no_longer_needs_the_files(copy):
     reader = RecordReader(copy, (1,), ("t1",), cache="memory")
     first, again = np.zeros((2, 20, 17, 16, 1), np.float16)
     reader.read_image(0, (0, 0, 0), first)
@@ -64,7 +64,7 @@ def test_memory_needs_the_files_no_more(copy):
     assert first.any() and np.array_equal(first, again)
 
 
-def test_copies_on_disk_are_made_once_and_a_broken_one_again(copy, tmp_path):
+def test_the_disk_cache_copies_a_shard_once_and_replaces_a_truncated_copy(copy, tmp_path):
     def read():
         reader = RecordReader(copy, (1,), ("t1",), cache="disk", cache_dir=tmp_path / "cache")
         image = np.zeros((20, 17, 16, 1), np.float16)
@@ -73,16 +73,16 @@ def test_copies_on_disk_are_made_once_and_a_broken_one_again(copy, tmp_path):
 
     first = read()
     [copied] = (tmp_path / "cache").rglob("*.tfrecord")
-    made = copied.stat().st_mtime_ns
-    assert np.array_equal(read(), first) and copied.stat().st_mtime_ns == made
+    modified = copied.stat().st_mtime_ns
+    assert np.array_equal(read(), first) and copied.stat().st_mtime_ns == modified
     copied.write_bytes(copied.read_bytes()[:1000])
     assert np.array_equal(read(), first)
     assert copied.read_bytes() == copy.shard_paths((1,))[0].read_bytes()
 
 
-def test_another_dataset_has_copies_of_its_own(dataset, other_dataset, tmp_path):
-    for one in (dataset, other_dataset):
-        reader = RecordReader(one, (1,), ("t1",), cache="disk", cache_dir=tmp_path)
+def test_each_dataset_has_its_own_copies(dataset, other_dataset, tmp_path):
+    for manifest_ in (dataset, other_dataset):
+        reader = RecordReader(manifest_, (1,), ("t1",), cache="disk", cache_dir=tmp_path)
         reader.read_tumour(0)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -93,45 +93,78 @@ def damage(path, offset, byte):
     path.write_bytes(data)
 
 
+def read_all(reader):
+    for case in range(len(reader.case_ids)):
+        reader.read_mask(case, (0, 0, 0), np.zeros((1, 1, 1), np.uint8))
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 @pytest.mark.parametrize(
     "offset, byte, message",
     [
-        (0, 1, "length does not fit its checksum"),
-        (12, 0, "not a record of ours"),
-        (13, 1, "leaves its record|not a record of ours|values to unpack"),
+        (0, 1, "its length does not fit its checksum"),
+        (12, 0, "its data do not fit their checksum"),
+        (20_000, 255, "its data do not fit their checksum"),
     ],
 )
-def test_a_shard_that_is_not_the_manifests_is_named_at_the_start(copy, offset, byte, message):
+def test_a_damaged_record_is_named_when_its_case_is_first_read(
+    copy, tmp_path, offset, byte, message, cache
+):
     [path] = copy.shard_paths((1,))
     damage(path, offset, byte)
-    with pytest.raises(InputError, match=f"{path.name}: .*({message}).*--verify"):
-        RecordReader(copy, FOLDS, ("t1",))
+    reader = RecordReader(copy, (1,), ("t1",), cache=cache, cache_dir=tmp_path / "cache")
+    with pytest.raises(InputError, match=f"{path.name}: case.: {message}; .*--verify"):
+        read_all(reader)
 
 
-def test_shards_that_changed_places_or_a_record_too_many_are_named(copy):
+def test_swapped_shards_are_named(copy):
     first, second = copy.shard_paths((0, 1))
-    data = first.read_bytes()
     shutil.copy(second, first)
-    with pytest.raises(InputError, match="case case1 where case0 is expected|where case"):
-        RecordReader(copy, FOLDS, ("t1",))
-    first.write_bytes(data + data)
-    with pytest.raises(InputError, match=first.name):
-        RecordReader(copy, FOLDS, ("t1",))
+    with pytest.raises(InputError, match=f"{first.name}: case.: .*--verify"):
+        read_all(RecordReader(copy, FOLDS, ("t1",)))
 
 
-def test_other_image_sizes_than_the_recipes_are_named(copy):
+def with_row(manifest_, **changes):
+    """The manifest with other offsets of its first case, which is in fold 0."""
+    first, *others = manifest_.cases
+    return dataclasses.replace(manifest_, cases=(dataclasses.replace(first, **changes), *others))
+
+
+def test_the_record_of_another_case_is_named(copy):
+    first, second = (row for row in copy.cases if row.fold == 0)
+    wrong = with_row(copy, record_offset=second.record_offset)
+    with pytest.raises(InputError, match=f"{first.case_id}: the record at its offset is of anoth"):
+        read_all(RecordReader(wrong, FOLDS, ("t1",)))
+
+
+@pytest.mark.parametrize(
+    "field, offset, message",
+    [
+        ("record_offset", 0, "does not fit in the shard"),
+        ("record_offset", 10**9, "does not fit in the shard"),
+        ("image_offset", -1, "of image at byte -1 do not fit in its record"),
+        ("mask_offset", 10**9, "of mask at byte 1000000000 do not fit in its record"),
+    ],
+)
+def test_offsets_outside_of_shard_or_record_are_named_at_the_start(copy, field, offset, message):
+    first = copy.cases[0]
+    with pytest.raises(InputError, match=f"{first.case_id}: .*{message}.*--verify"):
+        RecordReader(with_row(copy, **{field: offset}), FOLDS, ("t1",))
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_a_wrong_offset_of_the_voxels_is_named_when_the_case_is_first_read(copy, name):
+    first = copy.cases[0]
+    offset = getattr(first, f"{name}_offset") - 1
+    reader = RecordReader(with_row(copy, **{f"{name}_offset": offset}), FOLDS, ("t1",))
+    with pytest.raises(InputError, match=f"{first.case_id}: its {name} is not at byte {offset}"):
+        read_all(reader)
+
+
+def test_another_image_size_than_the_recipe_is_named(copy):
     recipe = dataclasses.replace(copy.recipe, image_dtype="float32")
-    with pytest.raises(InputError, match="43520 bytes of image, expected 87040"):
+    with pytest.raises(InputError, match="87040 bytes of image at byte .* do not fit in its recor"):
         RecordReader(dataclasses.replace(copy, recipe=recipe), FOLDS, ("t1",))
-
-
-def test_a_wrong_byte_within_a_record_is_found_when_its_case_is_first_read(copy):
-    reader = RecordReader(copy, (1,), ("t1",))
-    [path] = copy.shard_paths((1,))
-    damage(path, 20_000, 255)
-    with pytest.raises(InputError, match=f"{path.name}: case.: its data do not fit their checksum"):
-        for case in range(2):
-            reader.read_mask(case, (0, 0, 0), np.zeros((1, 1, 1), np.uint8))
 
 
 def test_a_file_that_ends_too_early_is_named_when_it_is_read(copy):

@@ -7,20 +7,21 @@ from brats_tfrecord.training.distribution import cpu_memory
 
 SCRIPT = """
 import os, sys
-from brats_tfrecord.training import cpu_memory
+from brats_tfrecord.training.distribution import cpu_memory
 cpu_memory.restart_tuned()
 print(os.getpid(), sys.argv[1:], os.environ["GLIBC_TUNABLES"].count("hugetlb=1"))
 """
 
 
-def test_settings_of_the_user_s_own_are_kept():
-    found = cpu_memory.tuned({"A": "b", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:glibc.x=y"})
-    assert found["A"] == "b"
-    assert found["GLIBC_TUNABLES"].startswith("glibc.malloc.hugetlb=0:glibc.x=y:glibc.malloc.mmap")
-    assert found["GLIBC_TUNABLES"].count("hugetlb") == 1
+def test_settings_of_the_user_are_kept():
+    own = "glibc.malloc.hugetlb=0:glibc.x=y"
+    environment = cpu_memory.tuned({"A": "b", "GLIBC_TUNABLES": own})
+    assert environment["A"] == "b"
+    assert environment["GLIBC_TUNABLES"].startswith(f"{own}:glibc.malloc.mmap")
+    assert environment["GLIBC_TUNABLES"].count("hugetlb") == 1
 
 
-def test_tuned_twice_is_tuned_once():
+def test_tuning_twice_changes_nothing():
     assert cpu_memory.tuned(cpu_memory.tuned({})) == cpu_memory.tuned({})
 
 

@@ -1,4 +1,4 @@
-"""Two real processes on loopback that train as one, lose each other, and go on."""
+"""Two processes that train together over the loopback interface, lose each other, and resume."""
 
 import csv
 import json
@@ -21,10 +21,9 @@ from brats_tfrecord.training import loop
 from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.train_options import TrainOptions
 
-TRAIN = Path(__file__).parents[2] / "tools/train.py"
+TRAIN = Path(__file__).parents[3] / "tools/train.py"
 TIMES = {"input_wait", "volumes_per_second", "seconds"}
-LOST = r"train.py: a peer was lost \(.+\); run the same command again on all workers to go on\n"
-
+LOST = r"train.py: a peer was lost \(.+\); run the same command again on all workers to continue\n"
 
 OPTIONS = {
     "filters": "4,8",
@@ -52,21 +51,21 @@ def flags(dataset):
 
 @pytest.fixture(scope="module")
 def unbroken(flags, tmp_path_factory):
-    """Folder and the two finished processes of a run that nothing happened to."""
+    """Folder and the two finished processes of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("unbroken")
     return folder, finish(start(flags, folder))
 
 
 def free_ports(count):
-    with_ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in with_ports]
-    for one in with_ports:
-        one.close()
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
     return ports
 
 
 def start(flags, folder, *more, workers=(0, 1), own=((), ())):
-    """Starts `workers` of a run of two, each with flags of its `own`."""
+    """Starts workers of a run of two; `own` holds additional flags of each."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     command = [
         sys.executable,
@@ -94,14 +93,14 @@ def start(flags, folder, *more, workers=(0, 1), own=((), ())):
 
 
 def finish(processes, seconds=120):
-    """(exit code, stdout, stderr) of each."""
+    """Waits for processes; returns (exit code, stdout, stderr) of each."""
     end = time.monotonic() + seconds
     texts = [process.communicate(timeout=max(1, end - time.monotonic())) for process in processes]
     return [(process.returncode, *text) for process, text in zip(processes, texts)]
 
 
 def course(folder):
-    """history.csv but for the times."""
+    """history.csv without the columns of times."""
     with open(folder / "history.csv", newline="") as stream:
         return [
             {name: value for name, value in row.items() if name not in TIMES}
@@ -132,40 +131,42 @@ def kill_one(flags, folder, victim, moment=(0, 2)):
     return survivor
 
 
-def test_two_processes_give_the_curve_of_two_replicas_of_one(dataset, unbroken, tmp_path):
+def test_two_processes_train_like_two_replicas(dataset, unbroken, tmp_path):
     folder, processes = unbroken
     assert [code for code, _, _ in processes] == [0, 0], processes
-    one = loop.train(
+    replicas = loop.train(
         TrainOptions(str(dataset.root), str(tmp_path), **OPTIONS, virtual_devices=2)
-    ).history
+    )
     for column in ("loss", "val_loss"):
-        # Sums that run in another order: float32 rounding.
+        # The order of sums differs: float32 rounding errors.
         np.testing.assert_allclose(
-            [float(row[column]) for row in course(folder)], [row[column] for row in one], rtol=1e-5
+            [float(row[column]) for row in course(folder)],
+            [row[column] for row in replicas.history],
+            rtol=1e-5,
         )
 
 
-def test_the_chief_alone_publishes(unbroken):
-    folder, [(_, chief, _), (_, other, complaints)] = unbroken
+def test_only_the_chief_prints_and_writes(unbroken):
+    folder, [(_, chief, _), (_, worker, errors)] = unbroken
     assert "over 2 replica(s)" in chief and "epoch 2/2" in chief and "Exported epoch" in chief
-    assert other == "" and complaints == ""
+    assert worker == "" and errors == ""
     assert (folder / "saved_model/saved_model.pb").is_file()
     assert len(list(folder.glob("tensorboard/*"))) == 1
 
 
-def test_a_worker_killed_the_chief_exits_75_and_both_go_on_as_if_unbroken(
+def test_if_a_worker_is_killed_the_chief_exits_with_75_and_both_resume_exactly(
     flags, unbroken, tmp_path
 ):
     code, _, errors = kill_one(flags, tmp_path, victim=1)
     assert code == 75 and re.fullmatch(LOST, errors), errors
-    again = finish(start(flags, tmp_path))
-    assert [code for code, _, _ in again] == [0, 0], again
-    assert " finished epochs" in again[0][1]
+    rerun = finish(start(flags, tmp_path))
+    assert [code for code, _, _ in rerun] == [0, 0], rerun
+    assert " finished epochs" in rerun[0][1]
     assert course(tmp_path) == course(unbroken[0])
 
 
 @pytest.mark.soak
-def test_the_chief_killed_the_worker_exits_75_and_both_go_on_as_if_unbroken(
+def test_if_the_chief_is_killed_the_worker_exits_with_75_and_both_resume_exactly(
     flags, unbroken, tmp_path
 ):
     for moment in ((0, 1), (0, 3), (1, 2)):
@@ -176,24 +177,28 @@ def test_the_chief_killed_the_worker_exits_75_and_both_go_on_as_if_unbroken(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("told", [(0,), (1,), (0, 1)])
-def test_a_signal_to_any_stops_all_after_one_step_that_is_saved(flags, unbroken, tmp_path, told):
+@pytest.mark.parametrize("signalled", [(0,), (1,), (0, 1)])
+def test_a_signal_to_any_process_stops_all_after_the_same_step(
+    flags, unbroken, tmp_path, signalled
+):
     processes = start(flags, tmp_path)
     wait_for(lambda: saved(tmp_path) >= (0, 2))
-    for index in told:
+    for index in signalled:
         processes[index].send_signal(signal.SIGTERM)
     done = finish(processes)
     assert [code for code, _, _ in done] == [75, 75], done
-    places = {re.search(r"the state after (.+) is saved; run", errors)[1] for _, _, errors in done}
+    positions = {
+        re.search(r"the state after (.+) is saved; run", errors)[1] for _, _, errors in done
+    }
     epoch, step = saved(tmp_path)
-    assert places == {f"step {step} of epoch {epoch + 1}"}
+    assert positions == {f"step {step} of epoch {epoch + 1}"}
     assert all(errors.count("\n") == 1 for _, _, errors in done)
     assert [code for code, _, _ in finish(start(flags, tmp_path))] == [0, 0]
     assert course(tmp_path) == course(unbroken[0])
 
 
 @pytest.mark.soak
-def test_the_time_limit_of_whoever_comes_first_stops_both(flags, tmp_path):
+def test_the_time_limit_of_either_process_stops_both(flags, tmp_path):
     more = ("--time_limit_minutes=0.5", "--epochs=10000", "--validate_every=10000")
     done = finish(start(flags, tmp_path, *more))
     assert [code for code, _, _ in done] == [75, 75], done
@@ -203,14 +208,14 @@ def test_the_time_limit_of_whoever_comes_first_stops_both(flags, tmp_path):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_every_precision_trains_on_two(flags, tmp_path, precision):
+def test_two_processes_train_in_every_precision(flags, tmp_path, precision):
     done = finish(start(flags, tmp_path, f"--precision={precision}", "--optimizer=lamb"))
     assert [code for code, _, _ in done] == [0, 0], done
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("present", [0, 1])
-def test_a_peer_that_never_appears_is_named(flags, tmp_path, present):
+def test_a_missing_peer_is_named(flags, tmp_path, present):
     done = finish(start(flags, tmp_path, "--peer_wait_minutes=0.02", workers=[present]))
     [(code, _, errors)] = done
     assert code == 75
@@ -222,24 +227,23 @@ def test_a_peer_that_never_appears_is_named(flags, tmp_path, present):
 
 
 @pytest.mark.soak
-def test_workers_that_differ_are_refused_alike(flags, tmp_path):
+def test_workers_with_different_flags_are_all_refused(flags, tmp_path):
     done = finish(start(flags, tmp_path, own=(["--seed=0"], ["--seed=1"])))
     assert [code for code, _, _ in done] == [2, 2], done
     assert all("the workers differ in --seed (here" in errors for _, _, errors in done)
     assert not list(tmp_path.iterdir())
 
 
-def test_tf_config_by_example():
-    found = cluster.from_environment({"TF_CONFIG": cluster.EXAMPLE})
-    assert found == cluster.Cluster(
-        ("worker 0", "worker 1"), ("node1:12345", "node2:12345"), place=0
+def test_tf_config_is_parsed():
+    assert cluster.from_environment({"TF_CONFIG": cluster.EXAMPLE}) == cluster.Cluster(
+        ("worker 0", "worker 1"), ("node1:12345", "node2:12345"), rank=0
     )
     with_chief = {
         "cluster": {"worker": ["b:2"], "chief": ["a:1"]},
         "task": {"type": "worker", "index": 0},
     }
     assert cluster.from_environment({"TF_CONFIG": json.dumps(with_chief)}) == cluster.Cluster(
-        ("chief 0", "worker 0"), ("a:1", "b:2"), place=1
+        ("chief 0", "worker 0"), ("a:1", "b:2"), rank=1
     )
 
 
@@ -252,18 +256,22 @@ def test_tf_config_by_example():
         '{"cluster": {}, "task": {}}',
         cluster.EXAMPLE.replace("0}", "2}"),
         cluster.EXAMPLE.replace("node2:12345", "node2"),
+        cluster.EXAMPLE.replace("node2:12345", "12345"),
+        cluster.EXAMPLE.replace("node2:12345", "node2:0"),
+        cluster.EXAMPLE.replace("node2:12345", "node2:65536"),
+        cluster.EXAMPLE.replace('"worker"', '"chief"'),
         cluster.EXAMPLE.replace("node2", "node1"),
         cluster.EXAMPLE.replace('"worker":', '"ps":'),
     ],
 )
-def test_a_tf_config_that_is_wrong_is_refused_with_an_example(text):
-    with pytest.raises(InputError, match="TF_CONFIG=.*expected such as .*node1:12345"):
+def test_a_malformed_tf_config_is_refused_with_an_example(text):
+    with pytest.raises(InputError, match="TF_CONFIG=.*expected for example .*node1:12345"):
         cluster.from_environment({"TF_CONFIG": text})
-    with pytest.raises(InputError, match="TF_CONFIG is not set; expected such as"):
+    with pytest.raises(InputError, match="TF_CONFIG is not set; expected for example"):
         cluster.from_environment({})
 
 
-def test_a_stop_ends_the_wait_for_peers_and_the_clock_does():
+def test_the_wait_for_peers_ends_at_a_stop_or_in_time():
     stop = stopping.StopRequest(time_limit_minutes=1e-9)
     here, absent = (f"127.0.0.1:{port}" for port in free_ports(2))
     two = cluster.Cluster(("worker 0", "worker 1"), (here, absent), 0)
@@ -274,5 +282,5 @@ def test_a_stop_ends_the_wait_for_peers_and_the_clock_does():
     with socket.create_server(("127.0.0.1", int(absent.split(":")[1]))):
         cluster.wait_for_peers(two, 0, stopping.StopRequest())
     with socket.create_server(("", int(here.split(":")[1]))):
-        with pytest.raises(InputError, match="cannot be listened at"):
+        with pytest.raises(InputError, match="cannot listen at port"):
             cluster.wait_for_peers(two, 0, stopping.StopRequest())

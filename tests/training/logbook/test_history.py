@@ -32,15 +32,15 @@ def row(epoch, dice=None, loss=None):
 
 
 def written(folder, *rows):
-    course = history.History(folder)
-    for one in rows:
-        course.add(one)
-    course.draw()
-    return course
+    written = history.History(folder)
+    for row in rows:
+        written.add(row)
+    written.draw()
+    return written
 
 
 def tensorboard(folder):
-    """What TensorBoard shows of a run."""
+    """The events of a run as TensorBoard reads them."""
     return EventAccumulator(str(folder / "tensorboard")).Reload()
 
 
@@ -48,22 +48,22 @@ def scalars(folder, tag):
     return [(event.step, event.value) for event in tensorboard(folder).Scalars(tag)]
 
 
-def test_rows_come_back_as_they_were(tmp_path):
-    course = written(tmp_path, row(1), row(2, 1 / 3), row(3))
-    assert history.History(tmp_path, 3).rows == course.rows
-    assert course.rows[0]["val_loss"] is None
+def test_rows_are_read_back_unchanged(tmp_path):
+    first = written(tmp_path, row(1), row(2, 1 / 3), row(3))
+    assert history.History(tmp_path, 3).rows == first.rows
+    assert first.rows[0]["val_loss"] is None
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert len(lines) == 4 and '"' not in "".join(lines)
     assert lines[1] == "1,1.0,0.1,,,,,,,0.001,2.0,0.25,3.0"
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_best_epoch_is_the_first_of_the_highest_dice(tmp_path):
+def test_the_best_epoch_is_the_first_with_the_highest_dice(tmp_path):
     assert written(tmp_path / "a", row(1), row(2, 0.5), row(3, 0.7), row(4, 0.7)).best_epoch == 3
     assert written(tmp_path / "b", row(1), row(2)).best_epoch is None
 
 
-def test_a_row_whose_checkpoint_was_never_finished_is_dropped(tmp_path):
+def test_a_row_without_its_checkpoint_is_dropped(tmp_path):
     written(tmp_path, row(1, 0.2), row(2, 0.9))
     resumed = history.History(tmp_path, 1)
     assert resumed.best_epoch == 1
@@ -74,14 +74,14 @@ def test_a_row_whose_checkpoint_was_never_finished_is_dropped(tmp_path):
 
 def test_a_history_that_lacks_finished_epochs_is_refused(tmp_path):
     written(tmp_path, row(1))
-    with pytest.raises(InputError, match="history.csv: lacks rows of the 2 epochs"):
+    with pytest.raises(InputError, match="history.csv: lacks rows of the 2 finished epochs"):
         history.History(tmp_path, 2)
     (tmp_path / "history.csv").write_text("epoch,loss\n1,x\n")
     with pytest.raises(InputError, match="history.csv"):
         history.History(tmp_path, 1)
 
 
-def test_tensorboard_gets_the_scalars_in_groups(tmp_path):
+def test_tensorboard_scalars_are_grouped(tmp_path):
     written(tmp_path, row(1, 0.25))
     assert scalars(tmp_path, "train/loss") == [(1, 1.0)]
     assert scalars(tmp_path, "validation/dice_WT") == [(1, 0.25)]
@@ -106,18 +106,18 @@ def test_tensorboard_shows_each_epoch_once_after_sessions_that_were_killed(tmp_p
     assert tensorboard(tmp_path).Images("overlays/1") == []
 
 
-def test_a_finished_run_gets_no_more_files(tmp_path):
+def test_a_finished_run_gets_no_more_event_files(tmp_path):
     written(tmp_path, row(1))
     history.History(tmp_path, 1)
     assert len(os.listdir(tmp_path / "tensorboard")) == 1
 
 
-def test_pictures_go_to_tensorboard_and_the_latest_beside_the_history(tmp_path):
-    course = history.History(tmp_path)
+def test_pictures_go_to_tensorboard_and_the_latest_to_overlays_png(tmp_path):
+    written = history.History(tmp_path)
     for epoch in (1, 2):
         pictures = np.zeros((2, 4, 6, 3), np.uint8)
         pictures[1, 0, 0] = (10 * epoch, 0, 255)
-        course.add_images(epoch, pictures)
+        written.add_images(epoch, pictures)
     shown = tensorboard(tmp_path)
     assert [event.step for event in shown.Images("overlays/2")] == [1, 2]
     assert (shown.Images("overlays/2")[0].width, shown.Images("overlays/2")[0].height) == (6, 4)
@@ -125,6 +125,6 @@ def test_pictures_go_to_tensorboard_and_the_latest_beside_the_history(tmp_path):
     assert png.shape == (8, 6, 3) and png[4, 0].tolist() == [20, 0, 255]
 
 
-def test_no_pictures_leave_no_file(tmp_path):
+def test_without_pictures_no_file_is_written(tmp_path):
     history.History(tmp_path).add_images(1, np.zeros((0, 1, 1, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []

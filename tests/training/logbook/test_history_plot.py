@@ -31,7 +31,7 @@ def labels(axes):
     return [line.get_label() for line in axes.lines]
 
 
-def test_every_panel_shows_its_columns():
+def test_every_panel_plots_its_columns():
     rows = [row(1, 0.1), row(2), row(3, 0.3)]
     loss, dice, accuracy, rate, speed, wait = history_plot.plot(rows, 3).axes
     assert labels(loss) == labels(accuracy) == ["training", "validation"]
@@ -50,7 +50,7 @@ def test_every_panel_shows_its_columns():
 
 
 @pytest.mark.parametrize("loss", [0.0025, 2.5, 2500])
-def test_long_numbers_lie_beside_their_panels_and_not_on_others(loss):
+def test_long_numbers_do_not_overlap_the_panel_to_their_left(loss):
     rows = [
         row(
             epoch,
@@ -63,8 +63,8 @@ def test_long_numbers_lie_beside_their_panels_and_not_on_others(loss):
     ]
     figure = history_plot.plot(rows)
     FigureCanvasAgg(figure).draw()
-    for place, axes in enumerate(figure.axes):
-        free_from = figure.axes[place - 1].bbox.x1 if place % 3 else 0
+    for index, axes in enumerate(figure.axes):
+        free_from = figure.axes[index - 1].bbox.x1 if index % 3 else 0
         for label in axes.get_yticklabels():
             assert label.get_window_extent().x0 > free_from, (axes.get_title(), label.get_text())
 
@@ -72,10 +72,10 @@ def test_long_numbers_lie_beside_their_panels_and_not_on_others(loss):
 @pytest.mark.parametrize("rows", [[], [row(1, input_wait=None)]])
 def test_a_panel_without_values_says_so(rows):
     axes = history_plot.plot(rows).axes
-    said = [" ".join(text.get_text() for text in one.texts) for one in axes]
-    assert said[1] == "no epoch was validated yet" and said[5] == "not measured"
-    assert (said[0] == "") == bool(rows)
+    texts = [" ".join(text.get_text() for text in panel.texts) for panel in axes]
+    assert texts[1] == "no epoch was validated yet" and texts[5] == "not measured"
+    assert (texts[0] == "") == bool(rows)
 
 
-def test_one_epoch_stands_on_an_axis_of_whole_epochs():
+def test_the_axis_of_a_single_epoch_shows_whole_epochs():
     assert history_plot.plot([row(1, 0.5)], 1).axes[0].get_xlim() == (0.5, 2.5)

@@ -15,29 +15,29 @@ MODALITIES = ("flair", "t1ce", "t2")
 @pytest.fixture(scope="module")
 def drawn(dataset):
     """Two cases: (`Overlays`, function (case id -> predicted classes) -> pictures)."""
-    made = overlays.Overlays(dataset, FOLDS, MODALITIES, count=2)
+    shown = overlays.Overlays(dataset, FOLDS, MODALITIES, count=2)
     cases = dataset.case_ids(FOLDS)
 
     def draw(classes):
-        for case_id in made.case_ids:
-            made.take(cases.index(case_id), classes[case_id])
-        return made.draw(epoch=7)
+        for case_id in shown.case_ids:
+            shown.add(cases.index(case_id), classes[case_id])
+        return shown.draw(epoch=7)
 
-    return made, draw
+    return shown, draw
 
 
-def nothing(dataset):
+def empty_predictions(dataset):
     return {case_id: np.zeros(dataset.crop_shape, int) for case_id in dataset.case_ids(FOLDS)}
 
 
 def truths(dataset):
     """case id -> classes [X, Y, Z] as stored."""
-    reader, found = RecordReader(dataset, FOLDS, MODALITIES), {}
+    reader, classes = RecordReader(dataset, FOLDS, MODALITIES), {}
     for case, case_id in enumerate(reader.case_ids):
         packed = np.empty(dataset.crop_shape, np.uint8)
         reader.read_mask(case, (0, 0, 0), packed)
-        found[case_id] = masks.unpack_classes(packed)
-    return found
+        classes[case_id] = masks.unpack_classes(packed)
+    return classes
 
 
 def with_sizes(dataset, sizes):
@@ -60,16 +60,16 @@ def test_cases_are_spread_over_the_tumour_sizes(dataset):
     assert chosen(4, (1,)) == ["case1", "case4"]
 
 
-def test_one_picture_a_case_of_those_taken(drawn, dataset):
-    made, draw = drawn
-    pictures = draw(nothing(dataset))
+def test_each_shown_case_gets_one_picture(drawn, dataset):
+    shown, draw = drawn
+    pictures = draw(empty_predictions(dataset))
     assert pictures.dtype == np.uint8 and pictures.ndim == 4 and len(pictures) == 2
-    made.take(99, np.zeros(dataset.crop_shape))  # a case that is not shown
+    shown.add(99, np.zeros(dataset.crop_shape))  # a case that is not shown
 
 
 def test_a_perfect_prediction_looks_like_the_truth(dataset, drawn):
-    _made, draw = drawn
-    perfect, empty = draw(truths(dataset)), draw(nothing(dataset))
+    _, draw = drawn
+    perfect, empty = draw(truths(dataset)), draw(empty_predictions(dataset))
     last_third = perfect.shape[2] * 2 // 3
     np.testing.assert_array_equal(perfect[:, :, :last_third], empty[:, :, :last_third])
     for picture, blank in zip(perfect, empty):
@@ -86,11 +86,11 @@ def test_a_perfect_prediction_looks_like_the_truth(dataset, drawn):
 @pytest.mark.parametrize("axis, part", [(0, "left"), (1, "top")])
 def test_the_patients_right_is_on_the_left_and_the_front_above(dataset, drawn, axis, part):
     """Low X of LPS order is the patient's right, low Y the front."""
-    low = nothing(dataset)
+    low = empty_predictions(dataset)
     for classes in low.values():
         np.moveaxis(classes, axis, 0)[:4] = spec.ET
     _, draw = drawn
-    empty = draw(nothing(dataset))[0]
+    empty = draw(empty_predictions(dataset))[0]
     changed = np.nonzero(np.any(draw(low)[0] != empty, axis=-1))
     height, width = empty.shape[:2]
     if part == "left":
@@ -99,30 +99,30 @@ def test_the_patients_right_is_on_the_left_and_the_front_above(dataset, drawn, a
         assert np.mean(changed[0]) < height / 2 - 50
 
 
-def test_the_slice_has_most_tumour_core_then_most_tumour():
+def test_the_slice_with_most_core_is_chosen_or_else_with_most_tumour():
     classes = np.zeros((4, 5, 6), np.uint8)
-    assert overlays._best_slice(classes) == 3
+    assert overlays.choose_slice(classes) == 3
     classes[:, :, 1] = spec.ED
-    assert overlays._best_slice(classes) == 1
+    assert overlays.choose_slice(classes) == 1
     classes[0, :2, 4], classes[0, 0, 5] = spec.ET, spec.NCR
-    assert overlays._best_slice(classes) == 4
+    assert overlays.choose_slice(classes) == 4
 
 
-def test_background_is_black_and_the_brain_spans_the_greys():
-    stored = np.full((20, 30), -0.4, np.float32)  # what a z-scored 0 became
+def test_the_background_is_black_and_the_brain_covers_the_grey_levels():
+    stored = np.full((20, 30), -0.4, np.float32)  # the value of 0 after z-scoring
     stored[5:15, 5:25] = np.linspace(-1.5, 3, 200).reshape(10, 20)
-    grey, brain = overlays._windowed(stored)
+    grey, brain = overlays.window(stored)
     assert brain.sum() == 200 and (grey[~brain] == 0).all()
     assert grey[brain].min() > 0 and grey.max() == 1
-    grey, brain = overlays._windowed(np.zeros((3, 4), np.float32))
+    grey, brain = overlays.window(np.zeros((3, 4), np.float32))
     assert not grey.any() and not brain.any()
 
 
-def test_t1ce_is_shown_or_else_the_best_there_is(dataset):
-    assert overlays.Overlays(dataset, (0,), ("t2", "t1ce"))._shown == "t1ce"
-    assert overlays.Overlays(dataset, (0,), ("t1", "t2"))._shown == "t2"
+def test_t1ce_is_shown_or_else_the_best_available(dataset):
+    assert overlays.Overlays(dataset, (0,), ("t2", "t1ce")).modality == "t1ce"
+    assert overlays.Overlays(dataset, (0,), ("t1", "t2")).modality == "t2"
 
 
-def test_without_tumour_there_is_nothing_to_draw(dataset):
-    none = overlays.Overlays(with_sizes(dataset, {}), FOLDS, MODALITIES)
-    assert none.case_ids == [] and none.draw(1).shape[0] == 0
+def test_without_tumour_nothing_is_drawn(dataset):
+    without_tumour = overlays.Overlays(with_sizes(dataset, {}), FOLDS, MODALITIES)
+    assert without_tumour.case_ids == [] and without_tumour.draw(1).shape[0] == 0

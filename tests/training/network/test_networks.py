@@ -1,8 +1,7 @@
-"""Every network goes the whole road: build, mirrored step, checkpoint, rebuild, export, reload."""
+"""Every registered network: build, mirrored step, checkpoint, rebuild, export, reload."""
 
 import dataclasses
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ def deep(name, **changes):
 
 
 def mirrored_step(options, precision):
-    """A network after one step on two replicas with one example each."""
+    """Returns a network after one step on two replicas with one example each."""
     strategy = devices.make_strategy("none", 2)
     with strategy.scope():
         network = build_network(options, precision=precision, seed=1)
@@ -63,22 +62,20 @@ def mirrored_step(options, precision):
     return network
 
 
-def conform(options, precision, folder):
-    """Trains, saves, rebuilds from JSON and restores, copies to float32; returns that network."""
+def train_and_restore(options, precision, folder):
+    """Trains, saves, rebuilds and restores a network; returns a float32 copy of it."""
     trained = mirrored_step(options, precision)
     path = tf.train.Checkpoint(trainer=trained.trainer).write(str(folder / "state"))
-    again = NetworkOptions.from_json(json.loads(json.dumps(options.to_json())))
-    assert again == options
-    restored = build_network(again, precision=precision)
+    restored = build_network(options, precision=precision)
     tf.train.Checkpoint(trainer=restored.trainer).read(path).assert_consumed()
-    exact = build_network(again)
+    exact = build_network(options)
     exact.model.set_weights(restored.model.get_weights())
     probabilities = exact.model(IMAGES).numpy()
     assert probabilities.dtype == np.float32 and probabilities.min() >= 0
     if options.activation == "softmax":
         np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-6)
-    close = 1e-5 if precision == "float32" else 0.1
-    np.testing.assert_allclose(trained.model(IMAGES), probabilities, atol=close)
+    tolerance = 1e-5 if precision == "float32" else 0.1
+    np.testing.assert_allclose(trained.model(IMAGES), probabilities, atol=tolerance)
     return exact
 
 
@@ -88,13 +85,13 @@ QUICK = {("unet", "softmax", "float32"), ("unet_nn", "sigmoid", "mixed_bfloat16"
 @pytest.mark.parametrize(
     "name, activation, precision",
     [
-        pytest.param(*road, marks=() if road in QUICK else pytest.mark.soak)
-        for road in itertools.product(NETWORKS, TARGETS, PRECISIONS)
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.soak)
+        for case in itertools.product(NETWORKS, TARGETS, PRECISIONS)
     ],
 )
-def test_the_whole_road_ends_in_a_saved_model(name, activation, precision, tmp_path):
+def test_a_trained_network_is_restored_and_exported(name, activation, precision, tmp_path):
     options = deep(name, activation=activation, outputs=TARGETS[activation])
-    network = conform(options, precision, tmp_path)
+    network = train_and_restore(options, precision, tmp_path)
     card = ModelCard(
         Recipe("none", crop_shape=(8, 16, 8)),
         ("flair", "t1ce"),
@@ -115,7 +112,8 @@ def test_the_whole_road_ends_in_a_saved_model(name, activation, precision, tmp_p
 
 
 def test_parameters_are_those_counted_by_hand():
-    # Kernel by kernel; +4 and +8 are biases, in unet_nn scale and shift of a norm: 2*4 and 2*8.
+    # Kernel by kernel, without those that differ: biases (4 or 8 a convolution) in unet, scale
+    # and shift of the norms (2 * 4 or 2 * 8) in unet_nn.
     shared = 27 * (2 * 4 + 4 * 4 + 4 * 8 + 8 * 8 + 8 * 4 + 4 * 4) + 8 * (8 * 4) + (4 * 3 + 3)
     unet, unet_nn = (build_network(tiny(name)).model.count_params() for name in NETWORKS)
     assert unet == shared + 4 * 4 + 2 * 8 + 4
@@ -138,8 +136,8 @@ def test_the_model_is_the_activation_of_the_finest_logits(name):
     network = build_network(deep(name, activation="sigmoid"), seed=1)
     probabilities, logits = network.model(IMAGES), network.trainer(IMAGES)[0]
     np.testing.assert_allclose(probabilities, tf.sigmoid(logits), atol=1e-6)
-    mine = {id(weight) for weight in network.model.weights}
-    assert mine < {id(weight) for weight in network.trainer.weights}
+    exported = {id(weight) for weight in network.model.weights}
+    assert exported < {id(weight) for weight in network.trainer.weights}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -156,21 +154,21 @@ def test_weights_are_a_function_of_the_seed_and_differ_between_layers(name):
     assert len(seeds) == len(set(seeds)) == 3
 
 
-def test_supervision_leaves_the_other_weights_as_they_start():
+def test_deep_supervision_leaves_the_initial_weights_of_the_model():
     plain = build_network(dataclasses.replace(deep("unet"), deep_supervision=False), seed=1)
     supervised = build_network(deep("unet"), seed=1)
     for a, b in zip(plain.model.get_weights(), supervised.model.get_weights()):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_network_called_unet_is_the_documented_one():
+def test_build_unet_builds_the_network_called_unet():
     options = tiny("unet")
     documented = build_unet((None, None, None, 2), 3, options.filters, options.dropout, seed=1)
     np.testing.assert_array_equal(build_network(options, seed=1).model(IMAGES), documented(IMAGES))
 
 
 def test_activations_of_unet_nn_start_at_unit_scale():
-    """He's rule: whatever the level, values neither die out nor blow up before the norms."""
+    """He's rule: values neither vanish nor explode before the norms, on any level."""
     network = build_network(tiny("unet_nn", channels=8, filters=(32, 32), dropout=(0,) * 3), seed=1)
     layer = network.model.get_layer("encoder1_conv2")
     outputs = tf.keras.Model(network.model.inputs, layer.output)
@@ -179,7 +177,7 @@ def test_activations_of_unet_nn_start_at_unit_scale():
     assert 0.8 < np.std(inner) < 1.25
 
 
-def test_defaults_are_the_documented_and_nnunets():
+def test_defaults_are_the_documented_ones():
     unet, unet_nn = NETWORKS["unet"], NETWORKS["unet_nn"]
     assert unet.rates(unet.filters) == (0.1, 0.1, 0.2, 0.2, 0.3, 0.2, 0.2, 0.1, 0.1)
     assert unet.rates((8, 16)) == (0.1, 0.3, 0.1)

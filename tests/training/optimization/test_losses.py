@@ -13,30 +13,30 @@ from brats_tfrecord.training.optimization import losses
 CLASSES, REGIONS = make_targets("classes", 4), make_targets("regions", 4)
 BACKGROUND, NCR, ED, ET = range(4)
 
-# Voxels along x of one column. Truth: two of NCR, one each of ED, ET and background; what is
-# found: one NCR missed, the rest right.
+# Voxels of one column along x. Truth: two of NCR, one each of ED, ET and background. In the
+# prediction one NCR is missed and the others are correct.
 TRUTH = [NCR, NCR, ED, ET, BACKGROUND]
-FOUND = [NCR, BACKGROUND, ED, ET, BACKGROUND]
+PREDICTED = [NCR, BACKGROUND, ED, ET, BACKGROUND]
 
 
 def truth_of(classes, targets=CLASSES):
-    """Example of one column of voxels, float32 [1, X, 1, 1, K]."""
+    """Truth of one column of voxels, float32 [1, X, 1, 1, K]."""
     return targets.truth(np.left_shift(1, np.reshape(classes, (1, -1, 1, 1))).astype(np.uint8))
 
 
-def sure(classes, targets=CLASSES):
-    """Logits of a network that is certain of `classes`."""
+def certain_logits(classes, targets=CLASSES):
+    """Logits of a network that predicts `classes` with probability 1."""
     return 200 * (2 * truth_of(classes, targets) - 1)
 
 
-def value_of(name, targets, truth=TRUTH, found=FOUND, **how):
-    loss = losses.make_loss(name, targets, **how)
-    return loss(truth_of(truth, targets), sure(found, targets)).numpy()
+def value_of(name, targets, truth=TRUTH, predicted=PREDICTED, **options):
+    loss = losses.make_loss(name, targets, **options)
+    return loss(truth_of(truth, targets), certain_logits(predicted, targets)).numpy()
 
 
-# Under "classes" one voxel of five is wrong, by 400 nats; NCR has TP 1, FN 1, ED and ET are right.
-# Under "regions" that voxel misses WT and TC, by 200 nats each, of 15 answers. WT has 4 voxels of
-# truth and 3 found, TC 3 and 2, ET 1 and 1.
+# With "classes" one voxel of five is wrong, by 400 nats; NCR has TP 1 and FN 1. With "regions" that
+# voxel is missed in WT and TC, by 200 nats each, of 15 terms. WT has 4 true and 3 predicted voxels,
+# TC 3 and 2, ET 1 and 1.
 @pytest.mark.parametrize(
     "name, classes, regions",
     [
@@ -53,16 +53,16 @@ def test_values_by_hand(name, classes, regions):
     np.testing.assert_allclose(value_of(name, REGIONS), [regions], rtol=1e-5)
 
 
-def test_a_voxel_found_in_excess_costs_tversky_less_than_one_missed():
+def test_tversky_costs_less_for_a_false_positive_than_for_a_false_negative():
     # The mirror image: TP 1, FP 1.
-    excess = value_of("tversky", CLASSES, FOUND, TRUTH)
+    excess = value_of("tversky", CLASSES, PREDICTED, TRUTH)
     np.testing.assert_allclose(excess, [1 - (1.5 / 1.8 + 1 + 1) / 3], rtol=1e-5)
     assert excess < value_of("tversky", CLASSES)
-    assert value_of("dice", CLASSES, FOUND, TRUTH) == value_of("dice", CLASSES)
+    assert value_of("dice", CLASSES, PREDICTED, TRUTH) == value_of("dice", CLASSES)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_a_network_that_knows_nothing(dtype):
+def test_equal_logits_by_hand(dtype):
     truth, logits = truth_of(TRUTH), tf.zeros([1, 5, 1, 1, 4], dtype)
     for name, targets, expected in (
         ("cross_entropy", CLASSES, math.log(4)),
@@ -70,12 +70,12 @@ def test_a_network_that_knows_nothing(dtype):
         ("focal", CLASSES, 0.75**2 * math.log(4)),
         ("focal", REGIONS, 0.5**2 * math.log(2)),
     ):
-        found = losses.make_loss(name, targets)(
+        value = losses.make_loss(name, targets)(
             truth_of(TRUTH, targets), logits[..., : targets.channels]
         )
-        assert found.dtype == tf.float32
-        np.testing.assert_allclose(found, [expected], rtol=1e-6)
-    # Each class has a quarter of the 5 voxels: 1.25 are found of NCR, half a voxel each in truth.
+        assert value.dtype == tf.float32
+        np.testing.assert_allclose(value, [expected], rtol=1e-6)
+    # Each class has a probability of 1/4 in 5 voxels: 1.25 soft voxels.
     soft = [(2 * size / 4 + 1) / (size + 1.25 + 1) for size in (2, 1, 1)]
     np.testing.assert_allclose(
         losses.make_loss("dice", CLASSES)(truth, logits), [1 - np.mean(soft)], rtol=1e-6
@@ -85,18 +85,18 @@ def test_a_network_that_knows_nothing(dtype):
 @pytest.mark.parametrize("targets", [CLASSES, REGIONS], ids=["classes", "regions"])
 @pytest.mark.parametrize("name", losses.NAMES)
 class TestEveryLoss:
-    def test_perfect_is_next_to_nothing(self, name, targets):
+    def test_a_perfect_prediction_costs_nothing(self, name, targets):
         np.testing.assert_allclose(value_of(name, targets, TRUTH, TRUTH), [0], atol=1e-6)
 
-    def test_nothing_found_where_nothing_is_costs_nothing(self, name, targets):
+    def test_a_correct_prediction_of_background_costs_nothing(self, name, targets):
         empty = [BACKGROUND] * 4
         np.testing.assert_allclose(value_of(name, targets, empty, empty), [0], atol=1e-6)
         assert value_of(name, targets, empty, [ET, *empty[1:]]) > 0.1
 
-    def test_examples_are_apart_and_gradients_finite(self, name, targets):
+    def test_examples_are_independent_and_gradients_finite(self, name, targets):
         rng = np.random.default_rng(0)
         packed = np.left_shift(1, rng.integers(0, 4, (3, 4, 3, 2))).astype(np.uint8)
-        packed[2] = 1  # an example of background alone
+        packed[2] = 1  # an example with background only
         logits = tf.Variable(
             rng.normal(0, [[[[[1]]]], [[[[90]]]], [[[[1]]]]], (3, 4, 3, 2, targets.channels)),
             dtype=tf.float32,
@@ -114,7 +114,7 @@ class TestEveryLoss:
 
 
 @pytest.mark.parametrize("targets", [CLASSES, REGIONS], ids=["classes", "regions"])
-def test_focal_and_cross_entropy_are_those_of_keras(targets):
+def test_focal_and_cross_entropy_equal_keras(targets):
     rng = np.random.default_rng(1)
     truth = truth_of(rng.integers(0, 4, 50), targets)
     logits = tf.constant(rng.normal(0, 2, truth.shape), tf.float32)
@@ -127,11 +127,11 @@ def test_focal_and_cross_entropy_are_those_of_keras(targets):
         focal = tf.keras.losses.binary_focal_crossentropy(truth, logits, gamma=2, from_logits=True)
         plain = tf.keras.losses.binary_crossentropy(truth, logits, from_logits=True)
     for name, expected in (("focal", focal), ("cross_entropy", plain)):
-        found = losses.make_loss(name, targets)(truth, logits)
-        np.testing.assert_allclose(found, [np.mean(expected)], rtol=1e-5)
+        value = losses.make_loss(name, targets)(truth, logits)
+        np.testing.assert_allclose(value, [np.mean(expected)], rtol=1e-5)
 
 
-def test_sums_stay_exact_where_float16_ends():
+def test_sums_exceed_the_range_of_float16():
     packed = np.full((1, 48, 48, 48), 1 << ED, np.uint8)
     logits = tf.zeros((1, 48, 48, 48, 3), tf.float16)
     voxels = 48**3
@@ -145,13 +145,13 @@ def test_sums_stay_exact_where_float16_ends():
 
 
 def test_weights_multiply_cross_entropy_by_class_or_channel():
-    # The wrong voxel is NCR; it is wrong in WT and TC.
-    found = value_of("cross_entropy", CLASSES, class_weights=(1, 3, 5, 7))
-    np.testing.assert_allclose(found, [3 * 400 / 5], rtol=1e-5)
-    found = value_of("focal", REGIONS, class_weights=(2, 3, 5))
-    np.testing.assert_allclose(found, [(2 + 3) * 200 / 15], rtol=1e-5)
-    found = value_of("dice_cross_entropy", CLASSES, class_weights=(1, 3, 5, 7))
-    np.testing.assert_allclose(found, [3 * 400 / 5 + 0.25 / 3], rtol=1e-5)
+    # The wrong voxel is of NCR, which is part of WT and TC.
+    value = value_of("cross_entropy", CLASSES, class_weights=(1, 3, 5, 7))
+    np.testing.assert_allclose(value, [3 * 400 / 5], rtol=1e-5)
+    value = value_of("focal", REGIONS, class_weights=(2, 3, 5))
+    np.testing.assert_allclose(value, [(2 + 3) * 200 / 15], rtol=1e-5)
+    value = value_of("dice_cross_entropy", CLASSES, class_weights=(1, 3, 5, 7))
+    np.testing.assert_allclose(value, [3 * 400 / 5 + 0.25 / 3], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["dice", "tversky"])
@@ -171,7 +171,7 @@ def test_weights_are_roots_of_frequencies_with_mean_one():
             labelled=fold is not None, fold=fold, class_voxels=class_voxels, tumour_voxels_lost=lost
         )
 
-    # Crops of 100 voxels: 64 + 16 + 16 + 4, of which the head around them has nothing to say.
+    # Crops of 100 voxels: 64 + 16 + 16 + 4; the manifest counts the background outside them too.
     manifest = types.SimpleNamespace(
         crop_shape=(5, 5, 4),
         label_scheme=spec.LABEL_SCHEMES["brats2020"],
@@ -182,10 +182,10 @@ def test_weights_are_roots_of_frequencies_with_mean_one():
             row(None, ()),
         ],
     )
-    found = losses.class_weights(manifest, [1, 2], CLASSES)
+    value = losses.class_weights(manifest, [1, 2], CLASSES)
     roots = 8 + 4 + 4 + 2
-    np.testing.assert_allclose(found, [100 / (roots * root) for root in (8, 4, 4, 2)])
-    assert np.dot(found, [0.64, 0.16, 0.16, 0.04]) == pytest.approx(1)
+    np.testing.assert_allclose(value, [100 / (roots * root) for root in (8, 4, 4, 2)])
+    assert np.dot(value, [0.64, 0.16, 0.16, 0.04]) == pytest.approx(1)
     # WT 36, TC 20, ET 4
     roots = 6 + math.sqrt(20) + 2
     np.testing.assert_allclose(
@@ -210,20 +210,20 @@ def test_deep_supervision_halves_the_truth_and_the_weights():
         tf.constant(rng.normal(size=(2, 8 // n, 4 // n, 12 // n, 4)), tf.float32) for n in (1, 2, 4)
     ]
     loss = losses.make_loss("dice_cross_entropy", CLASSES)
-    found = losses.deep_supervision(loss)(truth, pyramid)
-    assert found.shape == (2,)
+    value = losses.deep_supervision(loss)(truth, pyramid)
+    assert value.shape == (2,)
     expected = sum(
         weight * loss(truth[:, ::n, ::n, ::n], logits)
         for n, weight, logits in zip((1, 2, 4), (4 / 7, 2 / 7, 1 / 7), pyramid)
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(
         losses.deep_supervision(loss)(truth, pyramid[:1]), loss(truth, pyramid[0]), rtol=1e-6
     )
 
 
 class TestBatchDice:
-    """Four examples of very different sizes: the mean of their Dice is not Dice of them all."""
+    """Four examples of very different sizes: their mean Dice is not the Dice of all together."""
 
     TARGETS = REGIONS
 
@@ -238,7 +238,7 @@ class TestBatchDice:
         )
 
     def step(self, strategy, supervised=False):
-        """(loss, gradient of a little network's kernel) of one batch spread over replicas."""
+        """(loss, gradient of a small network's kernel) of one batch split over replicas."""
         loss = losses.make_loss("batch_dice_cross_entropy", self.TARGETS)
         if supervised:
             loss = losses.deep_supervision(loss)
@@ -263,17 +263,17 @@ class TestBatchDice:
         data = tf.data.Dataset.from_tensors(self.batch()).unbatch().batch(4, drop_remainder=True)
         return step(next(iter(strategy.experimental_distribute_dataset(data))))
 
-    def test_it_is_the_dice_of_all_examples_as_one(self):
+    def test_equals_dice_of_all_examples_as_one(self):
         truth, image = self.batch()
         logits = image @ tf.constant(np.linspace(-1, 1, 6).reshape(2, 3), tf.float32)
-        found = losses.make_loss("batch_dice_cross_entropy", REGIONS)(truth, logits)
+        value = losses.make_loss("batch_dice_cross_entropy", REGIONS)(truth, logits)
 
         def as_one(array):
             return tf.reshape(array, (1, 24, 4, 5, 3))
 
         dice = losses.make_loss("dice", REGIONS)(as_one(truth), as_one(logits))
         entropy = losses.make_loss("cross_entropy", REGIONS)(truth, logits)
-        np.testing.assert_allclose(found, dice + entropy, rtol=1e-6)
+        np.testing.assert_allclose(value, dice + entropy, rtol=1e-6)
 
     @pytest.mark.parametrize("supervised", [False, True])
     def test_replicas_change_neither_loss_nor_gradient(self, supervised):
@@ -282,7 +282,7 @@ class TestBatchDice:
         np.testing.assert_allclose(value_2, value, rtol=1e-6)
         np.testing.assert_allclose(gradient_2, gradient, rtol=1e-5)
 
-    def test_outside_replicas_it_is_the_batch_alone(self):
+    def test_outside_of_replicas_only_the_batch_counts(self):
         truth, image = self.batch()
         loss = losses.make_loss("batch_dice_cross_entropy", REGIONS)
         logits = tf.repeat(image[..., :1], 3, axis=-1)

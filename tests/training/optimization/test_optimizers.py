@@ -13,6 +13,7 @@ NAMES = ("adam", "adamw", "sgd", "lamb", "ranger", "novograd")
 
 
 def after(name, steps, weight_decay=0.0, gradient=0.5):
+    """The weight after some steps with one gradient."""
     weight = tf.Variable([2.0])
     optimizer = optimizers.make_optimizer(name, 0.1, weight_decay)
     optimizers.create_slots(optimizer, [weight])
@@ -37,12 +38,12 @@ def after(name, steps, weight_decay=0.0, gradient=0.5):
         ("novograd", 0.5, 2 - 0.1 * (1 + 0.5 * 2)),
     ],
 )
-def test_the_first_step(name, decay, expected):
+def test_the_first_step_by_hand(name, decay, expected):
     np.testing.assert_allclose(after(name, 1, decay), expected, rtol=1e-5)
 
 
 def test_lamb_decays_against_the_gradient():
-    """Its steps are as long as the weight; only the direction tells: 2 x decay over -1."""
+    """Its steps are as long as the weight, so only the direction shows the decay."""
     assert after("lamb", 1, 0, gradient=-0.5) > 2 > after("lamb", 1, 1.0, gradient=-0.5)
 
 
@@ -53,22 +54,22 @@ def test_ranger_steps_half_back_at_the_sixth_step():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_schedule_arrives(name):
-    """Learning rates 0 and then 0.1: the first update moves nothing."""
+def test_a_schedule_sets_the_learning_rate(name):
+    """Learning rates 0 and then 0.1: the first update changes nothing."""
     schedule = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.0, 0.1])
     weight = tf.Variable([2.0])
     optimizer = optimizers.make_optimizer(name, schedule)
     optimizers.create_slots(optimizer, [weight])
-    course = []
+    weights = []
     for _ in range(2):
         optimizer.apply_gradients([(tf.constant([0.5]), weight)])
-        course.append(float(weight[0]))
-    assert course[0] == 2 > course[1]
+        weights.append(float(weight[0]))
+    assert weights[0] == 2 > weights[1]
 
 
-def test_addons_stay_out_until_asked():
+def test_addons_are_imported_only_for_their_optimizers():
     code = (
-        "import sys; from brats_tfrecord.training import optimizers as o; "
+        "import sys; from brats_tfrecord.training.optimization import optimizers as o; "
         "o.make_optimizer('adamw'); print('tensorflow_addons' in sys.modules); "
         "o.make_optimizer('lamb'); print('tensorflow_addons' in sys.modules)"
     )

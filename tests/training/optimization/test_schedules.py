@@ -9,14 +9,14 @@ def rates(schedule, steps):
     return [float(schedule(tf.constant(step, tf.int64))) for step in steps]
 
 
-def test_constant_is_a_number():
+def test_a_constant_schedule_is_a_number():
     assert schedules.make_schedule("constant", 0.5, 8) == 0.5
 
 
 @pytest.mark.parametrize(
     "name, expected", [("cosine", [0.5, 0.25, 0, 0]), ("polynomial", [0.5, 0.5 * 0.5**0.9, 0, 0])]
 )
-def test_the_others_end_at_0_and_stay_there(name, expected):
+def test_schedules_end_at_0_and_stay_at_0(name, expected):
     schedule = schedules.make_schedule(name, 0.5, 8)
     np.testing.assert_allclose(rates(schedule, (0, 4, 8, 9)), expected, atol=1e-7)
 
@@ -29,40 +29,43 @@ def test_the_others_end_at_0_and_stay_there(name, expected):
         ("polynomial", [0.5, 0.5 * 0.5**0.9, 0]),
     ],
 )
-def test_four_updates_of_warm_up_in_front_of_eight(name, after):
+def test_four_updates_of_warm_up_come_before_eight_of_the_schedule(name, after):
     schedule = schedules.make_schedule(name, 0.5, 12, warmup=4)
     expected = [0.125, 0.25, 0.375, 0.5, *after]
     np.testing.assert_allclose(rates(schedule, (0, 1, 2, 3, 4, 8, 12)), expected, atol=1e-7)
 
 
 def averages(name, epochs, values):
-    """The average after each of `values`, one a call, from an initial 99."""
+    """The averages after each of `values`, one per update, from an initial 99."""
     share = schedules.make_averaging(name, epochs, len(values))
-    average, course = 99.0, []
+    average, history = 99.0, []
     for update, value in enumerate(values, start=1):
         average += float(share(tf.constant(update, tf.int64))) * (value - average)
-        course.append(average)
-    return course
+        history.append(average)
+    return history
 
 
-def test_moving_averages_forget_the_initial_weights_and_lengthen():
+def test_no_averaging_has_no_schedule():
     assert schedules.make_averaging("none", 9, 9) is None
-    course = averages("ema", 1, [0.0, 11.0, 0.0])
+
+
+def test_moving_averages_ignore_the_initial_weights_and_get_longer():
+    history = averages("ema", 1, [0.0, 11.0, 0.0])
     # Shares 1, 1 - 1/11, 1 - 2/12.
-    np.testing.assert_allclose(course, [0, 10, 10 / 6], rtol=1e-5)
+    np.testing.assert_allclose(history, [0, 10, 10 / 6], rtol=1e-5)
     share = schedules.make_averaging("ema", 1, 1)
     np.testing.assert_allclose(
         [share(tf.constant(n, tf.int64)) for n in (91, 100_000)], [0.1, 0.001], rtol=1e-4
     )
 
 
-def test_swa_is_the_mean_of_the_last_quarter_one_state_an_epoch():
+def test_swa_is_the_mean_of_one_state_per_epoch_of_the_last_quarter():
     # 12 epochs of 2 updates: states after epochs 10, 11, 12, which are updates 20, 22, 24.
-    course = averages("swa", 12, list(range(1, 25)))
-    np.testing.assert_allclose(course[:20], range(1, 21))
-    np.testing.assert_allclose(course[20:], [20, 21, 21, 22], rtol=1e-6)
+    history = averages("swa", 12, list(range(1, 25)))
+    np.testing.assert_allclose(history[:20], range(1, 21))
+    np.testing.assert_allclose(history[20:], [20, 21, 21, 22], rtol=1e-6)
 
 
-def test_swa_of_less_than_one_update_an_epoch_takes_every_update_of_its_share():
+def test_swa_with_less_than_one_update_per_epoch_takes_every_update():
     # 8 epochs in 4 updates: the last two updates.
     np.testing.assert_allclose(averages("swa", 8, [5.0, 6.0, 8.0, 16.0]), [5, 6, 8, 12])

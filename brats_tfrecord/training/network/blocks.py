@@ -1,0 +1,146 @@
+"""The blocks of each network. `networks.build_network` joins them to an encoder and a decoder.
+
+To add a network, write its `block` and `up` functions, register both in `ARCHITECTURES`, and give
+its defaults in `network_options.NETWORKS`. The tests of `networks` then cover it.
+"""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from brats_tfrecord.training.network import layers
+
+LEAKY_SLOPE = 0.01
+"""Slope of the leaky ReLU of unet_nn below zero."""
+
+
+class LayerPolicy:
+    """The dtype policy and the seeds of the layers of one network.
+
+    Attributes:
+        precision: Keras dtype policy. The global policy is neither read nor set.
+    """
+
+    def __init__(self, precision: str = "float32", seed: int | None = None):
+        """Stores the policy, and the seed that initial weights and dropout are a function of."""
+        self.precision = precision
+        self._seed = seed
+        self._seeds_used = 0
+
+    def next_seed(self) -> int | None:
+        """Returns another seed at every call; layers of equal seeds would have equal kernels."""
+        self._seeds_used += 1
+        return None if self._seed is None else (self._seed * 1009 + self._seeds_used) % 2**31
+
+
+class Architecture(NamedTuple):
+    """The two functions that distinguish a network.
+
+    Attributes:
+        block: function (x, channels, dropout rate, name, halve, policy) -> x, the convolutions of
+            one level; with `halve`, on half the extents of `x`.
+        up: function (x, channels, name, policy) -> x at twice its extents.
+    """
+
+    block: Callable[[tf.Tensor, int, float, str, bool, LayerPolicy], tf.Tensor]
+    up: Callable[[tf.Tensor, int, str, LayerPolicy], tf.Tensor]
+
+
+def unet_block(
+    x: tf.Tensor, channels: int, rate: float, name: str, halve: bool, policy: LayerPolicy
+) -> tf.Tensor:
+    """Applies two 3x3x3 ReLU convolutions with dropout between them, after 2x2x2 max pooling."""
+    if halve:
+        # TensorFlow has no float16 max pooling on CPUs; a maximum is exact in any type.
+        dtype = "float32" if policy.precision == "mixed_float16" else policy.precision
+        x = tf.keras.layers.MaxPooling3D(2, dtype=dtype, name=f"{name}_pool")(x)
+    x = _relu_conv(x, channels, f"{name}_conv1", policy)
+    x = _dropout(x, rate, f"{name}_dropout", policy)
+    return _relu_conv(x, channels, f"{name}_conv2", policy)
+
+
+def unet_up(x: tf.Tensor, channels: int, name: str, policy: LayerPolicy) -> tf.Tensor:
+    """Applies a 2x2x2 transposed convolution of stride 2."""
+    return layers.Conv3DTranspose(
+        channels,
+        2,
+        strides=2,
+        padding="same",
+        kernel_initializer=tf.keras.initializers.GlorotUniform(policy.next_seed()),
+        dtype=policy.precision,
+        name=name,
+    )(x)
+
+
+def unet_nn_block(
+    x: tf.Tensor, channels: int, rate: float, name: str, halve: bool, policy: LayerPolicy
+) -> tf.Tensor:
+    """Applies twice a 3x3x3 convolution, instance norm and leaky ReLU.
+
+    The first convolution of a level has stride 2. Convolutions have no bias, because the norm
+    would subtract it again. After nnU-Net (Isensee et al. 2021, Nature Methods 18).
+    """
+    x = _normalised_conv(x, channels, f"{name}_conv1", f"{name}_norm1", 2 if halve else 1, policy)
+    x = _dropout(x, rate, f"{name}_dropout", policy)
+    return _normalised_conv(x, channels, f"{name}_conv2", f"{name}_norm2", 1, policy)
+
+
+def unet_nn_up(x: tf.Tensor, channels: int, name: str, policy: LayerPolicy) -> tf.Tensor:
+    """Applies a 2x2x2 transposed convolution of stride 2 without bias."""
+    return tf.keras.layers.Conv3DTranspose(
+        channels,
+        2,
+        strides=2,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=_he_normal(policy),
+        dtype=policy.precision,
+        name=name,
+    )(x)
+
+
+ARCHITECTURES = {
+    "unet": Architecture(unet_block, unet_up),
+    "unet_nn": Architecture(unet_nn_block, unet_nn_up),
+}
+
+
+def _dropout(x, rate, name, policy):
+    seed = policy.next_seed()
+    seed = random.randrange(2**31) if seed is None else seed
+    return layers.SeededDropout(rate, seed, name=name)(x)
+
+
+def _relu_conv(x, channels, name, policy):
+    return layers.Conv3D(
+        channels,
+        3,
+        padding="same",
+        activation="relu",
+        kernel_initializer=tf.keras.initializers.HeNormal(policy.next_seed()),
+        dtype=policy.precision,
+        name=name,
+    )(x)
+
+
+def _normalised_conv(x, channels, name, norm_name, strides, policy):
+    x = tf.keras.layers.Conv3D(
+        channels,
+        3,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=_he_normal(policy),
+        dtype=policy.precision,
+        name=name,
+    )(x)
+    x = layers.InstanceNorm(name=norm_name)(x)
+    return layers.LeakyReLU(LEAKY_SLOPE, name=f"{norm_name}_relu")(x)
+
+
+def _he_normal(policy):
+    """Kernels for the leaky ReLU of unet_nn (He et al. 2015)."""
+    scale = 2 / (1 + LEAKY_SLOPE**2)
+    return tf.keras.initializers.VarianceScaling(scale, "fan_in", seed=policy.next_seed())
