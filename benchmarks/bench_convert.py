@@ -1,18 +1,19 @@
-"""The conversion against the documented recipe; two jobs against one; memory of a worker.
+"""Compares the conversion with the documented recipe, two jobs with one, and measures memory.
 
 Usage:
   python benchmarks/bench_convert.py
   python benchmarks/bench_convert.py --parts=patient --input_dir=cohort   # its first case
   python benchmarks/bench_convert.py --parts=jobs,memory --phantoms=8 --cohort_dir=build/phantoms
 
-patient: one case, one core, from NIfTI files to a finished record file (the median of five runs),
-against the documented recipe written down straight in ANTsPy and NumPy: read, mask, N4, crop,
-z-score, one-hot mask, nothing saved. One run of ours before each modality of the peer, one after.
-jobs: the real tool on a cohort of phantoms, one job and two in turn; cases per second between the
-first finished shard a worker and the last, so after the workers have started.
+patient: one case on one core, from NIfTI files to a finished record file (the median of five runs),
+compared with the documented recipe written out with ANTsPy and NumPy: read, mask, N4, crop,
+z-score, one-hot mask, without writing. Ours runs once before each modality of the peer and once at
+the end.
+jobs: the command line tool on a cohort of phantoms with one job and two in turn; cases per second
+from the time when every worker has finished a shard.
 memory: peak resident memory of the processes of a conversion with two jobs, from /proc.
 
-Each part prints one JSON object; the last line is the last part's, `patient` if it is among them.
+Each part prints one JSON object; `patient` is the last one.
 """
 
 import argparse
@@ -47,7 +48,7 @@ STAGES = {
     "network_input": "crop and z-score",
     "put": "write",
 }
-"""Function of the conversion -> the stage whose seconds it tells."""
+"""Function of the conversion -> name of the stage that it measures."""
 
 
 def main():
@@ -70,7 +71,7 @@ def main():
 
 
 def parse_arguments():
-    """The command line; a bad value ends with exit code 2."""
+    """Parses the command line; a wrong value exits with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--parts",
@@ -84,21 +85,21 @@ def parse_arguments():
     parser.add_argument(
         "--cohort_dir",
         type=Path,
-        help="where the phantoms of jobs and memory are kept, or are already; "
-        "made for this run alone if not given",
+        help="folder of the phantoms of jobs and memory, which are written if it is empty; a "
+        "temporary one if not given",
     )
     parser.add_argument("--phantoms", type=int, default=32, help="cases of that cohort")
     parser.add_argument(
         "--phantom_shape",
         type=shape_of,
-        default=generate.SHAPE,
-        help="voxels x,y,z of the phantoms; smaller ones only show that it runs",
+        default=spec.BRATS_GRID,
+        help="voxels x,y,z of the phantoms; smaller ones are only for a trial run",
     )
     return parser.parse_args()
 
 
 def parts_of(text):
-    """Comma-separated names of parts."""
+    """Parses comma-separated names of parts."""
     chosen = tuple(text.split(","))
     if not set(chosen) <= {"memory", "jobs", "patient"}:
         raise argparse.ArgumentTypeError(
@@ -108,7 +109,7 @@ def parts_of(text):
 
 
 def shape_of(text):
-    """ "x,y,z" as three whole numbers."""
+    """Parses three whole numbers "x,y,z"."""
     shape = tuple(int(extent) for extent in text.split(","))
     if len(shape) != 3:
         raise ValueError
@@ -116,7 +117,7 @@ def shape_of(text):
 
 
 def make_cohort(root, cases, shape):
-    """The folder of a cohort of `cases` phantoms; what is already there is taken as it is."""
+    """Writes a cohort of `cases` phantoms to `root` unless it has files; returns `root`."""
     if root.is_dir() and any(root.iterdir()):
         return root
     print(f"making {cases} phantoms", flush=True)
@@ -125,57 +126,57 @@ def make_cohort(root, cases, shape):
 
 
 def bench_patient(input_dir, shape, scratch):
-    """Ours against the documented recipe on one case and one core."""
+    """Compares ours with the documented recipe on one case and one core."""
     if input_dir is None:
         input_dir = make_cohort(scratch / "patient", 1, shape)
     case = layouts.find_cases(input_dir)[0]
     every_core = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(every_core)})
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-    import ants  # imported before the clock starts, as ours is
+    import ants  # not timed, as the import of ours is not
 
     pool.prepare_worker()
 
     profile = cProfile.Profile()
-    profile.runcall(convert_once, case, scratch)  # also warms up what both read
+    profile.runcall(convert_once, case, scratch)  # also fills the file cache for both
     ours, stages = [], stage_seconds(profile)
-    theirs, masked = 0.0, 0.0
+    theirs, mask_seconds = 0.0, 0.0
     for modality in spec.MODALITIES:
         ours.append(timed(convert_once, case, scratch))
         seconds, of_mask = documented_image(ants, case.image(modality))
-        theirs, masked = theirs + seconds, masked + of_mask
+        theirs, mask_seconds = theirs + seconds, mask_seconds + of_mask
     if case.mask is not None:
         theirs += timed(documented_mask, ants, case.mask)
     ours.append(timed(convert_once, case, scratch))
     os.sched_setaffinity(0, every_core)
-    mine = float(np.median(ours))
+    median = float(np.median(ours))
     print(
-        f"{case.case_id}, one core: ours {mine:.2f} s (from {min(ours):.2f} to {max(ours):.2f}), "
-        f"documented recipe {theirs:.1f} s ({masked:.1f} s of it get_mask): "
-        f"{theirs / mine:.1f} times"
+        f"{case.case_id}, one core: ours {median:.2f} s (from {min(ours):.2f} to {max(ours):.2f}), "
+        f"documented recipe {theirs:.1f} s ({mask_seconds:.1f} s of it get_mask): "
+        f"{theirs / median:.1f} times"
     )
     print(
         "stages of ours, one run: "
         + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items())
     )
     print_result(
-        "convert one patient", "s", mine, {"documented recipe in ANTsPy": theirs}, theirs / mine
+        "convert one patient", "s", median, {"documented recipe in ANTsPy": theirs}, theirs / median
     )
 
 
 def convert_once(case, scratch):
-    """One case from its NIfTI files to a finished record file, as a worker does it."""
+    """Converts one case to a finished record file, as a worker does."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         work = WorkFolder(folder)
         work.clear_marks()
-        settings = task.Settings(Recipe(), {}, {}, work.path)
-        outcome = task.convert_case(task.CaseTask(case, settings))
+        settings = task.Settings(Recipe(), {}, {})
+        outcome = task.convert_case(task.CaseTask(case, settings, work))
     if outcome.reason:
         raise InputError(outcome.reason)
 
 
 def documented_image(ants, path):
-    """One modality by the documented recipe; (seconds, those of the mask)."""
+    """Processes a modality by the documented recipe; returns its seconds and those of the mask."""
     began = time.perf_counter()
     image = ants.image_read(str(path))
     before_mask = time.perf_counter()
@@ -187,21 +188,21 @@ def documented_image(ants, path):
 
 
 def documented_mask(ants, path):
-    """The mask by the documented recipe: 4 becomes 3, cropped, one-hot."""
+    """Processes the mask by the documented recipe: 4 becomes 3, cropped, one-hot."""
     labels = ants.image_read(str(path)).numpy().astype(np.uint8)
     labels[labels == 4] = 3
     return np.eye(4, dtype=np.uint8)[labels[WINDOW]]
 
 
 def timed(function, *arguments):
-    """Seconds of one call."""
+    """Returns the seconds of one call."""
     began = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - began
 
 
 def stage_seconds(profile):
-    """Stage -> seconds, of a profiled conversion; what no stage tells is the rest."""
+    """Returns stage -> seconds of a profiled conversion; "rest" is the time outside of stages."""
     seconds = {
         name: cumulated
         for (_, _, name), (_, _, _, cumulated, _) in pstats.Stats(profile).stats.items()
@@ -212,7 +213,7 @@ def stage_seconds(profile):
 
 
 def bench_jobs(cohort, scratch):
-    """Two jobs against one, in turn; the median of the rounds."""
+    """Compares two jobs with one, in turn; uses the median of the rounds."""
     rates = {1: [], 2: []}
     for number in range(ROUNDS):
         for jobs in (1, 2) if number % 2 == 0 else (2, 1):
@@ -220,14 +221,14 @@ def bench_jobs(cohort, scratch):
             convert_cohort(cohort, out, jobs)
             rates[jobs].append(finishing_rate(out, jobs))
             print(f"{jobs} job{'s' * (jobs > 1)}: {rates[jobs][-1]:.3f} cases/s", flush=True)
-    one, two = (float(np.median(rates[jobs])) for jobs in (1, 2))
-    print_result("convert with two jobs", "cases/s", two, {"one job": one}, two / one)
+    single, double = (float(np.median(rates[jobs])) for jobs in (1, 2))
+    print_result("convert with two jobs", "cases/s", double, {"one job": single}, double / single)
 
 
 def finishing_rate(root, jobs):
-    """Cases per second of a dataset of one case a shard, by the times of its sidecars.
+    """Computes cases per second from the times of the sidecars; each shard has one case.
 
-    The clock starts when every worker has finished a case: the seconds before are its start.
+    Time counts from the moment when every worker has finished a case, to exclude their start.
     """
     times = sorted(path.stat().st_mtime_ns for path in root.glob("fold*.json"))
     if len(times) < 3 * jobs:
@@ -239,7 +240,7 @@ def finishing_rate(root, jobs):
 
 
 def bench_memory(cohort, scratch):
-    """Peak memory of the parent and of its workers during a conversion with two jobs."""
+    """Measures peak memory of the parent and of its workers in a conversion with two jobs."""
     parent, workers = convert_cohort(cohort, scratch / "memory", 2)
     print(f"peak resident memory: worker {max(workers)} MB, parent {parent} MB")
     print_result(
@@ -252,7 +253,7 @@ def bench_memory(cohort, scratch):
 
 
 def convert_cohort(cohort, out, jobs):
-    """Runs the tool, one case a shard; (peak MB of the parent, list of its children's)."""
+    """Runs the tool with one case per shard; returns peak MB of the parent and of each child."""
     command = [
         sys.executable,
         str(TOOL),
@@ -264,35 +265,35 @@ def convert_cohort(cohort, out, jobs):
     ]
     peaks = {}
     with (
-        tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as tool,
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as tool,
     ):
         while tool.poll() is None:
             for pid in family(tool.pid):
                 peaks[pid] = max(peak_mb(pid), peaks.get(pid, 0))
             time.sleep(0.2)
         if tool.returncode:
-            said.seek(0)
-            last = (said.read().strip().splitlines() or ["no word"])[-1]
+            output.seek(0)
+            last = (output.read().strip().splitlines() or ["no output"])[-1]
             raise InputError(f"{TOOL.name} --jobs={jobs} ended with {tool.returncode}: {last}")
     parent = peaks.pop(tool.pid)
     return parent, list(peaks.values()) or [parent]
 
 
 def family(pid):
-    """`pid` and the processes below it that are alive."""
+    """Lists `pid` and its descendants that are running."""
     members = [pid]
     for member in members:
         for children in Path(f"/proc/{member}/task").glob("*/children"):
             try:
                 members += map(int, children.read_text().split())
-            except OSError:  # it ended meanwhile
+            except OSError:  # it has ended in the meantime
                 continue
     return members
 
 
 def peak_mb(pid):
-    """Peak resident memory of a process so far, in MB (1e6 bytes); 0 if it has ended."""
+    """Returns the peak resident memory of a process so far in MB (1e6 bytes); 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -303,7 +304,7 @@ def peak_mb(pid):
 
 
 def print_result(name, unit, ours, peers, ratio):
-    """The JSON line of one part."""
+    """Prints the JSON line of one part."""
     print(
         json.dumps({"name": name, "unit": unit, "ours": ours, "peers": peers, "ratio": ratio}),
         flush=True,

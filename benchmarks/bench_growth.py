@@ -1,13 +1,13 @@
-"""Does a conversion's memory grow with the cohort? Many tiny cases, two workers.
+"""Measures the memory of conversions of growing cohorts: many tiny cases, two workers.
 
 Usage:
   python benchmarks/bench_growth.py
   python benchmarks/bench_growth.py --cases=100,1000,10000,100000
 
-Prints a table of seconds a case and peak memory of the parent and of its largest worker; the last
-line is one JSON object whose ratio is the smallest cohort's peak against the largest one's: 1 means
-that memory does not grow at all. The cases are one phantom of 40x40x40 voxels under many names,
-without bias correction.
+Prints a table of seconds per case and peak memory of the parent and of its largest worker. The last
+line is one JSON object, whose ratio is the peak of the smallest cohort divided by that of the
+largest; 1 means that memory does not grow. The cases are one phantom of 40x40x40 voxels under many
+names, without bias correction.
 """
 
 import argparse
@@ -28,11 +28,11 @@ FLAGS = ("--jobs=2", "--crop=brain", "--crop_window=0:16,0:16,0:12", "--bias_cor
 
 
 def main():
-    """Measures cohorts of the given sizes."""
+    """Measures cohorts of the given sizes and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default="100,1000,10000", help="sizes, smallest first")
     sizes = [int(size) for size in parser.parse_args().cases.split(",")]
-    print(f"{'cases':>7} {'s a case':>9} {'parent MB':>10} {'worker MB':>10}")
+    print(f"{'cases':>7} {'s/case':>9} {'parent MB':>10} {'worker MB':>10}")
     peaks = {}
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,7 @@ def main():
 
 
 def write_cohort(folder, size):
-    """`size` cases below folder/in, links to the files of one."""
+    """Writes `size` cases to folder/in; they are links to the files of one case."""
     generate.write_cohort(folder / "phantom", cases=1, seed=0, shape=(40, 40, 40))
     [source] = (folder / "phantom").iterdir()
     for index in range(size):
@@ -66,7 +66,7 @@ def write_cohort(folder, size):
 
 
 def convert(folder):
-    """The running conversion of folder/in."""
+    """Starts the conversion of folder/in; returns the process."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -81,14 +81,14 @@ def convert(folder):
 
 
 def watch(process):
-    """(seconds, the parent's peak MB, its largest worker's peak MB) of a process to its end."""
+    """Waits for a process; returns its seconds and the peak MB of it and its largest worker."""
     began, peaks, parent = time.perf_counter(), [0, 0], psutil.Process(process.pid)
     while process.poll() is None:
         try:
             peaks[0] = max(peaks[0], parent.memory_info().rss)
             peaks[1] = max([peaks[1], *(child.memory_info().rss for child in parent.children())])
         except psutil.Error:
-            pass  # ended between two looks
+            pass  # it has ended in the meantime
         time.sleep(0.05)
     if process.returncode:
         sys.exit(f"the conversion failed with exit code {process.returncode}")

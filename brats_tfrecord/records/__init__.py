@@ -1,1 +1,1 @@
-"""Contract 1, the dataset on disk: examples, shards, manifest, conversion."""
+"""The dataset on disk: examples, shards, manifest, conversion, verification."""

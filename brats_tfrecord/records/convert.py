@@ -1,8 +1,8 @@
-"""Converts a cohort into a dataset, and takes up again what an earlier run was stopped in.
+"""Converts a cohort into a dataset, or resumes a conversion that was stopped.
 
-The unit of work is a case: a worker turns one case into one framed record in the work folder; a
-shard is the concatenation of its cases' records in fixed order. So jobs, backend and interruptions
-never change a byte.
+A worker converts one case into one framed record in the work folder. A shard is the concatenation
+of the records of its cases in a fixed order. The bytes of a dataset therefore do not depend on the
+number of jobs, the backend or interruptions.
 """
 
 import contextlib
@@ -11,45 +11,42 @@ import hashlib
 import math
 import os
 import shutil
-import signal
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from brats_tfrecord import __version__, files, spec
+from brats_tfrecord import __version__, files, spec, stopping
 from brats_tfrecord.cohort import layouts, survey
 from brats_tfrecord.errors import InputError, Stopped
-from brats_tfrecord.records import earlier, manifest, shards, work_folder
+from brats_tfrecord.records import earlier, manifest, shards, tfrecord, work_folder
+from brats_tfrecord.records.convert_options import ConvertOptions
 from brats_tfrecord.records.pool import WorkerKilled, open_pool
-from brats_tfrecord.records.task import CaseTask, Settings, convert_case, killed_outcome
+from brats_tfrecord.records.task import CaseTask, Outcome, Settings, convert_case, killed_outcome
 
 
-def convert(options):
-    """Converts the cohort of `options.input_dir`, or finishes a conversion that was stopped.
+def convert(options: ConvertOptions) -> manifest.ConversionSummary:
+    """Converts the cohort of `options.input_dir`, or resumes a conversion that was stopped.
 
-    Prints what the cohort holds, a progress bar, each failed case with its reason, what the crop
-    cost, and `Successfully processed k/n patients`. A finished dataset is kept as it is, but for
-    cases that failed or whose files changed: those are tried again.
-
-    Args:
-        options: `records.convert_options.ConvertOptions`.
+    Prints a summary of the cohort, a progress bar, each failed case with its reason, the voxels
+    lost to the crop, and `Successfully processed k/n patients`. A finished dataset is kept, except
+    that failed cases and cases whose files have changed are converted again.
 
     Returns:
-        the `manifest.ConversionSummary` of the finished dataset; `failures` names the cases left out.
+        the summary of the finished dataset; its `failures` are the cases that were left out.
 
     Raises:
-        InputError: nothing was written: no cohort, no usable case, folds that do not work, or an
-            output folder that holds another dataset.
-        Stopped: interrupted, told to stop, or the disk is full; what is done is kept.
+        InputError: nothing was written: no cohort, no usable case, unsuitable folds, or an output
+            folder that holds another dataset.
+        Stopped: stopped by a signal or a full disk; finished cases are kept.
     """
     cohort = layouts.find_cohort(
-        os.path.abspath(options.input_dir), options.layout, options.label_scheme
+        os.path.abspath(options.input_dir or ""), options.layout, options.label_scheme
     )
     cases = {case.case_id: case for case in cohort.cases}
     plans = _plan(cohort.cases, options)
-    root = Path(os.path.abspath(options.output_dir))
+    root = Path(os.path.abspath(options.output_dir or ""))
     recipe = options.recipe()
     head = manifest.Head(
         recipe,
@@ -60,19 +57,14 @@ def convert(options):
         options.seed,
         _versions(recipe),
     )
-    _refuse_nested(cohort.root, root)
+    files.require_outside("--output_dir", root, "--input_dir", cohort.root)
     earlier.check(root, plans, head)
     print(*survey.summary(cohort), sep="\n", flush=True)
     files.require_writable("--output_dir", root)
     with work_folder.locked(root) as work:
         files.remove_orphans(root)
-        settings = Settings(
-            recipe,
-            head.how_to_read,
-            head.versions,
-            work.path,
-            root if options.write_nifti else None,
-        )
+        processed_root = root if options.write_nifti else None
+        settings = Settings(recipe, head.how_to_read, head.versions, processed_root)
         conversion = _Conversion(root, work, plans, cases, settings, cohort.root)
         workers = options.workers().for_tasks(len(cases))
         with _stoppable(conversion):
@@ -86,23 +78,32 @@ def convert(options):
 
 
 class _Conversion:
-    """A conversion under way: what is planned, what is done, what waits for its shard."""
+    """A running conversion.
+
+    Attributes:
+        root: the dataset folder.
+        total: number of cases.
+        done: number of cases that were converted, kept or failed.
+    """
 
     def __init__(self, root, work, plans, cases, settings, input_dir):
         self.root, self.total, self.done = root, len(cases), 0
         self._work, self._plans, self._cases, self._settings = work, plans, cases, settings
-        # Reasons name files as the user gave them; a dataset knows no paths outside itself.
+        # Reasons name absolute paths; a dataset holds no paths outside itself.
         self._prefix = f"{input_dir}{os.sep}"
-        self._said, self._first_reason, self._successes = set(), None, 0
+        self._shown_warnings, self._first_reason, self._successes = set(), None, 0
 
     def run(self, run, workers):
-        """Converts whatever no earlier run has left whole, and seals shard by shard."""
-        kept = earlier.keep(self.root, self._plans, self._cases, self._settings, run)
+        """Converts the cases that no earlier run has converted, and writes the shards."""
+        kept = earlier.keep(self._work, self.root, self._plans, self._cases, self._settings, run)
         todo = [plan for plan in self._plans if plan.name not in kept]
         plan_of = {case_id: plan for plan in todo for case_id in plan.case_ids}
-        waiting = {plan.name: {} for plan in todo}
+        waiting: dict[str, dict[str, Outcome]] = {plan.name: {} for plan in todo}
         self.done = self._successes = self.total - len(plan_of)
-        tasks = {case_id: CaseTask(self._cases[case_id], self._settings) for case_id in plan_of}
+        tasks = {
+            case_id: CaseTask(self._cases[case_id], self._settings, self._work)
+            for case_id in plan_of
+        }
         outcomes = _outcomes(run, tasks, self._work, workers)
         with (
             contextlib.closing(outcomes),
@@ -115,15 +116,15 @@ class _Conversion:
             ) as progress,
         ):
             for outcome in outcomes:
-                self._tell(outcome)
+                self._report(outcome)
                 progress.update()
                 plan = plan_of.pop(outcome.case_id)
                 waiting[plan.name][outcome.case_id] = outcome
                 if len(waiting[plan.name]) == len(plan.case_ids):
-                    self._seal(plan, waiting.pop(plan.name))
+                    self._write_shard(plan, waiting.pop(plan.name))
 
     def finish(self, head):
-        """Writes the manifest; a dataset without one record is none, and goes."""
+        """Writes the manifest, or removes all shards and raises InputError if no case succeeded."""
         if self._successes:
             return manifest.write(self.root, self._plans, head)
         for plan in self._plans:
@@ -135,38 +136,40 @@ class _Conversion:
         )
 
     def bytes_needed(self):
-        """About what the cases that are not done will take on the disk."""
+        """Estimates the disk space that the remaining cases need."""
         recipe = self._settings.recipe
         voxel = len(spec.MODALITIES) * np.dtype(recipe.image_dtype).itemsize + 1
         return (self.total - self.done + 1) * math.prod(recipe.crop_shape) * voxel
 
-    def _tell(self, outcome):
-        """Says at once what failed, and each warning when it first comes up."""
+    def _report(self, outcome):
+        """Counts an outcome and prints its reason, or those warnings that are new."""
         self.done += 1
         if outcome.reason:
             self._first_reason = self._first_reason or outcome.reason
             tqdm.write(f"failed: {outcome.reason}")
             return
         self._successes += 1
-        for warning in set(outcome.row.warnings) - self._said:
-            self._said.add(warning)
+        for warning in set(outcome.row.warnings) - self._shown_warnings:
+            self._shown_warnings.add(warning)
             tqdm.write(f"warning: {outcome.case_id}: {warning}")
 
-    def _seal(self, plan, outcomes):
-        """Concatenates the finished cases of a shard, then writes the sidecar that proves it."""
+    def _write_shard(self, plan, outcomes):
+        """Concatenates the records of a shard, then writes its sidecar."""
         ordered = [outcomes[case_id] for case_id in plan.case_ids]
-        rows = [
-            dataclasses.replace(outcome.row, fold=plan.fold, shard=plan.name)
-            for outcome in ordered
-            if outcome.row
-        ]
-        digest, size = hashlib.sha256(), 0
-        with files.replacing(self.root / plan.name) as temporary:
-            with open(temporary, "wb") as shard:
-                for row in rows:
-                    record = self._work.record(row.key).read_bytes()
-                    digest.update(record)
-                    size += shard.write(record)
+        rows, digest, size = [], hashlib.sha256(), 0
+        with files.replacing(self.root / plan.name) as temporary, open(temporary, "wb") as stream:
+            for row in (outcome.row for outcome in ordered if outcome.row):
+                rows.append(
+                    dataclasses.replace(
+                        row,
+                        fold=plan.fold,
+                        shard=plan.name,
+                        record_offset=size + tfrecord.HEADER_BYTES,
+                    )
+                )
+                record = self._work.record(row.key).read_bytes()
+                digest.update(record)
+                size += stream.write(record)
         failures = [
             manifest.Failure(outcome.case_id, outcome.reason.replace(self._prefix, ""))
             for outcome in ordered
@@ -181,13 +184,13 @@ class _Conversion:
 
 
 def _outcomes(run, tasks, work, workers):
-    """Yields an `Outcome` for every task, whatever becomes of the workers.
+    """Yields an `Outcome` for every task, even if workers are killed.
 
-    When a worker is killed, the cases that were under way are tried again one at a time, so that
-    the one to blame is found out; the rest goes on with half the workers.
+    When a worker is killed, the cases that were running are tried again one at a time, to find the
+    one that needs too much memory; the other cases are converted with half the workers.
 
     Args:
-        run: as from `pool.open_pool`.
+        run: function from `pool.open_pool`.
         tasks: case id -> `CaseTask`; emptied.
         work: `WorkFolder`.
         workers: `pool.Workers`.
@@ -204,15 +207,15 @@ def _outcomes(run, tasks, work, workers):
             workers = workers.with_jobs(max(workers.count // 2, 1))
             tqdm.write(
                 f"warning: a worker was killed, most likely for lack of memory; "
-                f"{', '.join(suspects) or 'no case'} was under way and is tried again "
-                f"alone, then the rest with {workers.count} worker(s)"
+                f"{', '.join(suspects) or 'no case'} was running and is tried again alone, then "
+                f"the other cases with {workers.count} worker(s)"
             )
             for case_id in suspects:
                 yield _alone(run, tasks.pop(case_id), workers)
 
 
 def _alone(run, task, workers):
-    """The `Outcome` of a case that has the machine for itself, killed or not."""
+    """Converts one case while no other is running."""
     try:
         [outcome] = run(convert_case, [task], workers.with_jobs(1))
         return outcome
@@ -222,16 +225,15 @@ def _alone(run, task, workers):
 
 @contextlib.contextmanager
 def _stoppable(conversion):
-    """Turns SIGINT, SIGTERM and a full disk into `Stopped`, which says how to go on."""
-    state = f"--output_dir={conversion.root}"
+    """Turns SIGINT, SIGTERM and a full disk into `Stopped`."""
     try:
-        with _sigterm_raises():
+        with stopping.sigterm_raises():
             yield
     except KeyboardInterrupt as error:
-        code = 75 if isinstance(error, _Terminated) else 130
+        code = 75 if isinstance(error, stopping.Terminated) else 130
         raise Stopped(
             f"stopped; {conversion.done} of {conversion.total} cases are done and kept; "
-            "run the same command again to go on",
+            "run the same command again to continue",
             code,
         ) from None
     except OSError as error:
@@ -239,44 +241,14 @@ def _stoppable(conversion):
             raise
         free = shutil.disk_usage(conversion.root).free / 1e6
         raise Stopped(
-            f"{state}: the disk is full ({free:,.0f} MB free); {conversion.done} of "
-            f"{conversion.total} cases are done and kept; make room for about "
-            f"{conversion.bytes_needed() / 1e6:,.0f} MB and run the same command again "
-            "to go on"
+            f"--output_dir={conversion.root}: the disk is full ({free:,.0f} MB free); "
+            f"{conversion.done} of {conversion.total} cases are done and kept; make room for about "
+            f"{conversion.bytes_needed() / 1e6:,.0f} MB and run the same command again to continue"
         ) from None
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it before they kill."""
-
-
-@contextlib.contextmanager
-def _sigterm_raises():
-    def stop(number, frame):
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever called us has the signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _refuse_nested(input_dir, output_dir):
-    """What is written among the cases would be found as cases the next time."""
-    if Path(output_dir).resolve().is_relative_to(Path(input_dir).resolve()):
-        raise InputError(
-            f"--output_dir={output_dir}: lies within --input_dir={input_dir}; name a "
-            "folder outside of it"
-        )
-
-
 def _plan(cases, options):
-    """Deals labelled patients to folds and cases to shards."""
+    """Assigns labelled patients to folds and cases to shards."""
     grades = {case.patient_id: case.grade for case in cases if case.mask is not None}
     fold_of_patient = shards.assign_folds(grades, options.folds, options.seed)
     fold_of_case = {
@@ -287,7 +259,7 @@ def _plan(cases, options):
 
 
 def _versions(recipe):
-    """Versions of what shapes the bytes."""
+    """Returns package -> version, of the packages that the records depend on."""
     names = ["numpy", "nibabel"]
     if recipe.bias_correction == "ants" or recipe.bias_mask == "get_mask":
         names.append("antspyx")
@@ -297,15 +269,15 @@ def _versions(recipe):
 
 
 def _print_summary(summary, total):
-    """What the crop cost, summed over the cohort, and how many cases came through."""
+    """Prints the voxels lost to the crop, equal cases, and the number of converted cases."""
     print(
         f"Outside the crop: {summary.brain_voxels_lost / max(summary.brain_voxels, 1):.1%} of the "
         f"brain, {summary.tumour_voxels_lost / max(summary.tumour_voxels, 1):.2%} of the tumour "
         f"({summary.tumour_voxels_lost:,} voxels)"
     )
-    for one, other in summary.twins[:5]:
+    for case_ids in summary.duplicates[:5]:
         print(
-            f"warning: {one} and {other} have byte for byte the same images; if they are one "
-            "patient, folds leak"
+            f"warning: {' and '.join(case_ids)} have byte for byte the same images; if they are "
+            "one patient, it may be in several folds"
         )
     print(f"Successfully processed {summary.cases}/{total} patients")

@@ -1,14 +1,16 @@
-"""The flags of convert_to_tfrecord.py."""
+"""The options of a conversion: one frozen dataclass, checked at construction."""
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort.header import MAX_VOXELS
-from brats_tfrecord.cohort.layouts import LAYOUTS
+from brats_tfrecord.cohort.naming import LAYOUTS
 from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.options import option
 from brats_tfrecord.preprocess.recipe import (
     BIAS_CORRECTIONS,
     BIAS_MASKS,
@@ -25,154 +27,118 @@ USED_BY = {
     "inspect": ("inspect", *_READING, "resample", *_RUNNING),
     "verify": ("verify", "output_dir", "verify_sample", "input_dir", *_RUNNING),
 }
-"""The flags that matter when nothing is converted; any other one given is refused."""
+"""Mode without conversion -> the flags that it uses; other flags are refused."""
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What to convert, and how; every field is a flag of convert_to_tfrecord.py."""
+    """Options of a conversion; each field is a flag of `tools/convert_to_tfrecord.py`.
 
-    input_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of the cohort, cases at any depth: BraTS 2018-2021, 2023-2024 or MSD "
-            "Task01. Needed by all but --verify."
-        },
+    Raises:
+        InputError: at construction; names the flag that is wrong.
+    """
+
+    input_dir: str | None = option(
+        None,
+        "Folder of the cohort, with cases at any depth: BraTS 2018-2021, BraTS 2023-2024 or MSD "
+        "Task01. Required, except with --verify.",
     )
-    output_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of the dataset; made if missing. The same command run again goes on where "
-            "it was stopped. Needed by all but --inspect."
-        },
+    output_dir: str | None = option(
+        None,
+        "Folder of the dataset, created if missing. Running the same command again resumes a "
+        "stopped conversion. Required, except with --inspect.",
     )
-    inspect: bool = field(
-        default=False,
-        metadata={
-            "help": "Only print what the cohort holds, what is odd about it and what would be done; "
-            "reads every voxel, writes nothing."
-        },
+    inspect: bool = option(
+        False,
+        "Only prints the cases of the cohort, their peculiarities and their treatment. Reads every "
+        "voxel and writes nothing.",
     )
-    verify: bool = field(
-        default=False,
-        metadata={
-            "help": "Only re-read the finished dataset in --output_dir and prove every byte; with "
-            "--input_dir also convert a few cases afresh and compare bit for bit."
-        },
+    verify: bool = option(
+        False,
+        "Only reads the finished dataset in --output_dir again and checks every byte. With "
+        "--input_dir, some cases are also converted again and compared bit for bit.",
     )
-    verify_sample: int = field(
-        default=3,
-        metadata={
-            "help": "How many cases --verify --input_dir converts afresh, spread over the dataset."
-        },
+    verify_sample: int = option(
+        3, "Number of cases that --verify with --input_dir converts again, spread over the dataset."
     )
-    jobs: int = field(
-        default=-1,
-        metadata={
-            "help": "Worker processes; -1 is one a core. Each takes one core and about half a GB. A "
-            "Dask cluster has its own number."
-        },
+    jobs: int = option(
+        -1,
+        "Number of worker processes; -1 is one per core. Each uses one core and about half a GB. "
+        "A Dask cluster has its own number of workers.",
     )
-    backend: str = field(
-        default="loky",
-        metadata={
-            "choices": BACKENDS,
-            "help": "loky: processes on this machine. dask: the workers of --dask_scheduler, which "
-            "must see both folders under the same paths.",
-        },
+    backend: str = option(
+        "loky",
+        "Where the workers run. loky: processes on this machine; dask: the workers of "
+        "--dask_scheduler, which must see both folders under the same paths.",
+        choices=BACKENDS,
     )
-    dask_scheduler: str | None = field(
-        default=None,
-        metadata={"help": "Address of a running Dask scheduler, such as tcp://10.0.0.1:8786."},
+    dask_scheduler: str | None = option(
+        None, "Address of a running Dask scheduler, such as tcp://10.0.0.1:8786."
     )
-    layout: str = field(
-        default="auto",
-        metadata={
-            "choices": ("auto", *LAYOUTS),
-            "help": "How folders and files are named. auto: told by the names.",
-        },
+    layout: str = option(
+        "auto",
+        "Naming of the folders and files. auto detects it from the names.",
+        choices=("auto", *LAYOUTS),
     )
-    label_scheme: str = field(
-        default="auto",
-        metadata={
-            "choices": ("auto", *spec.LABEL_SCHEMES),
-            "help": "What the values of the masks mean. auto: told by the release's names, never by "
-            "the values; refused where names leave it open.",
-        },
+    label_scheme: str = option(
+        "auto",
+        "Meaning of the values of the masks. auto derives it from the names of the release, never "
+        "from the values; a cohort whose names do not determine it is refused.",
+        choices=("auto", *spec.LABEL_SCHEMES),
     )
-    bare_mask_affine: str = field(
-        default="refuse",
-        metadata={
-            "choices": BARE_MASK_AFFINES,
-            "help": "A mask whose affine says nothing (identity, or none) over images whose affine "
-            "does. ignore: it lies voxel for voxel as the images do.",
-        },
+    bare_mask_affine: str = option(
+        "refuse",
+        "Treatment of a mask without position (no affine, or the identity) for images with one. "
+        "ignore: the mask has the position of the images, voxel by voxel.",
+        choices=BARE_MASK_AFFINES,
     )
-    resample: str = field(
-        default="none",
-        metadata={
-            "choices": RESAMPLES,
-            "help": "none: voxels off 1 mm by more than 5 % are refused. 1mm: such cases are resampled "
-            "to 1 mm; segmentations come back on the case's own grid.",
-        },
+    resample: str = option(
+        "none",
+        "Treatment of cases whose voxel size differs from 1 mm by more than 5 %. none: they are "
+        "refused; 1mm: they are resampled to 1 mm, and segmentations are returned on the grid of "
+        "the input.",
+        choices=RESAMPLES,
     )
-    bias_correction: str = field(
-        default="n4",
-        metadata={
-            "choices": BIAS_CORRECTIONS,
-            "help": "n4: our own N4, the same field as ANTs in a fraction of the time. ants: ANTsPy "
-            "itself, the documented recipe, minutes a case. none: leave intensities.",
-        },
+    bias_correction: str = option(
+        "n4",
+        "Bias field correction. n4: our own N4, the same field as ANTs in a fraction of the time; "
+        "ants: ANTsPy, the documented recipe, minutes per case; none: intensities are not changed.",
+        choices=BIAS_CORRECTIONS,
     )
-    bias_mask: str = field(
-        default="auto",
-        metadata={
-            "choices": ("auto", *BIAS_MASKS),
-            "help": "Voxels that take part in the bias correction: the positive ones, or ANTs' "
-            "get_mask of each volume. auto: get_mask for ants, positive otherwise.",
-        },
+    bias_mask: str = option(
+        "auto",
+        "Voxels that the bias correction uses: positive ones, or get_mask of ANTs for each volume. "
+        "auto is get_mask for ants and positive otherwise.",
+        choices=("auto", *BIAS_MASKS),
     )
-    crop: str = field(
-        default="auto",
-        metadata={
-            "choices": CROPS,
-            "help": "fixed: the window --crop_window. brain: a window of the same size, centred on the "
-            "brain. auto: fixed for volumes of 240x240x155, brain for others.",
-        },
+    crop: str = option(
+        "auto",
+        "Position of the crop. fixed: at --crop_window; brain: centred on the brain, of the size "
+        "of --crop_window; auto: fixed for volumes of 240x240x155 voxels, brain for others.",
+        choices=CROPS,
     )
-    crop_window: str = field(
-        default="48:192,48:192,5:149",
-        metadata={
-            "help": "Window of voxels kept, x,y,z in LPS order; the default is the documented crop of "
-            "240x240x155 to 144x144x144. Of --crop=brain only its size counts."
-        },
+    crop_window: str = option(
+        "48:192,48:192,5:149",
+        "Window of voxels to keep, as first:end of x,y,z in LPS order. The default is the "
+        "documented crop of 240x240x155 to 144x144x144 voxels. --crop=brain uses only its size.",
     )
-    image_dtype: str = field(
-        default="float16",
-        metadata={"choices": IMAGE_DTYPES, "help": "How normalised images are stored."},
+    image_dtype: str = option("float16", "Dtype of the stored images.", choices=IMAGE_DTYPES)
+    folds: int = option(
+        5,
+        "Number of folds for cross-validation; all cases of a patient are in one fold. With 5, "
+        "--validation_fold=0 of train.py is the usual 80/20 split.",
     )
-    folds: int = field(
-        default=5,
-        metadata={
-            "help": "Folds for cross-validation, dealt by patient; --validation_fold=0 of train.py "
-            "then is the classic 80/20 split."
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Decides which patients share a fold."})
-    cases_per_shard: int = field(
-        default=4, metadata={"help": "The most cases in one TFRecord file."}
-    )
-    write_nifti: bool = field(
-        default=False,
-        metadata={
-            "help": "Also save the processed images and one-hot masks as NIfTI, under "
-            "OUTPUT_DIR/processed_images and OUTPUT_DIR/processed_masks."
-        },
+    seed: int = option(0, "Seed of the assignment of patients to folds.")
+    cases_per_shard: int = option(4, "Largest number of cases in one TFRecord file.")
+    write_nifti: bool = option(
+        False,
+        "Also writes the preprocessed images and one-hot masks as NIfTI files, to "
+        "OUTPUT_DIR/processed_images and OUTPUT_DIR/processed_masks.",
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.inspect and self.verify:
-            raise InputError("--inspect and --verify: one at a time")
+            raise InputError("--inspect and --verify: give only one of them")
         mode = "inspect" if self.inspect else "verify" if self.verify else None
         if mode:
             self._refuse_unused(mode)
@@ -188,8 +154,8 @@ class ConvertOptions:
         self.workers()
         self.recipe()
 
-    def recipe(self):
-        """The `Recipe` that the flags ask for; raises InputError naming the flag."""
+    def recipe(self) -> Recipe:
+        """Returns the preprocessing recipe; raises InputError that names a wrong flag."""
         mask = self.bias_mask
         if mask == "auto":
             mask = "get_mask" if self.bias_correction == "ants" else "positive"
@@ -204,19 +170,19 @@ class ConvertOptions:
             resample=self.resample,
         )
 
-    def how_to_read(self):
-        """Keyword arguments of `cohort.nifti.read_case`."""
+    def how_to_read(self) -> dict[str, Any]:
+        """Returns the keyword arguments of `cohort.nifti.read_case`."""
         return {"any_spacing": self.resample != "none", "bare_mask_affine": self.bare_mask_affine}
 
-    def workers(self):
-        """The `pool.Workers` that the flags ask for; raises InputError naming the flag."""
+    def workers(self) -> Workers:
+        """Returns the worker processes to use; raises InputError that names a wrong flag."""
         return Workers(self.jobs, self.backend, self.dask_scheduler)
 
     def _refuse_unused(self, mode):
-        for option in dataclasses.fields(self):
-            given = getattr(self, option.name)
-            if option.name not in USED_BY[mode] and given != option.default:
-                raise InputError(f"--{option.name}={given}: --{mode} does not use it; leave it out")
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name)
+            if field.name not in USED_BY[mode] and given != field.default:
+                raise InputError(f"--{field.name}={given}: --{mode} does not use it; leave it out")
 
     def _require_folder(self, name, mode):
         needed = mode is None or (name in USED_BY[mode] and (mode, name) != ("verify", "input_dir"))
@@ -226,8 +192,15 @@ class ConvertOptions:
             raise InputError(f"--{name}: this flag is required; see --help")
 
 
-def parse_window(text):
-    """ "48:192,48:192,5:149" to ((48, 48, 5), (144, 144, 144))."""
+def parse_window(text: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Parses a window such as "48:192,48:192,5:149".
+
+    Returns:
+        first voxel (x, y, z) and shape (X, Y, Z), here (48, 48, 5) and (144, 144, 144).
+
+    Raises:
+        InputError: `text` is not a window, or the window is too large.
+    """
     try:
         bounds = [tuple(int(bound) for bound in axis.split(":")) for axis in text.split(",")]
         if len(bounds) != 3 or any(len(b) != 2 or not 0 <= b[0] < b[1] for b in bounds):
@@ -237,10 +210,11 @@ def parse_window(text):
             f"--crop_window={text}: expected first:end of x,y,z in voxels, such as "
             "48:192,48:192,5:149"
         ) from error
-    shape = tuple(high - low for low, high in bounds)
+    (x, x_end), (y, y_end), (z, z_end) = bounds
+    shape = (x_end - x, y_end - y, z_end - z)
     if math.prod(shape) > MAX_VOXELS:
         raise InputError(
             f"--crop_window={text}: holds {math.prod(shape):,} voxels; expected at "
             f"most {MAX_VOXELS:,}"
         )
-    return tuple(low for low, _ in bounds), shape
+    return (x, y, z), shape

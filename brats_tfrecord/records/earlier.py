@@ -1,106 +1,120 @@
-"""What an earlier run left in the output folder: what can be kept, and what cannot."""
+"""Checks the results of an earlier run in the output folder and keeps those that are valid."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from brats_tfrecord import files
+from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import manifest, shards, work_folder
-from brats_tfrecord.records.task import ShardTask, check_shard, open_shard
+from brats_tfrecord.records.pool import Run
+from brats_tfrecord.records.task import Settings, ShardTask, find_current_cases, open_shard
 
 HEAD = "head.json"
-"""What a conversion was begun with, in its work folder."""
+"""File in the work folder with the `manifest.Head` of the conversion."""
 
 
-def check(root, plans, head):
-    """Refuses a folder whose dataset, finished or not, the planned one would not go on with.
+def check(root: Path, plans: Sequence[shards.ShardPlan], head: manifest.Head) -> None:
+    """Refuses an output folder with a dataset that the planned conversion would not resume.
 
-    A manifest that a crash has left unreadable is no reason: it is written anew.
+    A manifest that is unreadable after a crash is not refused; it is written again.
 
     Args:
         root: the output folder.
-        plans: list of `shards.ShardPlan`.
-        head: `manifest.Head` of the planned dataset.
+        plans: the planned shards.
+        head: the head of the planned manifest.
 
     Raises:
-        InputError: `root` is a file, or holds a dataset of other options, cases or versions.
+        InputError: `root` is a file, or holds a dataset, finished or not, of other options, cases
+            or versions, or of another schema.
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
     finished = _read(root / manifest.FILE_NAME)
     begun = _read(root / work_folder.NAME / HEAD)
+    manifest.require_schema(
+        f"--output_dir={root}", (finished or begun).get("schema", manifest.SCHEMA)
+    )
     try:
         if finished:
             kind, differences = "another dataset", _differences(finished, plans, head)
         else:
             kind, differences = "an unfinished conversion with other options", _changes(begun, head)
-    except (LookupError, TypeError, AttributeError):  # damaged: what stands is proved by its hashes
+    except (LookupError, TypeError, AttributeError):  # damaged: `keep` checks all hashes
         return
     if differences:
         raise InputError(
             f"--output_dir={root}: already holds {kind}: {'; '.join(differences)}; "
-            "give the options it was begun with, name another folder, or remove this "
-            "one"
+            "give the options it was begun with, name another folder, or remove this one"
         )
 
 
-def remember(work, head):
-    """Notes in the work folder what the conversion is begun with."""
+def remember(work: work_folder.WorkFolder, head: manifest.Head) -> None:
+    """Writes the head of the planned manifest to the work folder."""
     files.write_json(work.path / HEAD, head.to_json())
 
 
-def keep(root, plans, cases, settings, run):
-    """Keeps the shards of an earlier run that are as this one would make them.
+def keep(
+    work: work_folder.WorkFolder,
+    root: Path,
+    plans: Sequence[shards.ShardPlan],
+    cases: Mapping[str, Case],
+    settings: Settings,
+    run: Run,
+) -> set[str]:
+    """Keeps the shards of an earlier run that this run would write again with the same bytes.
 
-    Every input file and every shard is hashed again. Shards that differ in any case are opened:
-    their good records go back to the work folder, and the rest is gone.
+    Every input file and every shard is hashed. If some cases of a shard have changed, the records
+    of the others are moved to the work folder, and the shard is removed.
 
     Args:
+        work: the work folder.
         root: the output folder.
-        plans: list of `shards.ShardPlan`.
-        cases: case id -> `Case`.
-        settings: `task.Settings`.
-        run: as from `pool.open_pool`.
+        plans: the planned shards.
+        cases: case id -> case.
+        settings: the settings of the conversion.
+        run: function from `pool.open_pool`.
 
     Returns:
-        set of the names of the shards that stand.
+        the names of the shards that were kept.
     """
     tasks = {
-        path.name: ShardTask(path, _cases_of(path, cases), settings)
+        path.name: ShardTask(path, _cases_of(path, cases), settings, work)
         for path in sorted(root.glob("*.tfrecord"))
         if shards.parse_shard_name(path.name)
     }
     if not tasks:
-        _forget_manifest(root)
+        _remove_manifest(root)
         return set()
-    proven = dict(
+    current = dict(
         tqdm(
-            run(check_shard, tasks.values()),
+            run(find_current_cases, tasks.values()),
             total=len(tasks),
             unit="shard",
-            desc="checking what is there",
+            desc="checking existing shards",
             dynamic_ncols=True,
             leave=False,
         )
     )
     planned = {plan.name: plan.case_ids for plan in plans}
-    whole = {name for name, case_ids in proven.items() if case_ids == planned.get(name)}
+    whole = {name for name, case_ids in current.items() if case_ids == planned.get(name)}
     if whole != planned.keys():
-        _forget_manifest(root)
-        _name_lost(tasks, proven)
+        _remove_manifest(root)
+        _print_lost(tasks, current)
     for name in tasks.keys() - whole:
-        open_shard(tasks[name], proven[name])
+        open_shard(tasks[name], current[name])
     print(
-        f"Kept from an earlier run: {sum(map(len, proven.values()))} cases in "
-        f"{len(proven)} shards, proved by the hashes of their files and of their records",
+        f"Kept from an earlier run: {sum(map(len, current.values()))} cases in "
+        f"{len(current)} shards, whose files and records have the same hashes as before",
         flush=True,
     )
     return whole
 
 
 def _read(path):
-    """The JSON object at `path`; {} if there is none that can be read."""
+    """Reads the JSON object at `path`; {} if it cannot be read."""
     try:
         value = files.read_json(path)
     except (OSError, ValueError):
@@ -109,7 +123,7 @@ def _read(path):
 
 
 def _changes(begun, head):
-    """What differs in all that decides the bytes of a record; folds and shards may change."""
+    """Lists the differences that change the bytes of records; folds and shards do not."""
     wanted, differences = head.to_json(), []
     for name in ("recipe", "versions", "how_to_read"):
         ours, theirs = wanted[name], begun.get(name) or {}
@@ -118,55 +132,55 @@ def _changes(begun, head):
             for key in sorted(theirs)
             if ours.get(key) != theirs[key]
         ]
-    differences += [
-        f"{name} is {begun[name]}, now {wanted[name]}"
-        for name in ("schema", "label_scheme")
-        if begun.get(name, wanted[name]) != wanted[name]
-    ]
+    if begun.get("label_scheme", wanted["label_scheme"]) != wanted["label_scheme"]:
+        differences.append(f"label_scheme is {begun['label_scheme']}, now {wanted['label_scheme']}")
     return differences
 
 
-def _differences(found, plans, head):
-    differences = _changes(found, head)
+def _differences(finished, plans, head):
+    """Lists the differences between a finished manifest and the planned dataset."""
+    differences = _changes(finished, head)
     differences += [
-        f"{name} is {found.get(name)}, now {value}"
+        f"{name} is {finished.get(name)}, now {value}"
         for name, value in (("folds", head.folds), ("seed", head.seed))
-        if found.get(name) != value
+        if finished.get(name) != value
     ]
-    if not {"cases", "failures", "shards"} <= found.keys():
+    if not {"cases", "failures", "shards"} <= finished.keys():
         return differences
-    there = {row["case_id"] for row in (*found["cases"], *found["failures"])}
+    existing = {row["case_id"] for row in (*finished["cases"], *finished["failures"])}
     planned = {case_id for plan in plans for case_id in plan.case_ids}
     for what, ids in (
-        ("the cohort has new cases", planned - there),
-        ("the cohort lacks cases", there - planned),
+        ("the cohort has new cases", planned - existing),
+        ("the cohort lacks cases", existing - planned),
     ):
         if ids:
             differences.append(
                 f"{what}: {', '.join(sorted(ids)[:3])}"
                 + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
             )
-    if not differences and [row["name"] for row in found["shards"]] != [p.name for p in plans]:
-        differences.append("its cases are dealt to other shards (--cases_per_shard)")
+    if not differences and [row["name"] for row in finished["shards"]] != [p.name for p in plans]:
+        differences.append("its cases are in other shards (--cases_per_shard)")
     return differences
 
 
-def _name_lost(tasks, proven):
-    """Says which cases are there and cannot be kept."""
+def _print_lost(tasks, current):
+    """Prints the cases whose records cannot be kept."""
     lost = sorted(
-        case_id for name, task in tasks.items() for case_id in task.cases.keys() - set(proven[name])
+        case_id
+        for name, task in tasks.items()
+        for case_id in task.cases.keys() - set(current[name])
     )
     if lost:
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
         print(
-            f"Converted again, for their files or their shards have changed: "
+            f"Converted again, because their files or their shards have changed: "
             f"{', '.join(lost[:5])}{more}",
             flush=True,
         )
 
 
 def _cases_of(path, cases):
-    """The cases that a shard's sidecar speaks of, as far as they are still there."""
+    """Returns the cases of a shard's sidecar that are still in the cohort."""
     try:
         rows = files.read_json(path.with_suffix(".json"))["cases"]
         return {row["case_id"]: cases[row["case_id"]] for row in rows if row["case_id"] in cases}
@@ -174,6 +188,6 @@ def _cases_of(path, cases):
         return {}
 
 
-def _forget_manifest(root):
-    """From here on the folder holds no finished dataset, until the manifest is written anew."""
-    (Path(root) / manifest.FILE_NAME).unlink(missing_ok=True)
+def _remove_manifest(root):
+    """Removes the manifest, so that the folder is not a finished dataset until the end."""
+    (root / manifest.FILE_NAME).unlink(missing_ok=True)

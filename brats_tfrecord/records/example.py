@@ -1,24 +1,29 @@
-"""One case as one `tf.train.Example`: a single table of features drives encode and parse.
+"""Encodes a case as a `tf.train.Example` and decodes it, both from one table of features.
 
 All arrays are raw little-endian bytes in C order. `image` is [X, Y, Z, C] with all four
-modalities; `mask` is the one-hot mask packed to one byte a voxel (`preprocess.masks.pack`), empty
-for an unlabelled case. `grid/shape` is the LPS grid before the crop: the native one, or the
-resampled one, and then `mask/native` keeps the truth as it was. Indices and origin are LPS voxels
-of that grid; `native/*` is how the file lay. The graph's side is `records.graph`.
+modalities; `mask` is the one-hot mask packed to one byte per voxel
+(`preprocess.masks.pack_classes`), empty for an unlabelled case. `grid/shape` is the LPS grid before
+the crop. If the case was resampled, it differs from the native grid, and `mask/native` holds the
+mask on the native grid. Indices and origin are LPS voxels of the grid before the crop; `native/*`
+describes the orientation and position of the input files.
 """
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.preprocess import crop, masks
+from brats_tfrecord.preprocess.preprocessed import PreprocessedCase
+from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records.example_proto import Example
 
 TEXT, INTS = "text", "ints"
 
-FEATURES = {
+FEATURES: dict[str, Any] = {
     "case_id": TEXT,
     "patient_id": TEXT,
     "label_scheme": TEXT,
@@ -36,7 +41,10 @@ FEATURES = {
     "native/orientation": TEXT,
     "native/codes": INTS,  # xyzt_units, qform_code, sform_code
 }
-"""Feature name -> how its value is stored: text, int64 list, or raw bytes of a dtype."""
+"""Feature name -> stored as text, int64 list, raw bytes of a dtype, or other bytes (None)."""
+
+VOXEL_FEATURES = ("image", "mask")
+"""Features that are read box by box, without the rest of the record."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,13 @@ class StoredCase:
     Attributes:
         case_id, patient_id, label_scheme, modalities: as in `cohort.nifti.RawCase`.
         image: [X, Y, Z, C] in the stored dtype.
-        classes: uint8 [X, Y, Z] canonical classes within the window, or None.
-        outside_index, outside_classes: tumour voxels that the window cut off.
-        crop_origin: the window's first voxel in the LPS grid; negative where it leaves the grid.
+        classes: uint8 [X, Y, Z] canonical classes within the window; None if unlabelled.
+        outside_index: int32 [N, 3], tumour voxels outside the window.
+        outside_classes: uint8 [N], their classes.
+        crop_origin: first voxel of the window in the LPS grid; negative where the window leaves it.
         grid_shape: (X, Y, Z) of the LPS grid before the crop.
-        resampled_truth: uint8 [X, Y, Z] native LPS classes of a resampled case, else None.
-        geometry: how the case's files lay.
+        resampled_truth: uint8 [X, Y, Z] native LPS classes of a resampled case; None otherwise.
+        geometry: geometry of the input files.
     """
 
     case_id: str
@@ -67,12 +76,12 @@ class StoredCase:
     resampled_truth: np.ndarray | None
     geometry: Geometry
 
-    def native_classes(self):
-        """The whole truth: uint8 [X, Y, Z] of the native LPS grid; None if unlabelled."""
+    def native_classes(self) -> np.ndarray | None:
+        """Returns the whole mask, uint8 [X, Y, Z] of the native LPS grid; None if unlabelled."""
         return self.grid_classes() if self.resampled_truth is None else self.resampled_truth
 
-    def grid_classes(self):
-        """The truth on the uncropped grid, uint8 [*grid_shape]; None if unlabelled."""
+    def grid_classes(self) -> np.ndarray | None:
+        """Returns the whole mask on the grid before the crop, uint8; None if unlabelled."""
         if self.classes is None:
             return None
         whole = crop.uncrop(self.classes, self.crop_origin, self.grid_shape)
@@ -80,19 +89,15 @@ class StoredCase:
         return whole
 
 
-def encode(raw, preprocessed, recipe):
-    """Serialises a case, the same bytes for the same values.
+def encode(raw: RawCase, preprocessed: PreprocessedCase, recipe: Recipe) -> bytes:
+    """Serialises a case as a `tf.train.Example`; equal values give equal bytes.
 
     Args:
-        raw: `cohort.nifti.RawCase` that it came from.
-        preprocessed: `preprocess.preprocessed.PreprocessedCase`.
-        recipe: the `Recipe` that made it.
-
-    Returns:
-        bytes of a `tf.train.Example`.
+        raw: the case as it was read.
+        preprocessed: `raw` after preprocessing.
+        recipe: the recipe of the preprocessing.
     """
-    labelled = preprocessed.classes is not None
-    native = preprocessed.native_classes
+    classes, native = preprocessed.classes, preprocessed.native_classes
     geometry = raw.geometry
     values = {
         "case_id": raw.case_id,
@@ -101,12 +106,12 @@ def encode(raw, preprocessed, recipe):
         "modalities": ",".join(raw.modalities),
         "image": preprocessed.image,
         "image/shape": preprocessed.image.shape,
-        "mask": masks.pack_classes(preprocessed.classes) if labelled else np.zeros(0, np.uint8),
+        "mask": np.zeros(0, np.uint8) if classes is None else masks.pack_classes(classes),
         "mask/outside_crop/index": preprocessed.outside_index,
         "mask/outside_crop/class": preprocessed.outside_classes,
         "mask/native": np.zeros(0, np.uint8)
         if native is None
-        else np.frombuffer(zlib.compress(np.ascontiguousarray(native), 6), np.uint8),
+        else np.frombuffer(zlib.compress(native.tobytes(), 6), np.uint8),
         "crop/origin": preprocessed.crop_origin,
         "grid/shape": preprocessed.grid_shape,
         "native/shape": geometry.shape,
@@ -120,8 +125,8 @@ def encode(raw, preprocessed, recipe):
     return example.SerializeToString(deterministic=True)
 
 
-def decode(serialized, image_dtype):
-    """The whole record as a `StoredCase`; `serialized` is bytes."""
+def decode(serialized: bytes, image_dtype: str) -> StoredCase:
+    """Decodes a whole record, whose images have the dtype `image_dtype`."""
     example = Example.FromString(serialized).features.feature
     values = {name: _value(example[name], kind) for name, kind in FEATURES.items()}
     shape = values["image/shape"]
@@ -146,6 +151,56 @@ def decode(serialized, image_dtype):
         else None,
         geometry=geometry,
     )
+
+
+def voxel_offsets(payload: bytes) -> dict[str, int]:
+    """Finds where the data of `VOXEL_FEATURES` begin in a record.
+
+    Returns:
+        feature name -> byte offset in `payload`; the bytes there are those of the decoded feature.
+
+    Raises:
+        ValueError: `payload` is not a record.
+    """
+    features = Example.FromString(payload).features.feature
+    offsets = {}
+    for name in VOXEL_FEATURES:
+        [data] = features[name].bytes_list.value
+        before, offset = bytes_before(name, len(data)), 0
+        while not offset or not payload.startswith(data, offset):
+            offset = payload.index(before, offset) + len(before)
+        offsets[name] = offset
+    return offsets
+
+
+def bytes_before(name: str, size: int) -> bytes:
+    """Returns the bytes of a record that precede `size` bytes of data of the feature `name`.
+
+    They hold the name and the size. With them a reader that knows an offset checks that the data
+    of the feature begin there.
+    """
+    # Serialising a feature of this size would give them too, but takes 0.2 s for an image.
+    key = name.encode("utf-8")
+    header = b"\x0a" + _varint(size)  # BytesList.value
+    header = b"\x0a" + _varint(len(header) + size) + header  # Feature.bytes_list
+    header = b"\x12" + _varint(len(header) + size) + header  # FeatureEntry.value
+    header = b"\x0a" + _varint(len(key)) + key + header  # FeatureEntry.key
+    return b"\x0a" + _varint(len(header) + size) + header  # Features.feature
+
+
+def is_of_case(payload: bytes, case_id: str) -> bool:
+    """Whether `payload` holds the feature `case_id` with this value; does not decode it."""
+    value = case_id.encode("utf-8")
+    return bytes_before("case_id", len(value)) + value in payload
+
+
+def _varint(number):
+    """Encodes a number as protocol buffers do: 7 bits per byte, the lowest first."""
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
 
 
 def _set(feature, value, kind):

@@ -1,7 +1,7 @@
-"""`tf.train.Example` as a protocol buffer, declared here so that workers need no TensorFlow.
+"""Declares `tf.train.Example` as a protocol buffer, so that workers need no TensorFlow.
 
-The messages and field numbers are those of TensorFlow's example.proto and feature.proto, in a
-pool of their own: they never meet TensorFlow's in one process.
+The messages and field numbers are those of TensorFlow's example.proto and feature.proto. They have
+a descriptor pool of their own, so that they do not clash with TensorFlow's in the same process.
 """
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -14,18 +14,18 @@ def _message(name, *fields):
     return descriptor_pb2.DescriptorProto(name=name, field=fields)
 
 
-def _one(name, number, kind, of=None):
+def _optional(name, number, kind, message=None):
     return _FIELD(
         name=name,
         number=number,
         type=kind,
         label=_FIELD.LABEL_OPTIONAL,
-        type_name=of and f".{_PACKAGE}.{of}",
+        type_name=message and f".{_PACKAGE}.{message}",
     )
 
 
-def _many(name, number, kind, of=None):
-    field = _one(name, number, kind, of)
+def _repeated(name, number, kind, message=None):
+    field = _optional(name, number, kind, message)
     field.label = _FIELD.LABEL_REPEATED
     return field
 
@@ -33,19 +33,19 @@ def _many(name, number, kind, of=None):
 def _example_class():
     entry = _message(
         "FeatureEntry",
-        _one("key", 1, _FIELD.TYPE_STRING),
-        _one("value", 2, _FIELD.TYPE_MESSAGE, "Feature"),
+        _optional("key", 1, _FIELD.TYPE_STRING),
+        _optional("value", 2, _FIELD.TYPE_MESSAGE, "Feature"),
     )
     entry.options.map_entry = True
     features = _message(
-        "Features", _many("feature", 1, _FIELD.TYPE_MESSAGE, "Features.FeatureEntry")
+        "Features", _repeated("feature", 1, _FIELD.TYPE_MESSAGE, "Features.FeatureEntry")
     )
     features.nested_type.append(entry)
     feature = _message(
         "Feature",
-        _one("bytes_list", 1, _FIELD.TYPE_MESSAGE, "BytesList"),
-        _one("float_list", 2, _FIELD.TYPE_MESSAGE, "FloatList"),
-        _one("int64_list", 3, _FIELD.TYPE_MESSAGE, "Int64List"),
+        _optional("bytes_list", 1, _FIELD.TYPE_MESSAGE, "BytesList"),
+        _optional("float_list", 2, _FIELD.TYPE_MESSAGE, "FloatList"),
+        _optional("int64_list", 3, _FIELD.TYPE_MESSAGE, "Int64List"),
     )
     feature.oneof_decl.add(name="kind")
     for field in feature.field:
@@ -57,12 +57,12 @@ def _example_class():
             package=_PACKAGE,
             syntax="proto3",
             message_type=[
-                _message("BytesList", _many("value", 1, _FIELD.TYPE_BYTES)),
-                _message("FloatList", _many("value", 1, _FIELD.TYPE_FLOAT)),
-                _message("Int64List", _many("value", 1, _FIELD.TYPE_INT64)),
+                _message("BytesList", _repeated("value", 1, _FIELD.TYPE_BYTES)),
+                _message("FloatList", _repeated("value", 1, _FIELD.TYPE_FLOAT)),
+                _message("Int64List", _repeated("value", 1, _FIELD.TYPE_INT64)),
                 feature,
                 features,
-                _message("Example", _one("features", 1, _FIELD.TYPE_MESSAGE, "Features")),
+                _message("Example", _optional("features", 1, _FIELD.TYPE_MESSAGE, "Features")),
             ],
         )
     )
@@ -70,4 +70,4 @@ def _example_class():
 
 
 Example = _example_class()
-"""Message class; the same bytes as `tf.train.Example`, both ways."""
+"""Message class; serialises to the same bytes as `tf.train.Example`."""

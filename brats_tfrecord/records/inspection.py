@@ -1,4 +1,4 @@
-"""The look before a conversion: what a cohort holds and what would be done about it."""
+"""Inspects a cohort before its conversion."""
 
 import functools
 import os
@@ -6,29 +6,27 @@ import os
 from tqdm import tqdm
 
 from brats_tfrecord.cohort import layouts, survey
+from brats_tfrecord.records.convert_options import ConvertOptions
 from brats_tfrecord.records.pool import open_pool
 
 
-def inspect(options):
-    """Prints what a cohort holds, what is odd about it and what would be done; writes nothing.
-
-    Args:
-        options: `records.convert_options.ConvertOptions`.
+def inspect(options: ConvertOptions) -> int:
+    """Prints the cases of a cohort, their peculiarities and their treatment; writes nothing.
 
     Returns:
-        the number of cases that would be refused.
+        the number of cases that a conversion would refuse.
 
     Raises:
-        InputError: no cohort there, or one whose names leave its layout or labels open.
+        InputError: the folder holds no cohort, or its names do not determine layout and labels.
     """
     cohort = layouts.find_cohort(
-        os.path.abspath(options.input_dir), options.layout, options.label_scheme
+        os.path.abspath(options.input_dir or ""), options.layout, options.label_scheme
     )
-    look = functools.partial(survey.examine, **options.how_to_read())
+    examine = functools.partial(survey.examine, **options.how_to_read())
     with open_pool(options.workers().for_tasks(len(cohort.cases))) as run:
         examinations = list(
             tqdm(
-                run(look, cohort.cases),
+                run(examine, cohort.cases),
                 total=len(cohort.cases),
                 unit="case",
                 desc="inspecting",

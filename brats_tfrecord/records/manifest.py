@@ -1,10 +1,12 @@
-"""The manifest of a dataset and the sidecars of its shards: exact counts, never inferred."""
+"""The manifest of a dataset and the sidecars of its shards, with exact counts and offsets."""
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
@@ -12,12 +14,21 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import shards
 
 FILE_NAME = "dataset.json"
-SCHEMA = 2
+SCHEMA = 3
+"""Schema 2 had no byte offsets."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: file name, fold (None: unlabelled), records, bytes, hex SHA-256."""
+    """A finished shard.
+
+    Attributes:
+        name: file name.
+        fold: fold of its cases; None if they are unlabelled.
+        count: number of records.
+        bytes: size of the file.
+        sha256: hex SHA-256 of the file.
+    """
 
     name: str
     fold: int | None
@@ -28,18 +39,22 @@ class Shard:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """What the manifest tells of one case.
+    """The entry of a case in the manifest and in the sidecar of its shard.
 
     Attributes:
-        case_id, patient_id, grade, labelled: as found in the cohort.
+        case_id, patient_id, grade, labelled: as in the cohort.
         fold: the fold of its shard; None if unlabelled.
-        shard: the file that holds its record.
-        inputs: modality or "seg" -> SHA-256 of the input file.
-        key: SHA-256 of all that decides the record's bytes: inputs, recipe, versions, names.
-        brain_voxels, brain_voxels_lost: voxels of the brain; those that the crop cut off.
-        tumour_voxels_lost: tumour voxels outside the crop (kept apart in the record).
+        shard: name of the file that holds its record.
+        record_offset: byte offset of the record's payload in the shard.
+        record_bytes: size of the payload.
+        image_offset, mask_offset: byte offsets of the voxels of image and mask in the payload.
+        inputs: modality or "seg" -> hex SHA-256 of the input file.
+        key: hex SHA-256 of everything that determines the record: inputs, recipe, versions, names.
+        brain_voxels: number of brain voxels.
+        brain_voxels_lost: number of brain voxels outside the crop.
+        tumour_voxels_lost: number of tumour voxels outside the crop; the record lists them.
         class_voxels: voxels of each class in the uncropped mask; empty if unlabelled.
-        warnings: what a person should know of this case.
+        warnings: messages to the user about the case.
     """
 
     case_id: str
@@ -48,6 +63,10 @@ class CaseRow:
     labelled: bool
     fold: int | None
     shard: str
+    record_offset: int
+    record_bytes: int
+    image_offset: int
+    mask_offset: int
     inputs: dict[str, str]
     key: str
     brain_voxels: int
@@ -59,7 +78,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class Failure:
-    """A case without a record, and why."""
+    """A case without a record, and the reason."""
 
     case_id: str
     reason: str
@@ -67,18 +86,19 @@ class Failure:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset as `dataset.json` tells it.
+    """The contents of `dataset.json`.
 
     Attributes:
-        root: the dataset's folder.
-        recipe: how its records were made.
-        modalities: names of the image's channels.
-        label_scheme: `spec.LabelScheme` of the cohort.
-        folds, seed: of the split.
+        root: folder of the dataset.
+        recipe: the preprocessing of its cases.
+        modalities: names of the image channels.
+        label_scheme: label scheme of the cohort.
+        folds: number of folds.
+        seed: seed of the assignment to folds and shards.
         shards, cases: in the order of the shards and of their records.
-        failures: in order of case id.
-        versions: of the software that shaped the bytes.
-        fingerprint: hex SHA-256 of `dataset.json`, and so of every shard's SHA-256.
+        failures: cases without a record, sorted by case id.
+        versions: package -> version, of the packages that the records depend on.
+        fingerprint: hex SHA-256 of `dataset.json`, which covers the SHA-256 of every shard.
     """
 
     root: Path
@@ -94,38 +114,40 @@ class Manifest:
     fingerprint: str
 
     @property
-    def crop_shape(self):
-        """(X, Y, Z) of every record's image."""
+    def crop_shape(self) -> tuple[int, int, int]:
+        """(X, Y, Z) of the image of every record."""
         return self.recipe.crop_shape
 
-    def shard_paths(self, folds):
-        """Files of the non-empty shards of the given folds (None: the unlabelled), in order."""
+    def shard_paths(self, folds: Collection[int | None]) -> list[Path]:
+        """Lists the non-empty shards of some folds in order; the fold None is the unlabelled."""
         return [
             self.root / shard.name for shard in self.shards if shard.fold in folds and shard.count
         ]
 
-    def case_ids(self, folds):
-        """Ids of the cases of the given folds (None: the unlabelled), sorted."""
+    def case_ids(self, folds: Collection[int | None]) -> list[str]:
+        """Lists the ids of the cases of some folds, sorted; the fold None is the unlabelled."""
         return sorted(case.case_id for case in self.cases if case.fold in folds)
 
 
 @dataclass(frozen=True)
 class Head:
-    """What is said once of a whole dataset; see `Manifest`.
+    """The entries of a manifest that are not about single cases or shards; see `Manifest`.
 
-    `layout` and `how_to_read` (of `nifti.read_case`) are kept for those who read the cohort again.
+    Attributes:
+        layout: layout of the cohort, to find its cases again.
+        how_to_read: keyword arguments of `nifti.read_case`, to read them again.
     """
 
     recipe: Recipe
     layout: str
-    how_to_read: dict
+    how_to_read: dict[str, Any]
     scheme: spec.LabelScheme
     folds: int
     seed: int
     versions: dict[str, str]
 
-    def to_json(self):
-        """Its entries in the manifest."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the entries as JSON values."""
         return {
             "schema": SCHEMA,
             "recipe": self.recipe.to_json(),
@@ -140,8 +162,10 @@ class Head:
         }
 
 
-def sidecar(shard, recipe, cases, failures):
-    """The JSON value of a shard's sidecar; `cases` are its rows in the order of its records."""
+def sidecar(
+    shard: Shard, recipe: Recipe, cases: Sequence[CaseRow], failures: Sequence[Failure]
+) -> dict[str, Any]:
+    """Returns the JSON value of a shard's sidecar; `cases` are in the order of the records."""
     return {
         "schema": SCHEMA,
         "shard": dataclasses.asdict(shard),
@@ -155,41 +179,42 @@ def sidecar(shard, recipe, cases, failures):
 
 @dataclass
 class ConversionSummary:
-    """What a conversion came to, summed over its cases.
+    """The result of a conversion, summed over its cases.
 
     Attributes:
-        cases: cases with a record.
-        failures: list of `Failure`.
-        brain_voxels, brain_voxels_lost, tumour_voxels, tumour_voxels_lost: as in `CaseRow`.
-        twins: pairs of case ids whose image files are equal.
+        cases: number of cases with a record.
+        failures: cases without a record.
+        brain_voxels, brain_voxels_lost, tumour_voxels, tumour_voxels_lost: sums of `CaseRow`.
+        duplicates: pairs of case ids whose image files are equal.
     """
 
     cases: int = 0
-    failures: list = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
     brain_voxels: int = 0
     brain_voxels_lost: int = 0
     tumour_voxels: int = 0
     tumour_voxels_lost: int = 0
-    twins: list = dataclasses.field(default_factory=list)
-    _seen: dict = dataclasses.field(default_factory=dict)
+    duplicates: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    _seen: dict[bytes, str] = dataclasses.field(default_factory=dict)
 
-    def add(self, row):
-        """Adds a case's row, as a dict."""
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds the JSON value of a `CaseRow`."""
         images = "".join(row["inputs"].get(name, "") for name in spec.MODALITIES)
         digest = hashlib.sha256(images.encode()).digest()[:12]
-        if self._seen.setdefault(digest, row["case_id"]) != row["case_id"]:
-            self.twins.append((self._seen[digest], row["case_id"]))
+        first = self._seen.setdefault(digest, row["case_id"])
+        if first != row["case_id"]:
+            self.duplicates.append((first, row["case_id"]))
         self.cases += 1
         for name in ("brain_voxels", "brain_voxels_lost", "tumour_voxels_lost"):
             setattr(self, name, getattr(self, name) + row[name])
         self.tumour_voxels += sum(row["class_voxels"][1:])
 
 
-def write(root, plans, head):
-    """Sums the sidecars of `plans` to `dataset.json`; returns the `ConversionSummary`.
+def write(root: Path | str, plans: Sequence[shards.ShardPlan], head: Head) -> ConversionSummary:
+    """Writes `dataset.json` from the sidecars of the shards.
 
-    Sidecars are read one after the other and rows written as they come, a line each, in the order
-    of the shards: what it takes in memory does not grow with the cases.
+    Sidecars are read one after the other and rows written at once, so that the rows of a large
+    cohort are never in memory together.
     """
     root, summary, lines = Path(root), ConversionSummary(), []
     with files.replacing(root / FILE_NAME) as temporary, open(temporary, "w") as stream:
@@ -203,7 +228,8 @@ def write(root, plans, head):
                 stream.write(("," if summary.cases else "") + _line(row))
                 summary.add(row)
         failures = sorted(summary.failures, key=lambda failure: failure.case_id)
-        for name, rows in (("shards", lines), ("failures", map(_row_line, failures))):
+        failure_lines = [_line(dataclasses.asdict(failure)) for failure in failures]
+        for name, rows in (("shards", lines), ("failures", failure_lines)):
             stream.write(f'\n  ],\n  "{name}": [' + ",".join(rows))
         stream.write("\n  ]\n}\n")
     return summary
@@ -213,41 +239,23 @@ def _line(value):
     return "\n    " + json.dumps(value, sort_keys=True, allow_nan=False)
 
 
-def _row_line(row):
-    return _line(dataclasses.asdict(row))
-
-
-def load(root):
+def load(root: Path | str) -> Manifest:
     """Reads the manifest of the dataset in `root`.
 
     Raises:
-        InputError: `root` is no finished dataset, of another schema, or lacks a shard.
+        InputError: `root` is not a finished dataset, has another schema, or lacks a shard.
     """
     root = Path(root)
     path = root / FILE_NAME
-    if not path.is_file():
-        unfinished = root.is_dir() and any(
-            shards.parse_shard_name(entry.name) for entry in root.iterdir()
-        )
-        raise InputError(
-            f"{root}: "
-            + (
-                "its conversion has not finished; run convert_to_tfrecord.py again"
-                if unfinished
-                else f"no dataset there ({FILE_NAME} is missing); expected"
-                " the --output_dir of convert_to_tfrecord.py"
-            )
-        )
+    require_finished(root)
     try:
         value = files.read_json(path)
         schema = value["schema"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a manifest of ours; convert the cohort again") from error
-    if schema != SCHEMA:
         raise InputError(
-            f"{path}: has schema {schema}, this version reads {SCHEMA}; convert the "
-            "cohort again, or use the version that wrote it"
-        )
+            f"{path}: is not a manifest of convert_to_tfrecord.py; convert the cohort again"
+        ) from error
+    require_schema(path, schema)
     try:
         manifest = _from_json(root, value, files.sha256(path))
     except (KeyError, TypeError, ValueError) as error:
@@ -267,8 +275,32 @@ def load(root):
     return manifest
 
 
-def row_from_json(entry):
-    """A `CaseRow` from its JSON value."""
+def require_finished(root: Path) -> None:
+    """Raises `InputError` if the folder `root` holds no finished dataset."""
+    if (root / FILE_NAME).is_file():
+        return
+    if root.is_dir() and any(shards.parse_shard_name(entry.name) for entry in root.iterdir()):
+        raise InputError(
+            f"{root}: its conversion has not finished; run convert_to_tfrecord.py again"
+        )
+    raise InputError(
+        f"{root}: is not a dataset ({FILE_NAME} is missing); expected the --output_dir of "
+        "convert_to_tfrecord.py"
+    )
+
+
+def require_schema(source: Path | str, schema: Any) -> None:
+    """Raises `InputError` that names `source` if `schema` is not the schema of this version."""
+    if schema != SCHEMA:
+        raise InputError(
+            f"{source}: has schema {schema}, this version reads {SCHEMA}; run "
+            "convert_to_tfrecord.py with the same --input_dir and a new --output_dir, or use the "
+            "version that wrote it"
+        )
+
+
+def row_from_json(entry: dict[str, Any]) -> CaseRow:
+    """Returns the `CaseRow` of a JSON value."""
     return CaseRow(
         **{
             **entry,

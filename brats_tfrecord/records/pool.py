@@ -1,4 +1,4 @@
-"""Runs a function over many tasks in other processes: joblib's loky here, or a Dask cluster."""
+"""Runs a function over many tasks in other processes: local ones (loky) or a Dask cluster."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -18,19 +20,24 @@ from brats_tfrecord.errors import InputError
 BACKENDS = ("loky", "dask")
 CONNECT_SECONDS = 20
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
-_prepared = []
+_prepared: list[threadpool_limits] = []
+"""Holds the thread limit of a prepared worker; empty in other processes."""
+
+
+Run = Callable[..., Iterator[Any]]
+"""Type of the function that `open_pool` yields."""
 
 
 class WorkerKilled(RuntimeError):
-    """A worker died in the middle of a task: killed by the kernel, most likely out of memory."""
+    """A worker was killed during a task, most likely by the kernel for lack of memory."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Which processes do the work.
+    """The worker processes to use.
 
     Attributes:
-        jobs: how many on this machine; -1 is one a core. A Dask cluster has its own number.
+        jobs: number of processes on this machine; -1 is one per core. A Dask cluster has its own.
         backend: "loky" or "dask".
         scheduler: address of the Dask scheduler.
     """
@@ -39,10 +46,11 @@ class Workers:
     backend: str = "loky"
     scheduler: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.jobs == 0 or self.jobs < -1:
             raise InputError(
-                f"--jobs={self.jobs}: expected the number of worker processes, or -1 for one a core"
+                f"--jobs={self.jobs}: expected the number of worker processes, or -1 for one per "
+                "core"
             )
         if self.backend == "dask" and not self.scheduler:
             raise InputError("--backend=dask: needs --dask_scheduler=tcp://host:port")
@@ -55,31 +63,31 @@ class Workers:
             )
 
     @property
-    def count(self):
-        """Processes of this machine that will work."""
+    def count(self) -> int:
+        """Number of processes on this machine."""
         return joblib.cpu_count() if self.jobs == -1 else self.jobs
 
-    def for_tasks(self, count):
-        """The same with no more processes than tasks."""
+    def for_tasks(self, count: int) -> "Workers":
+        """Returns the same workers with at most one process for each of `count` tasks."""
         return self.with_jobs(max(min(self.count, count), 1))
 
-    def with_jobs(self, jobs):
-        """The same with at most `jobs` processes; a Dask cluster stays as it is."""
+    def with_jobs(self, jobs: int) -> "Workers":
+        """Returns the same workers with `jobs` processes; a Dask cluster is not changed."""
         return self if self.backend == "dask" else dataclasses.replace(self, jobs=jobs)
 
 
 @contextlib.contextmanager
-def open_pool(workers):
-    """Yields `run(function, tasks, workers=workers)`, for as long as the block lasts.
+def open_pool(workers: Workers) -> Iterator[Run]:
+    """Yields `run(function, tasks, workers=workers)`, which can be called within the block.
 
-    `run` yields the results of function(task) as they come, in any order; tasks are drawn as
-    workers get free. Every task runs in another process, with one job too, so that a task that
-    kills its process never takes the caller along. What `function` raises comes through.
+    `run` yields the results of function(task) in the order in which they are completed, and raises
+    the exceptions of `function`. Every task runs in another process, even with one job, so that a
+    task that kills its process does not kill the caller.
 
     Raises:
-        InputError: no Dask, or no scheduler at that address.
-        WorkerKilled: from `run`, with loky; the results yielded before it stand. Dask repeats
-            the tasks of a worker that died by itself.
+        InputError: Dask is not installed, or no scheduler answers at the address.
+        WorkerKilled: from `run`, with loky; results yielded before are valid. Dask itself repeats
+            the tasks of a worker that was killed.
     """
     if workers.backend == "loky":
         yield lambda function, tasks, workers=workers: _run_loky(function, tasks, workers.count)
@@ -89,8 +97,8 @@ def open_pool(workers):
 
 
 def _run_loky(function, tasks, jobs):
-    # joblib runs one job in this very process; two workers that are handed one task at a time
-    # are the process of its own that one job shall have.
+    # joblib would run a single job in this process. Two workers that receive one task at a time
+    # do the work of one separate process.
     parallel = joblib.Parallel(
         max(jobs, 2),
         "loky",
@@ -106,7 +114,7 @@ def _run_loky(function, tasks, jobs):
 
 
 def _run_dask(function, tasks, client):
-    # Dask gives the task of a worker that died to another one, four times by default.
+    # Dask passes the task of a killed worker on to another one, by default up to four times.
     with joblib.parallel_config("dask", client=client):
         parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
         try:
@@ -114,8 +122,8 @@ def _run_dask(function, tasks, client):
         except TimeoutError as error:
             address = client.scheduler.address
             raise InputError(
-                f"--dask_scheduler={address}: no worker has joined it; start some "
-                f"with: dask worker {address} --nthreads 1"
+                f"--dask_scheduler={address}: has no worker; start one with: "
+                f"dask worker {address} --nthreads 1"
             ) from error
 
 
@@ -131,7 +139,7 @@ def _dask_client(address):
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--dask_scheduler={address}: no scheduler answers there "
+            f"--dask_scheduler={address}: no scheduler answers "
             f"({' '.join(str(error).split())[:120]}); expected the address that `dask "
             "scheduler` prints"
         ) from error
@@ -144,33 +152,35 @@ def _in_worker(function, task):
     return function(task)
 
 
-def prepare_worker(parent=None):
-    """Once in each worker: one thread, no part in Ctrl-C, no life after its parent's.
+def prepare_worker(parent: int | None = None) -> None:
+    """Prepares a worker process: one thread, no reaction to Ctrl-C, ends with its parent.
+
+    Further calls in the same process have no effect.
 
     Args:
-        parent: process id of the parent to leave with; None for none.
+        parent: id of the parent process; None for a worker that outlives it.
     """
     if _prepared:
         return
-    # Kept for the life of the process: matrix products round by the number of threads.
+    # For the life of the process: the rounding of matrix products depends on the thread count.
     _prepared.append(threadpool_limits(1))
     _keep_freed_memory()
     if parent is not None:
-        # The parent alone decides what Ctrl-C means; it ends its workers.
+        # The parent handles Ctrl-C and ends its workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
 def _keep_freed_memory():
-    """Lets glibc use large blocks again: handing them back and faulting them in costs a tenth."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    """Lets glibc reuse large freed blocks; returning them to the system costs 10 % of the time."""
+    with contextlib.suppress(OSError, AttributeError):  # the C library is not glibc
         c = ctypes.CDLL(None)
         c.mallopt(_M_MMAP_MAX, 0)
         c.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _leave_with(parent):
-    """A parent killed outright cannot end its workers; they must not work on for nobody."""
+def _exit_with(parent):
+    """Ends this process after its parent, which cannot end it when it is killed."""
     while os.getppid() == parent:
         time.sleep(0.3)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Processed images and one-hot masks as NIfTI, for people who want to look."""
+"""Writes preprocessed images and one-hot masks as NIfTI files, for viewers."""
 
 from pathlib import Path
 
@@ -6,14 +6,17 @@ import numpy as np
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
+from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.preprocess import masks
+from brats_tfrecord.preprocess.preprocessed import PreprocessedCase
 
 IMAGES, MASKS = "processed_images", "processed_masks"
 
 
-def write_processed(root, raw, preprocessed):
-    """Writes the window of a case as NIfTI, in LPS order with its true place in the world.
+def write_processed(root: Path | str, raw: RawCase, preprocessed: PreprocessedCase) -> None:
+    """Writes the window of a case as NIfTI, in LPS order and with its affine.
 
     `root/processed_images/ID/ID_flair.nii.gz` and so on are float32 [X, Y, Z];
     `root/processed_masks/ID/ID_seg.nii.gz` is the one-hot mask, uint8 [X, Y, Z, K].
@@ -35,8 +38,8 @@ def write_processed(root, raw, preprocessed):
         )
 
 
-def is_written(root, case):
-    """Whether `write_processed` has written all files of a `Case`."""
+def is_written(root: Path | str, case: Case) -> bool:
+    """Whether `write_processed` has written all files of a case."""
     images = Path(root) / IMAGES / case.case_id
     paths = [images / f"{case.case_id}_{name}.nii.gz" for name in spec.MODALITIES]
     if case.mask is not None:
@@ -44,19 +47,20 @@ def is_written(root, case):
     return all(path.is_file() for path in paths)
 
 
-def window_geometry(geometry, preprocessed):
-    """The geometry of the window cut from the LPS grid of a case.
+def window_geometry(geometry: Geometry, preprocessed: PreprocessedCase) -> Geometry:
+    """Computes the geometry of the window of a preprocessed case.
 
     Args:
-        geometry: `Geometry` of the case's files.
-        preprocessed: `preprocess.preprocessed.PreprocessedCase`; its grid has the case's field of view,
-            corner to corner, in the case's own voxels or in others.
+        geometry: geometry of the input files.
+        preprocessed: the case. Its grid has the field of view of the input files, corner to
+            corner; its voxels may have another size.
     """
+    size_x, size_y, size_z, _ = preprocessed.image.shape
     scale = np.divide(geometry.lps_shape, preprocessed.grid_shape)
     to_native = np.diag([*scale, 1.0])
     to_native[:3, 3] = scale * (np.array(preprocessed.crop_origin) + 0.5) - 0.5
     return Geometry(
-        preprocessed.image.shape[:3],
+        (size_x, size_y, size_z),
         geometry.lps_affine @ to_native,
         geometry.xyzt_units,
         geometry.qform_code,

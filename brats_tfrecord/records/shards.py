@@ -1,7 +1,9 @@
-"""Folds and shards in pure integers and strings: who goes where, and what it is called."""
+"""Assigns patients to folds and cases to shards, and names the shards."""
 
+import collections
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from brats_tfrecord.errors import InputError
@@ -12,26 +14,32 @@ _NAME = re.compile(r"(?:fold(\d+)|unlabelled)-(\d{5,})-of-(\d{5,})\.tfrecord")
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard before it exists: its file name, its fold (None: unlabelled), its cases in order."""
+    """A shard to write.
+
+    Attributes:
+        name: file name.
+        fold: fold of its cases; None if they are unlabelled.
+        case_ids: ids of its cases in the order of the records.
+    """
 
     name: str
     fold: int | None
     case_ids: tuple[str, ...]
 
     @property
-    def sidecar(self):
-        """Name of the JSON file that proves the shard complete."""
+    def sidecar(self) -> str:
+        """Name of the JSON file that describes the shard and is written after it."""
         return sidecar_name(self.name)
 
 
-def shard_name(fold, index, count):
-    """`fold0-00003-of-00019.tfrecord`; fold None gives `unlabelled-…`."""
+def shard_name(fold: int | None, index: int, count: int) -> str:
+    """Returns a name such as fold0-00003-of-00019.tfrecord, or unlabelled-… for fold None."""
     group = UNLABELLED if fold is None else f"fold{fold}"
     return f"{group}-{index:05d}-of-{count:05d}.tfrecord"
 
 
-def parse_shard_name(name):
-    """(fold or None, index, count) of a shard's name; None if `name` is not a shard's."""
+def parse_shard_name(name: str) -> tuple[int | None, int, int] | None:
+    """Returns fold (None: unlabelled), index and count; None if it is not the name of a shard."""
     match = _NAME.fullmatch(name)
     if not match:
         return None
@@ -39,24 +47,24 @@ def parse_shard_name(name):
     return (None if fold is None else int(fold)), int(index), int(count)
 
 
-def sidecar_name(name):
-    """The JSON file beside the shard `name`."""
+def sidecar_name(name: str) -> str:
+    """Returns the name of the sidecar of the shard `name`."""
     return name.removesuffix(".tfrecord") + ".json"
 
 
-def assign_folds(grades, folds, seed):
-    """Deals patients to folds, stratified by grade.
+def assign_folds(grades: Mapping[str, str | None], folds: int, seed: int) -> dict[str, int]:
+    """Assigns patients to folds, stratified by grade.
 
-    Sizes differ by at most one, in all and within a grade, and fold 0 is the largest. A patient's
-    place depends on its id and the seed, never on the order of listing.
+    The sizes of the folds differ by at most one, in total and within a grade, and fold 0 is the
+    largest. The fold of a patient does not depend on the order of `grades`.
 
     Args:
         grades: patient id -> grade or None, of the labelled patients.
-        folds: how many; 0 patients need none.
+        folds: number of folds.
         seed: any integer.
 
     Returns:
-        dict of patient id -> fold.
+        patient id -> fold.
 
     Raises:
         InputError: fewer than one fold, or more folds than patients.
@@ -68,30 +76,32 @@ def assign_folds(grades, folds, seed):
             f"--folds={folds}: only {len(grades)} labelled patients; "
             f"--folds={len(grades)} is the most that works"
         )
-    dealt = sorted(grades, key=lambda patient: (grades[patient] or "", _draw(seed, patient)))
-    return {patient: position % folds for position, patient in enumerate(dealt)}
+    patients = sorted(grades, key=lambda patient: (grades[patient] or "", _draw(seed, patient)))
+    return {patient: rank % folds for rank, patient in enumerate(patients)}
 
 
-def plan_shards(fold_of_case, cases_per_shard, seed):
+def plan_shards(
+    fold_of_case: Mapping[str, int | None], cases_per_shard: int, seed: int
+) -> list[ShardPlan]:
     """Groups cases into shards of one fold each.
 
     Args:
         fold_of_case: case id -> fold, or None for an unlabelled case.
-        cases_per_shard: the most cases a shard holds; shards of a fold differ by at most one.
-        seed: mixes the cases within a fold.
+        cases_per_shard: largest number of cases of a shard. The shards of a fold differ by at most
+            one case.
+        seed: seed of the order of the cases within a fold.
 
     Returns:
-        list of `ShardPlan`, folds in order, the unlabelled last.
+        the shards, folds in order, the unlabelled last.
     """
     if cases_per_shard < 1:
         raise InputError(f"--cases_per_shard={cases_per_shard}: expected at least 1")
     plans = []
-    groups = sorted(set(fold_of_case.values()), key=lambda fold: (fold is None, fold))
-    for fold in groups:
-        members = sorted(
-            (case for case, of in fold_of_case.items() if of == fold),
-            key=lambda case: _draw(seed, case),
-        )
+    cases_of_fold = collections.defaultdict(list)
+    for case_id, fold in fold_of_case.items():
+        cases_of_fold[fold].append(case_id)
+    for fold in sorted(cases_of_fold, key=lambda fold: (fold is None, fold)):
+        members = sorted(cases_of_fold[fold], key=lambda case_id: _draw(seed, case_id))
         count = -(-len(members) // cases_per_shard)
         for index in range(count):
             first, last = (len(members) * k // count for k in (index, index + 1))
@@ -102,5 +112,5 @@ def plan_shards(fold_of_case, cases_per_shard, seed):
 
 
 def _draw(seed, name):
-    """A fixed pseudo-random key: the same on every machine and in every version."""
+    """Returns a pseudo-random sort key that is the same on every machine and in every version."""
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()

@@ -1,12 +1,14 @@
-"""What a worker does: turn one case into one record, or check a shard of an earlier run."""
+"""The tasks of a worker: converts a case, or checks a shard of an earlier run."""
 
 import contextlib
 import dataclasses
 import hashlib
 import json
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from brats_tfrecord import files
 from brats_tfrecord.cohort import content, nifti
@@ -16,30 +18,33 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, processed, tfrecord
 from brats_tfrecord.records.work_folder import WorkFolder
 
-STRIKES = 2
-"""A case that was begun so often, and took its worker along each time, is given up."""
+MAX_ATTEMPTS = 2
+"""A case whose worker was killed this many times is not tried again."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all tasks of a conversion share.
+    """The settings that all tasks of a conversion share.
 
     Attributes:
-        recipe: `Recipe`.
+        recipe: the preprocessing.
         how_to_read: keyword arguments of `nifti.read_case`.
-        versions: package -> version, of what shapes the bytes.
-        work: path of the work folder.
-        processed_root: also save processed NIfTI files below this folder; None for none.
+        versions: package -> version, of the packages that the records depend on.
+        processed_root: folder for processed NIfTI files; None writes none.
     """
 
     recipe: Recipe
-    how_to_read: dict
-    versions: dict
-    work: Path
+    how_to_read: dict[str, Any]
+    versions: dict[str, str]
     processed_root: Path | None = None
 
-    def key(self, case, inputs):
-        """Hex SHA-256 of all that decides the bytes of the record of `case`."""
+    def key(self, case: Case, inputs: dict[str, str]) -> str:
+        """Computes the hex SHA-256 of everything that determines the record of `case`.
+
+        Args:
+            case: the case.
+            inputs: modality or "seg" -> hex SHA-256 of its file.
+        """
         return hashlib.sha256(
             json.dumps(
                 {
@@ -60,20 +65,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class CaseTask:
-    """One case to convert."""
+    """A case to convert."""
 
     case: Case
     settings: Settings
+    work: WorkFolder
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case: the row of its record, or the reason why there is none."""
+    """The result of a case: the row of its record, or the reason why it has none."""
 
     case_id: str
     row: manifest.CaseRow | None
     reason: str | None = None
-    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,25 +86,27 @@ class ShardTask:
     """A shard of an earlier run to check, and the cases it may hold, by id."""
 
     path: Path
-    cases: dict
+    cases: dict[str, Case]
     settings: Settings
+    work: WorkFolder
 
 
-def convert_case(task):
-    """Converts a `CaseTask`, or keeps what an earlier run made of it; returns an `Outcome`.
+def convert_case(task: CaseTask) -> Outcome:
+    """Converts a case, unless the work folder holds its record from an earlier run.
 
-    A case that fails is reported, never raised; a full disk is no case's fault and is.
+    The error of a case is returned in the outcome. An error that is not the case's, a full disk,
+    is raised.
     """
-    case, work = task.case, WorkFolder(task.settings.work)
-    with work.mark(case.case_id) as begun:
-        if begun >= STRIKES:
+    case, work = task.case, task.work
+    with work.mark(case.case_id) as attempts:
+        if attempts >= MAX_ATTEMPTS:
             return killed_outcome(case.case_id)
         try:
             inputs = hash_inputs(case)
             key = task.settings.key(case, inputs)
-            row = work.find(key) if _processed_is_there(task) else None
+            row = work.find(key) if _has_processed_files(case, task.settings) else None
             if row is not None:
-                return Outcome(case.case_id, dataclasses.replace(row, grade=case.grade), kept=True)
+                return Outcome(case.case_id, dataclasses.replace(row, grade=case.grade))
             row, payload = make_record(case, task.settings, inputs)
             work.put(row, tfrecord.frame(payload))
             return Outcome(case.case_id, row)
@@ -116,19 +123,21 @@ def convert_case(task):
                 f"{case.case_id}: not enough memory; free some, or convert with fewer --jobs",
             )
         except Exception as error:
-            return Outcome(case.case_id, None, _surprise(case, error))
+            return Outcome(case.case_id, None, _unexpected(case, error))
 
 
-def make_record(case, settings, inputs):
-    """(row, payload) of a case, as its files are now.
+def make_record(
+    case: Case, settings: Settings, inputs: dict[str, str]
+) -> tuple[manifest.CaseRow, bytes]:
+    """Reads and preprocesses a case and serialises it.
 
     Args:
-        case: `Case`.
-        settings: `Settings`; work folder and processed files are only written by `convert_case`.
-        inputs: modality or "seg" -> SHA-256, see `CaseRow`.
+        case: the case.
+        settings: the settings.
+        inputs: modality or "seg" -> hex SHA-256 of its file.
 
     Returns:
-        `manifest.CaseRow` without its place, and bytes of the `tf.train.Example`.
+        the row, whose fold, shard and record offset are not set yet, and the record's payload.
 
     Raises:
         CaseError: the case cannot be used.
@@ -137,6 +146,8 @@ def make_record(case, settings, inputs):
     preprocessed = settings.recipe.apply(raw)
     if settings.processed_root is not None:
         processed.write_processed(settings.processed_root, raw, preprocessed)
+    payload = example.encode(raw, preprocessed, settings.recipe)
+    offsets = example.voxel_offsets(payload)
     row = manifest.CaseRow(
         case_id=case.case_id,
         patient_id=case.patient_id,
@@ -144,6 +155,10 @@ def make_record(case, settings, inputs):
         labelled=case.mask is not None,
         fold=None,
         shard="",
+        record_offset=0,
+        record_bytes=len(payload),
+        image_offset=offsets["image"],
+        mask_offset=offsets["mask"],
         inputs=inputs,
         key=settings.key(case, inputs),
         brain_voxels=preprocessed.brain_voxels,
@@ -152,15 +167,15 @@ def make_record(case, settings, inputs):
         class_voxels=preprocessed.class_voxels,
         warnings=(*case.notes, *raw.notes, *preprocessed.warnings),
     )
-    return row, example.encode(raw, preprocessed, settings.recipe)
+    return row, payload
 
 
-def check_shard(task):
-    """The ids of the cases that a shard of an earlier run holds as they would be made now.
+def find_current_cases(task: ShardTask) -> tuple[str, tuple[str, ...]]:
+    """Finds the cases of a shard of an earlier run whose records need not be made again.
 
     Returns:
-        (file name, tuple of case ids in the order of the records); none if the shard or its
-        sidecar is not whole.
+        the file name, and the case ids in the order of the records; none if the shard or its
+        sidecar is damaged.
     """
     path = task.path
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -172,28 +187,27 @@ def check_shard(task):
     return path.name, ()
 
 
-def open_shard(task, proven):
-    """Turns a shard of an earlier run back into finished cases of the work folder.
+def open_shard(task: ShardTask, current: Collection[str]) -> None:
+    """Moves the records of a shard of an earlier run to the work folder and removes the shard.
 
     Args:
-        task: `ShardTask`.
-        proven: ids of the cases worth keeping, from `check_shard`.
+        task: the shard.
+        current: ids of the cases to keep, from `find_current_cases`.
     """
-    if proven:
-        rows = map(
-            manifest.row_from_json, json.loads(task.path.with_suffix(".json").read_text())["cases"]
-        )
-        work = WorkFolder(task.settings.work)
+    if current:
+        sidecar = files.read_json(task.path.with_suffix(".json"))
+        rows = map(manifest.row_from_json, sidecar["cases"])
         for row, framed in zip(rows, tfrecord.framed_records(task.path)):
-            if row.case_id in proven:
-                work.put(dataclasses.replace(row, fold=None, shard=""), (framed,))
-    # The proof goes before what it proves.
+            if row.case_id in current:
+                unplaced = dataclasses.replace(row, fold=None, shard="", record_offset=0)
+                task.work.put(unplaced, (framed,))
+    # A shard without sidecar is not trusted, so the sidecar is removed first.
     task.path.with_suffix(".json").unlink(missing_ok=True)
     task.path.unlink(missing_ok=True)
 
 
-def killed_outcome(case_id):
-    """The `Outcome` of a case that took its worker along twice."""
+def killed_outcome(case_id: str) -> Outcome:
+    """Returns the outcome of a case whose worker was killed each time."""
     return Outcome(
         case_id,
         None,
@@ -208,18 +222,18 @@ def _is_current(row, task):
         return (
             case is not None
             and row.grade == case.grade
-            and _processed_is_there(CaseTask(case, task.settings))
+            and _has_processed_files(case, task.settings)
             and task.settings.key(case, hash_inputs(case)) == row.key
         )
-    except (OSError, CaseError):  # its files are gone, or no longer files
+    except (OSError, CaseError):  # its input files are missing or unreadable
         return False
 
 
-def hash_inputs(case):
-    """Modality or "seg" -> SHA-256 of its file; a file that holds several is read once.
+def hash_inputs(case: Case) -> dict[str, str]:
+    """Computes modality or "seg" -> hex SHA-256 of its file; reads a shared file once.
 
     Raises:
-        CaseError: a file that is not there, or none to read from.
+        CaseError: a file is missing, or is not a regular file.
     """
     paths = dict(case.images) | ({"seg": case.mask} if case.mask is not None else {})
     for path in paths.values():
@@ -228,14 +242,14 @@ def hash_inputs(case):
     return {name: digests[path] for name, path in paths.items()}
 
 
-def _processed_is_there(task):
-    root = task.settings.processed_root
-    return root is None or processed.is_written(root, task.case)
+def _has_processed_files(case, settings):
+    root = settings.processed_root
+    return root is None or processed.is_written(root, case)
 
 
-def _surprise(case, error):
+def _unexpected(case, error):
     where = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"{case.case_id}: a bug of ours, {type(error).__name__}: {error} "
+        f"{case.case_id}: a bug of this program, {type(error).__name__}: {error} "
         f"({Path(where.filename).name}:{where.lineno})"
     )

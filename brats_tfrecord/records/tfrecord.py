@@ -1,12 +1,13 @@
-"""TFRecord files without TensorFlow: framing and checksums.
+"""Reads and writes TFRecord files without TensorFlow: framing and checksums.
 
 A record is its length (uint64), the masked CRC-32C of those eight bytes, the payload, and the
-masked CRC-32C of the payload; all little-endian. Files of records can be concatenated. Workers
-that convert write records this way: importing TensorFlow would cost each of them seconds and half
-a gigabyte.
+masked CRC-32C of the payload; all little-endian. Files of records can be concatenated. The workers
+of a conversion use this module because importing TensorFlow takes seconds and half a gigabyte each.
 """
 
 import struct
+from collections.abc import Iterator
+from pathlib import Path
 
 import google_crc32c
 
@@ -15,80 +16,103 @@ HEADER_BYTES, FOOTER_BYTES = _LENGTH.size + _CRC.size, _CRC.size
 
 
 class DamagedRecord(ValueError):
-    """A record whose bytes are not what was written.
+    """A record whose bytes are not those that were written.
 
     Attributes:
-        index: its place in the file, from 0.
+        index: its index in the file, from 0.
+        reason: the damage, in words.
     """
 
-    def __init__(self, index, what):
-        super().__init__(index, what)
-        self.index, self.what = index, what
+    def __init__(self, index: int, reason: str) -> None:
+        """Stores the index and the reason."""
+        super().__init__(index, reason)
+        self.index, self.reason = index, reason
 
-    def __str__(self):
-        return f"record {self.index}: {self.what}"
+    def __str__(self) -> str:
+        return f"record {self.index}: {self.reason}"
 
 
-def frame(payload):
-    """The pieces of a record, bytes, in the order in which they are written."""
+def frame(payload: bytes) -> tuple[bytes, ...]:
+    """Returns the pieces of a framed record in the order in which they are written."""
     length = _LENGTH.pack(len(payload))
-    return (length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(masked_crc(payload)))
+    return length, _checksum(length), payload, _checksum(payload)
 
 
-def read_records(path):
-    """Yields the payload of every record, bytes, each proved by its checksums.
-
-    A payload's damage is raised only after the records before it were yielded; what follows a
-    damaged record can still be read with `framed_records`, unless its length is what is damaged.
+def unframe(framed: bytes) -> bytes:
+    """Returns the payload of one framed record after checking its checksums.
 
     Raises:
-        DamagedRecord: a checksum that does not fit, or a file that ends within a record.
+        ValueError: a checksum does not fit, or the record has another length.
+    """
+    length = _payload_length(framed[:HEADER_BYTES])
+    payload, checksum = framed[HEADER_BYTES:-FOOTER_BYTES], framed[-FOOTER_BYTES:]
+    if len(framed) != HEADER_BYTES + length + FOOTER_BYTES:
+        raise ValueError("its length is another one")
+    if checksum != _checksum(payload):
+        raise ValueError("its data do not fit their checksum")
+    return payload
+
+
+def read_records(path: Path | str) -> Iterator[bytes]:
+    """Yields the payload of every record after checking its checksums.
+
+    Damage is raised after the records before it were yielded. The records after a damaged payload
+    can be read with `framed_records`.
+
+    Raises:
+        DamagedRecord: a checksum does not fit, or the file ends within a record.
     """
     for index, framed in enumerate(framed_records(path)):
-        if not fits_checksum(framed[HEADER_BYTES:]):
-            raise DamagedRecord(index, "its data do not fit their checksum")
-        yield framed[HEADER_BYTES:-FOOTER_BYTES]
+        try:
+            yield unframe(framed)
+        except ValueError as error:
+            raise DamagedRecord(index, str(error)) from error
 
 
-def framed_records(path):
-    """Yields every record with its frame, bytes, as it lies in the file; payloads unchecked.
+def framed_records(path: Path | str) -> Iterator[bytes]:
+    """Yields every record with its frame; does not check the payloads.
 
     Raises:
-        DamagedRecord: a length that does not fit its checksum, or a file that ends too early.
+        DamagedRecord: a length does not fit its checksum, or the file ends within a record.
     """
     with open(path, "rb") as stream:
         index = 0
         while header := stream.read(HEADER_BYTES):
-            if len(header) < HEADER_BYTES:
+            try:
+                length = _payload_length(header)
+            except ValueError as error:
+                raise DamagedRecord(index, str(error)) from error
+            body = stream.read(length + FOOTER_BYTES)
+            if len(body) < length + FOOTER_BYTES:
                 raise DamagedRecord(index, "the file ends within it")
-            [length] = _LENGTH.unpack(header[: _LENGTH.size])
-            if masked_crc(header[: _LENGTH.size]) != _CRC.unpack(header[_LENGTH.size :])[0]:
-                raise DamagedRecord(index, "its length does not fit its checksum")
-            rest = stream.read(length + FOOTER_BYTES)
-            if len(rest) < length + FOOTER_BYTES:
-                raise DamagedRecord(index, "the file ends within it")
-            yield header + rest
+            yield header + body
             index += 1
 
 
-def payload_bytes(header):
-    """Length of the payload that follows `header`, the first bytes of a record.
+def read_payload(path: Path | str, offset: int, size: int) -> bytes:
+    """Reads the payload of `size` bytes at byte `offset` of a file and checks its checksums.
 
     Raises:
-        ValueError: a header that does not fit its checksum, or is cut short.
+        OSError: the file cannot be read.
+        ValueError: there is no such record.
     """
-    length, crc = header[: _LENGTH.size], header[_LENGTH.size :]
-    if len(crc) < _CRC.size or masked_crc(length) != _CRC.unpack(crc)[0]:
-        raise ValueError("a record's length does not fit its checksum")
+    if offset < HEADER_BYTES:
+        raise ValueError(f"no record is at byte {offset}")
+    with open(path, "rb") as stream:
+        stream.seek(offset - HEADER_BYTES)
+        return unframe(stream.read(HEADER_BYTES + size + FOOTER_BYTES))
+
+
+def _payload_length(header):
+    if len(header) < HEADER_BYTES:
+        raise ValueError("the file ends within it")
+    length, checksum = header[: _LENGTH.size], header[_LENGTH.size :]
+    if checksum != _checksum(length):
+        raise ValueError("its length does not fit its checksum")
     return _LENGTH.unpack(length)[0]
 
 
-def fits_checksum(data):
-    """Whether a payload, with the footer that follows it, is what was written."""
-    return masked_crc(data[:-FOOTER_BYTES]) == _CRC.unpack(data[-FOOTER_BYTES:])[0]
-
-
-def masked_crc(data):
-    """CRC-32C of `data`, rotated and shifted as TFRecord files hold it, an unsigned 32-bit int."""
+def _checksum(data):
+    """Computes the CRC-32C of `data`, rotated and shifted as TFRecord files store it, 4 bytes."""
     crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return _CRC.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

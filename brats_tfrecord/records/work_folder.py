@@ -1,14 +1,15 @@
-"""What a conversion keeps while it runs: finished cases, marks of running ones, and a lock.
+"""The work folder of a conversion: finished cases, marks of running cases, and a lock.
 
-A finished case is `KEY.tfrecord`, one record, and `KEY.json`, its row, written after it. KEY is a
-digest of all that decides the record's bytes: the file's name is the proof that it can be kept,
-and whoever writes the same name writes the same bytes.
+A finished case is `KEY.tfrecord`, one record, and `KEY.json`, its row, which is written after it.
+KEY is a digest of everything that determines the bytes of the record, so files of equal name have
+equal bytes, and a file of an earlier run can be used if its name is right.
 """
 
 import contextlib
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from brats_tfrecord import files
@@ -19,62 +20,61 @@ NAME = ".converting"
 
 
 class WorkFolder:
-    """The folder of the cases that are not in a sealed shard yet."""
+    """The folder of the finished cases whose shard is not written yet."""
 
-    def __init__(self, path):
-        """Of an existing folder; `locked` makes one."""
+    def __init__(self, path: Path | str) -> None:
+        """Takes the path of an existing folder; `locked` creates it."""
         self.path = Path(path)
 
-    def record(self, key):
-        """The file of a finished case's record."""
+    def record(self, key: str) -> Path:
+        """Returns the path of the record of a finished case."""
         return self.path / f"{key}.tfrecord"
 
-    def put(self, row, pieces):
+    def put(self, row: manifest.CaseRow, pieces: Iterable[bytes]) -> None:
         """Stores a finished case.
 
         Args:
-            row: its `manifest.CaseRow`.
-            pieces: bytes objects that make up its framed record.
+            row: the row of the case.
+            pieces: the pieces of its framed record.
         """
         with files.replacing(self.record(row.key), durable=False) as temporary:
-            with open(temporary, "wb") as stream:
-                stream.writelines(pieces)
+            temporary.write_bytes(b"".join(pieces))
         with files.replacing(self.path / f"{row.key}.json", durable=False) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(row)))
 
-    def find(self, key):
-        """The `manifest.CaseRow` of a finished case whose record is proved whole, or None."""
+    def find(self, key: str) -> manifest.CaseRow | None:
+        """Returns the row of a finished case; None if row or record are missing or damaged."""
         try:
             row = manifest.row_from_json(json.loads((self.path / f"{key}.json").read_text()))
             [_] = tfrecord.read_records(self.record(key))
             return row
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # not there, or cut off by a crash: converted again
+            return None  # missing, or truncated by a crash: the case is converted again
 
-    def drop(self, key):
-        """Forgets a finished case."""
+    def drop(self, key: str) -> None:
+        """Removes a finished case."""
         (self.path / f"{key}.json").unlink(missing_ok=True)
         self.record(key).unlink(missing_ok=True)
 
-    def clear_marks(self):
-        """Forgets which cases were running when an earlier conversion ended."""
+    def clear_marks(self) -> None:
+        """Removes the marks of the cases that were running when an earlier conversion ended."""
         shutil.rmtree(self._marks, ignore_errors=True)
         self._marks.mkdir()
 
     @contextlib.contextmanager
-    def mark(self, case_id):
-        """Marks a case as running; yields how often it was begun before and never ended."""
+    def mark(self, case_id: str) -> Iterator[int]:
+        """Marks a case as running; yields the number of earlier attempts that did not return."""
         path = self._marks / case_id
         with open(path, "ab") as stream:
-            begun = stream.tell()
+            attempts = stream.tell()
             stream.write(b".")
         try:
-            yield begun
+            yield attempts
         finally:
             path.unlink(missing_ok=True)
 
-    def running(self):
-        """Ids of the cases that were begun and not ended."""
+    def running(self) -> list[str]:
+        """Lists the ids of the cases that are marked as running, sorted."""
         return sorted(path.name for path in self._marks.iterdir())
 
     @property
@@ -83,13 +83,13 @@ class WorkFolder:
 
 
 @contextlib.contextmanager
-def locked(root):
-    """Yields the `WorkFolder` of the dataset folder `root`, for this process alone.
+def locked(root: Path | str) -> Iterator[WorkFolder]:
+    """Creates and locks the work folder of the dataset folder `root`.
 
-    The lock is the operating system's and dies with its process, however that ends.
+    The operating system releases the lock when the process ends, even if it is killed.
 
     Raises:
-        InputError: another conversion is at work there.
+        InputError: another conversion is writing to `root`.
     """
     folder = Path(root) / NAME
     folder.mkdir(exist_ok=True)
@@ -98,19 +98,19 @@ def locked(root):
             stack.enter_context(files.locked(folder / "lock"))
         except files.Locked as holder:
             raise InputError(
-                f"--output_dir={root}: another conversion is writing there "
+                f"--output_dir={root}: another conversion is writing to it "
                 f"({holder}); wait for it, or name another folder"
             ) from holder
         except FileNotFoundError as error:
             raise InputError(
-                f"--output_dir={root}: another conversion ended there this very "
-                "moment; run the command again"
+                f"--output_dir={root}: another conversion has just ended in it; run the command "
+                "again"
             ) from error
         work = WorkFolder(folder)
         work.clear_marks()
         yield work
 
 
-def remove(work):
-    """Removes the whole folder, when nothing in it is needed any more."""
+def remove(work: WorkFolder) -> None:
+    """Removes the whole folder."""
     shutil.rmtree(work.path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Conversion by the real command line, and the documented recipe rendered straight."""
+"""Conversions with the command line tool, and the documented recipe written out in ANTsPy."""
 
 import dataclasses
 import gzip
@@ -25,7 +25,7 @@ UNCHANGED = {"bias_correction": "none", "crop": "fixed", "crop_window": WINDOW, 
 
 
 def records(dataset):
-    """case id -> `StoredCase` of a whole dataset."""
+    """Reads case id -> `StoredCase` of a whole dataset with TensorFlow."""
     paths = [str(dataset.root / shard.name) for shard in dataset.shards]
     return {
         stored.case_id: stored
@@ -45,7 +45,7 @@ def dataset(small_dataset):
     return manifest.load(small_dataset)
 
 
-def test_manifest_counts_what_is_there(dataset, small_cohort):
+def test_the_manifest_describes_shards_and_cases(dataset, small_cohort):
     assert [(shard.name, shard.count) for shard in dataset.shards] == [
         ("fold0-00000-of-00002.tfrecord", 1),
         ("fold0-00001-of-00002.tfrecord", 1),
@@ -58,8 +58,8 @@ def test_manifest_counts_what_is_there(dataset, small_cohort):
         assert (path.stat().st_size, files.sha256(path)) == (shard.bytes, shard.sha256)
         sidecar = json.loads((path.with_suffix(".json")).read_text())
         assert sidecar["shard"] == dataclasses.asdict(shard)
-    found = records(dataset)
-    assert list(found) == [case.case_id for case in dataset.cases]
+    stored = records(dataset)
+    assert list(stored) == [case.case_id for case in dataset.cases]
     for case in layouts.find_cases(small_cohort):
         row = next(row for row in dataset.cases if row.case_id == case.case_id)
         raw = nifti.read_case(case)
@@ -67,7 +67,7 @@ def test_manifest_counts_what_is_there(dataset, small_cohort):
         assert row.brain_voxels == np.count_nonzero((raw.volumes > 0).any(axis=-1))
         if case.mask is not None:
             truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES["brats2020"], "")
-            np.testing.assert_array_equal(found[case.case_id].native_classes(), truth)
+            np.testing.assert_array_equal(stored[case.case_id].native_classes(), truth)
             assert row.class_voxels == tuple(np.bincount(truth.ravel(), minlength=4))
         assert row.labelled == (row.fold is not None) == (case.mask is not None)
 
@@ -78,7 +78,7 @@ def test_the_manifest_holds_no_path_host_or_time(dataset, small_cohort):
     assert not re.search(r"20\d\d-\d\d-\d\d|:\d\d:\d\d", text)
 
 
-def test_jobs_do_not_change_a_byte(small_cohort, tmp_path):
+def test_the_number_of_jobs_does_not_change_the_bytes(small_cohort, tmp_path):
     for jobs in (1, 2):
         convert.convert(
             ConvertOptions(
@@ -95,8 +95,8 @@ def test_jobs_do_not_change_a_byte(small_cohort, tmp_path):
     assert not [path for path in (tmp_path / "2").iterdir() if path.name.startswith(".")]
 
 
-def test_the_ants_recipe_is_the_documented_one(tmp_path, monkeypatch):
-    """One record against ANTsPy and NumPy written down straight, as the documentation has it."""
+def test_the_ants_recipe_gives_the_documented_result(tmp_path, monkeypatch):
+    """Compares one record with the documented recipe, written out with ANTsPy and NumPy."""
     monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")  # read by the import
     import ants
 
@@ -131,7 +131,7 @@ def test_the_ants_recipe_is_the_documented_one(tmp_path, monkeypatch):
     np.testing.assert_array_equal(masks.one_hot(stored.classes, 4), one_hot)
 
 
-def test_processed_nifti_lies_where_the_voxels_came_from(dataset, small_cohort):
+def test_processed_nifti_files_have_the_position_of_the_input(dataset, small_cohort):
     case = layouts.find_cases(small_cohort)[0]
     stored = records(dataset)[case.case_id]
     image = nibabel.load(
@@ -151,7 +151,7 @@ def test_processed_nifti_lies_where_the_voxels_came_from(dataset, small_cohort):
 
 @pytest.fixture
 def broken_cohort(small_cohort, tmp_path):
-    """Four labelled cases: truncated, without t2, with an unknown label, and one that is well."""
+    """Four labelled cases: a truncated file, no t2, an unknown label, and a sound case."""
     root = tmp_path / "broken"
     for n in (1, 2, 3, 4):
         shutil.copytree(small_cohort / f"BraTS20_Training_00{n}", root / f"BraTS20_Training_00{n}")
@@ -165,7 +165,7 @@ def broken_cohort(small_cohort, tmp_path):
     return root
 
 
-def test_failed_cases_are_named_and_the_rest_goes_on(run_tool, broken_cohort, tmp_path):
+def test_failed_cases_are_named_and_the_others_converted(run_tool, broken_cohort, tmp_path):
     done = run_tool(
         "convert_to_tfrecord.py",
         f"--input_dir={broken_cohort}",
@@ -218,8 +218,8 @@ def test_bad_flags_write_nothing(run_tool, small_cohort, tmp_path, flags, messag
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cohort_that_fails_whole_leaves_no_dataset(small_cohort, tmp_path):
-    """The default window is larger than these phantoms; the message says what would help."""
+def test_no_dataset_is_left_if_every_case_fails(small_cohort, tmp_path):
+    """The default window is larger than these phantoms; the message names the remedy."""
     chosen = ConvertOptions(
         str(small_cohort),
         str(tmp_path / "out"),
@@ -246,7 +246,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(run_tool, small_coh
     assert f"--output_dir={place}: cannot be written to" in done.stderr
 
 
-def test_what_an_unfinished_conversion_left_is_cleared(small_cohort, tmp_path):
+def test_files_of_an_unfinished_conversion_are_removed(small_cohort, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "fold3-00000-of-00001.tfrecord").write_bytes(b"half")
@@ -258,8 +258,8 @@ def test_what_an_unfinished_conversion_left_is_cleared(small_cohort, tmp_path):
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_folders_that_are_no_dataset(tmp_path, small_dataset):
-    with pytest.raises(InputError, match="no dataset there"):
+def test_folders_without_a_sound_dataset_are_refused(tmp_path, small_dataset):
+    with pytest.raises(InputError, match="is not a dataset"):
         manifest.load(tmp_path)
     shutil.copytree(small_dataset, tmp_path / "copy")
     (tmp_path / "copy" / "fold0-00000-of-00002.tfrecord").unlink()
@@ -268,9 +268,9 @@ def test_folders_that_are_no_dataset(tmp_path, small_dataset):
     (tmp_path / "copy" / "fold0-00000-of-00002.tfrecord").write_bytes(b"short")
     with pytest.raises(InputError, match="this shard has 5 bytes, dataset.json says"):
         manifest.load(tmp_path / "copy")
-    (tmp_path / "copy" / manifest.FILE_NAME).write_text('{"schema": 2}')
+    (tmp_path / "copy" / manifest.FILE_NAME).write_text('{"schema": 3}')
     with pytest.raises(InputError, match="dataset.json: is damaged"):
         manifest.load(tmp_path / "copy")
     (tmp_path / "copy" / manifest.FILE_NAME).write_text("{}")
-    with pytest.raises(InputError, match="not a manifest of ours"):
+    with pytest.raises(InputError, match="is not a manifest of convert_to_tfrecord"):
         manifest.load(tmp_path / "copy")

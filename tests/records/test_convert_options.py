@@ -13,7 +13,7 @@ def test_the_defaults_are_the_documented_recipe():
     assert (recipe.crop, recipe.resample, recipe.image_dtype) == ("auto", "none", "float16")
 
 
-def test_ants_brings_its_own_mask():
+def test_ants_uses_its_own_mask():
     assert ConvertOptions("in", "out", bias_correction="ants").recipe().bias_mask == "get_mask"
 
 
@@ -25,7 +25,7 @@ def test_ants_brings_its_own_mask():
         ({"input_dir": "", "output_dir": "out"}, "--input_dir: is empty"),
         ({"inspect": True}, "--input_dir: this flag is required"),
         ({"verify": True}, "--output_dir: this flag is required"),
-        ({"inspect": True, "verify": True}, "--inspect and --verify: one at a time"),
+        ({"inspect": True, "verify": True}, "--inspect and --verify: give only one"),
         ({"inspect": True, "input_dir": "in", "folds": 3}, "--folds=3: --inspect does not use it"),
         (
             {"verify": True, "output_dir": "out", "crop": "brain"},
@@ -39,27 +39,27 @@ def test_ants_brings_its_own_mask():
         ),
     ],
 )
-def test_flags_that_do_not_go_together(flags, message):
+def test_contradictory_flags_are_refused(flags, message):
     with pytest.raises(InputError) as caught:
         ConvertOptions(**flags)
     assert message in str(caught.value)
 
 
-def test_every_mode_names_flags_that_exist():
+def test_the_flags_of_every_mode_exist():
     names = {field.name for field in dataclasses.fields(ConvertOptions)}
     assert all(names.issuperset(used) for used in USED_BY.values())
 
 
 @pytest.mark.parametrize("text", ["", "1:2,3:4", "1:2,3:4,5", "1:2,3:4,6:5", "-1:2,3:4,5:6", "a:b"])
-def test_windows_that_are_none(text):
+def test_malformed_windows_are_refused(text):
     with pytest.raises(InputError, match="--crop_window=.*: expected first:end of x,y,z"):
         parse_window(text)
 
 
-def test_a_window_that_no_memory_holds():
+def test_a_window_with_too_many_voxels_is_refused():
     with pytest.raises(InputError, match="holds 999,989,999,900,001 voxels; expected at most"):
         parse_window("0:99999,0:99999,0:100001")
 
 
-def test_a_window():
+def test_a_window_is_parsed_to_origin_and_shape():
     assert parse_window("48:192,40:180,5:149") == ((48, 40, 5), (144, 140, 144))

@@ -1,4 +1,4 @@
-"""A real Dask scheduler and two real workers on loopback."""
+"""Conversions with a real Dask scheduler and two real workers on this machine."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def dask_process(kind, *flags):
 
 @contextlib.contextmanager
 def dask_cluster(folder):
-    """Yields (the scheduler's address, two worker processes)."""
+    """Yields the address of a scheduler and its two worker processes."""
     address_file = folder / "scheduler.json"
     with dask_process(
         "scheduler",
@@ -55,12 +55,12 @@ def dask_cluster(folder):
             "--host=127.0.0.1",
             f"--local-directory={folder}",
         )
-        with dask_process("worker", *flags) as one, dask_process("worker", *flags) as two:
-            yield address, (one, two)
+        with dask_process("worker", *flags) as first, dask_process("worker", *flags) as second:
+            yield address, (first, second)
 
 
 def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(run_tool, tmp_path):
-    """Twelve cases, the larger ones slow enough for a kill to hit them half done."""
+    """Converts twelve cases; the larger ones are slow enough to be running when one is killed."""
     for index in range(1, 13):
         write_tiny_case(tmp_path / "in", index, (96, 80, 70) if index % 3 else TINY_SHAPE)
     flags = (f"--input_dir={tmp_path / 'in'}", *TINY_FLAGS)
@@ -90,12 +90,12 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(run_tool, tmp_path):
         ({"jobs": -2}, "--jobs=-2: expected the number of worker processes"),
     ],
 )
-def test_workers_that_make_no_sense(chosen, message):
+def test_contradictory_workers_are_refused(chosen, message):
     with pytest.raises(InputError, match=message):
         Workers(**chosen)
 
 
-def test_no_scheduler_there(monkeypatch):
+def test_an_address_without_scheduler_is_refused(monkeypatch):
     monkeypatch.setattr("brats_tfrecord.records.pool.CONNECT_SECONDS", 1)
     with pytest.raises(InputError, match="--dask_scheduler=tcp://127.0.0.1:9: no scheduler answer"):
         with open_pool(Workers(backend="dask", scheduler="tcp://127.0.0.1:9")):

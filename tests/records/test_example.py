@@ -1,11 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from brats_tfrecord import spec
-from brats_tfrecord.cohort.geometry import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example
+from brats_tfrecord.records.example_proto import Example
 
 RECIPE = Recipe(bias_correction="none", crop_origin=(1, 1, 2), crop_shape=(4, 5, 3))
 # The file lay as (superior, left, anterior): shape and affine are the file's, arrays are LPS.
@@ -22,7 +26,7 @@ def raw_case(labelled=True):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_what_is_encoded_comes_back(dtype):
+def test_decoding_returns_the_encoded_case(dtype):
     recipe = Recipe("none", "positive", RECIPE.crop_origin, RECIPE.crop_shape, dtype)
     raw = raw_case()
     done = recipe.apply(raw)
@@ -41,7 +45,7 @@ def test_what_is_encoded_comes_back(dtype):
     )
 
 
-def test_the_truth_is_whole_though_the_window_cuts_it():
+def test_the_native_mask_includes_tumour_outside_the_window():
     raw = raw_case()
     stored = example.decode(example.encode(raw, RECIPE.apply(raw), RECIPE), "float16")
     assert len(stored.outside_index) > 0
@@ -53,6 +57,48 @@ def test_an_unlabelled_case_has_no_mask():
     raw = raw_case(labelled=False)
     record = example.encode(raw, RECIPE.apply(raw), RECIPE)
     assert example.decode(record, "float16").native_classes() is None
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_bytes_at_the_offsets_are_those_of_image_and_mask(labelled):
+    raw = raw_case(labelled)
+    payload = example.encode(raw, RECIPE.apply(raw), RECIPE)
+    stored, offsets = example.decode(payload, "float16"), example.voxel_offsets(payload)
+    image = np.frombuffer(payload, np.float16, stored.image.size, offsets["image"])
+    np.testing.assert_array_equal(image.reshape(stored.image.shape), stored.image)
+    if labelled:
+        packed = np.frombuffer(payload, np.uint8, stored.classes.size, offsets["mask"])
+        np.testing.assert_array_equal(
+            packed.reshape(stored.classes.shape), np.left_shift(1, stored.classes)
+        )
+    sizes = {"image": stored.image.nbytes, "mask": stored.classes.size if labelled else 0}
+    for name, size in sizes.items():
+        before = example.bytes_before(name, size)
+        assert payload[offsets[name] - len(before) : offsets[name]] == before
+
+
+def test_equal_bytes_elsewhere_do_not_change_an_offset():
+    """A case id, which comes first in the record, with the bytes that precede the image."""
+    recipe, size = dataclasses.replace(RECIPE, crop_shape=(2, 2, 2)), 2 * 2 * 2 * 4 * 2
+    raw = dataclasses.replace(raw_case(), case_id=example.bytes_before("image", size).decode())
+    payload = example.encode(raw, recipe.apply(raw), recipe)
+    stored = example.decode(payload, "float16")
+    offset = example.voxel_offsets(payload)["image"]
+    assert payload[offset : offset + size] == stored.image.tobytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 200, 16_383, 16_384, 3_000_000])
+def test_the_bytes_before_data_are_those_that_protobuf_writes(size):
+    features = Example().features
+    features.feature["mask"].bytes_list.value.append(bytes(size))
+    assert example.bytes_before("mask", size) + bytes(size) == features.SerializeToString()
+
+
+def test_a_record_is_only_of_its_own_case():
+    raw = raw_case()
+    payload = example.encode(raw, RECIPE.apply(raw), RECIPE)
+    assert example.is_of_case(payload, "A_001")
+    assert not any(example.is_of_case(payload, name) for name in ("A", "A_00", "A_0011", "B_001"))
 
 
 def test_equal_cases_give_equal_bytes():

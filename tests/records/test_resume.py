@@ -1,4 +1,4 @@
-"""Conversions killed, stopped and starved, by real signals on real processes, then run again."""
+"""Conversions that are killed, stopped or run out of disk space, and are then run again."""
 
 import contextlib
 import os
@@ -22,6 +22,7 @@ from tiny_cohorts import (
     write_tiny_case,
 )
 
+from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import convert, manifest, work_folder
 from brats_tfrecord.records.convert_options import ConvertOptions
@@ -48,7 +49,7 @@ def chosen(cohort, out, **more):
 
 @pytest.fixture(scope="module")
 def unbroken(run_tool, tiny_cohort, tmp_path_factory):
-    """(listing of a conversion that nothing happened to, seconds it took)."""
+    """The listing of an uninterrupted conversion, and the seconds it took."""
     out = tmp_path_factory.mktemp("unbroken")
     began = time.monotonic()
     run_tool("convert_to_tfrecord.py", *flags(tiny_cohort, out))
@@ -56,7 +57,7 @@ def unbroken(run_tool, tiny_cohort, tmp_path_factory):
 
 
 def kill_and_rerun(run_tool, cohort, out, moment, victim):
-    """Kills the converter or one of its workers `moment` seconds after the start."""
+    """Kills the converter or a worker `moment` seconds after its start and runs it again."""
     process = start_conversion(*flags(cohort, out))
     time.sleep(moment)
     if victim == "worker" and process.poll() is None and workers_of(process):
@@ -83,19 +84,19 @@ def check_kills(run_tool, cohort, unbroken, tmp_path, count):
     )
 
 
-def test_killed_at_any_moment_the_rerun_gives_the_same_bytes(
-    run_tool, tiny_cohort, unbroken, tmp_path
-):
+def test_a_rerun_after_a_kill_gives_the_same_bytes(run_tool, tiny_cohort, unbroken, tmp_path):
     check_kills(run_tool, tiny_cohort, unbroken, tmp_path, 5)
 
 
 @pytest.mark.soak
-def test_killed_at_fifty_moments(run_tool, tiny_cohort, unbroken, tmp_path):
+def test_a_rerun_after_each_of_fifty_kills_gives_the_same_bytes(
+    run_tool, tiny_cohort, unbroken, tmp_path
+):
     check_kills(run_tool, tiny_cohort, unbroken, tmp_path, 50)
 
 
-def test_what_a_killed_writer_left_is_removed(run_tool, tiny_cohort, unbroken, tmp_path):
-    """A temporary file of a shard, its sidecar, the manifest or a case that never got its name."""
+def test_temporary_files_of_a_killed_writer_are_removed(run_tool, tiny_cohort, unbroken, tmp_path):
+    """Temporary files of a shard, a sidecar, the manifest and cases, which were never renamed."""
     (tmp_path / "processed").mkdir()
     names = [
         ".fold0-00000-of-00002.tfrecord",
@@ -125,7 +126,7 @@ def test_a_signal_leaves_a_folder_that_can_be_resumed(
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert errors.splitlines()[-1].endswith("run the same command again to go on")
+    assert errors.splitlines()[-1].endswith("run the same command again to continue")
     assert "Traceback" not in errors
     assert not psutil.wait_procs(workers, timeout=10)[1]
     done = run_tool("convert_to_tfrecord.py", *flags(tiny_cohort, tmp_path))
@@ -135,7 +136,7 @@ def test_a_signal_leaves_a_folder_that_can_be_resumed(
 
 @pytest.mark.parametrize("moment", ["started", "at work"])
 def test_workers_do_not_outlive_a_killed_converter(tiny_cohort, tmp_path, moment):
-    """Nor those that wait for their first task: loky alone would let them wait for minutes."""
+    """Workers without a task end too; loky alone would let them wait for minutes."""
     process = start_conversion(*flags(tiny_cohort, tmp_path))
     workers = wait_for(lambda: workers_of(process))
     if moment == "at work":
@@ -147,8 +148,8 @@ def test_workers_do_not_outlive_a_killed_converter(tiny_cohort, tmp_path, moment
     process.communicate(timeout=10)
 
 
-def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_done(tmp_path):
-    """Whoever has begun case 004 is killed, as the kernel does with those who want too much."""
+def test_a_case_that_kills_its_worker_twice_fails_and_the_others_are_converted(tmp_path):
+    """Kills each worker that begins case 004, as the kernel does for lack of memory."""
     victim, out = "BraTS20_Training_004", tmp_path / "out"
     for index in range(1, 8):
         write_tiny_case(tmp_path / "in", index, (180, 160, 130) if index == 4 else TINY_SHAPE)
@@ -163,9 +164,9 @@ def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_done(tmp_pa
         time.sleep(0.005)
     output, errors = process.communicate()
     assert process.returncode == 1, errors
-    # Another case may have been under way beside it, and be named after it.
+    # Another case may have been running at the same time, and is then named too.
     assert re.search(
-        rf"; (.+, )?{victim}(, .+)? was under way and is tried again alone", output + errors
+        rf"; (.+, )?{victim}(, .+)? was running and is tried again alone", output + errors
     )
     assert f"failed: {victim}: the worker that converted it was killed, twice" in output + errors
     assert output.endswith("Successfully processed 6/7 patients\n")
@@ -173,18 +174,20 @@ def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_done(tmp_pa
     assert not (out / ".converting").exists()
 
 
-def test_two_converters_in_one_folder(tiny_cohort, tmp_path):
+def test_a_second_converter_in_the_same_folder_is_refused(tiny_cohort, tmp_path):
     with (
         work_folder.locked(tmp_path),
         pytest.raises(
-            InputError, match=f"another conversion is writing there .process {os.getpid()} on "
+            InputError, match=f"another conversion is writing to it .process {os.getpid()} on "
         ),
     ):
         convert.convert(chosen(tiny_cohort, tmp_path))
     convert.convert(chosen(tiny_cohort, tmp_path))
 
 
-def test_what_failed_is_tried_again_and_the_rest_kept(tiny_cohort, unbroken, tmp_path, capsys):
+def test_a_rerun_converts_failed_cases_and_keeps_the_others(
+    tiny_cohort, unbroken, tmp_path, capsys
+):
     cohort, out = tmp_path / "in", tmp_path / "out"
     subprocess.run(["cp", "-r", tiny_cohort, cohort], check=True)
     broken = cohort / "BraTS20_Training_007" / "BraTS20_Training_007_t2.nii.gz"
@@ -218,8 +221,10 @@ def test_a_case_whose_file_changed_is_converted_again(tiny_cohort, unbroken, tmp
     assert different == {row.shard, row.shard.replace(".tfrecord", ".json"), "dataset.json"}
 
 
-def test_an_unfinished_folder_goes_on_with_other_folds(run_tool, tiny_cohort, unbroken, tmp_path):
-    """Records do not depend on where they lie: they move to other shards as they are."""
+def test_an_unfinished_conversion_can_continue_with_other_folds(
+    run_tool, tiny_cohort, unbroken, tmp_path
+):
+    """Records do not depend on their shard, so they are moved to other shards."""
     run_tool("convert_to_tfrecord.py", *flags(tiny_cohort, tmp_path, "--seed=1"))
     (tmp_path / manifest.FILE_NAME).unlink()
     done = run_tool("convert_to_tfrecord.py", *flags(tiny_cohort, tmp_path))
@@ -228,7 +233,7 @@ def test_an_unfinished_folder_goes_on_with_other_folds(run_tool, tiny_cohort, un
 
 
 @pytest.mark.parametrize("change", ["shard", "sidecar", "record"])
-def test_damage_of_an_earlier_run_is_not_kept(tiny_cohort, unbroken, tmp_path, change):
+def test_a_damaged_shard_of_an_earlier_run_is_not_kept(tiny_cohort, unbroken, tmp_path, change):
     convert.convert(chosen(tiny_cohort, tmp_path))
     (tmp_path / manifest.FILE_NAME).unlink()
     shard = tmp_path / "fold1-00000-of-00002.tfrecord"
@@ -248,10 +253,12 @@ def test_damage_of_an_earlier_run_is_not_kept(tiny_cohort, unbroken, tmp_path, c
         ({"folds": 2}, "folds is 3, now 2"),
         ({"seed": 5}, "seed is 0, now 5"),
         ({"bias_correction": "none"}, "bias_correction is n4, now none"),
-        ({"cases_per_shard": 4}, "its cases are dealt to other shards (--cases_per_shard)"),
+        ({"cases_per_shard": 4}, "its cases are in other shards (--cases_per_shard)"),
     ],
 )
-def test_a_finished_dataset_is_never_made_into_another(tiny_cohort, tmp_path, more, difference):
+def test_a_finished_dataset_is_not_changed_by_other_options(
+    tiny_cohort, tmp_path, more, difference
+):
     convert.convert(chosen(tiny_cohort, tmp_path))
     before = listing(tmp_path)
     with pytest.raises(InputError) as caught:
@@ -260,7 +267,16 @@ def test_a_finished_dataset_is_never_made_into_another(tiny_cohort, tmp_path, mo
     assert listing(tmp_path) == before
 
 
-def test_new_cases_do_not_change_a_finished_dataset(tiny_cohort, tmp_path):
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_dataset_of_an_earlier_schema_is_refused_and_kept(tiny_cohort, tmp_path, finished):
+    head = tmp_path / (manifest.FILE_NAME if finished else f"{work_folder.NAME}/head.json")
+    files.write_json(head, {"schema": 2, "recipe": {}})
+    with pytest.raises(InputError, match="schema 2, .* run convert_to_tfrecord.py .* new --output"):
+        convert.convert(chosen(tiny_cohort, tmp_path))
+    assert files.read_json(head)["schema"] == 2
+
+
+def test_a_finished_dataset_is_not_changed_by_new_cases(tiny_cohort, tmp_path):
     cohort, out = tmp_path / "in", tmp_path / "out"
     subprocess.run(["cp", "-r", tiny_cohort, cohort], check=True)
     convert.convert(chosen(cohort, out))
@@ -269,8 +285,8 @@ def test_new_cases_do_not_change_a_finished_dataset(tiny_cohort, tmp_path):
         convert.convert(chosen(cohort, out))
 
 
-def test_a_full_disk_is_one_line_and_the_rerun_goes_on(run_tool, tmp_path):
-    """Twelve cases of 4 MB on a file system of 30 MB, which then grows."""
+def test_a_full_disk_gives_one_line_and_a_rerun_continues(run_tool, tmp_path):
+    """Converts twelve cases of 4 MB on a file system of 30 MB, which then grows."""
     cohort, disk = tmp_path / "in", tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -309,7 +325,7 @@ def test_a_full_disk_is_one_line_and_the_rerun_goes_on(run_tool, tmp_path):
         ({"bare_mask_affine": "ignore"}, "bare_mask_affine is refuse, now ignore"),
     ],
 )
-def test_unfinished_work_is_not_thrown_away_for_a_mistyped_flag(
+def test_an_unfinished_conversion_is_not_discarded_for_other_options(
     tiny_cohort, tmp_path, more, difference
 ):
     process = start_conversion(*flags(tiny_cohort, tmp_path))
@@ -325,9 +341,7 @@ def test_unfinished_work_is_not_thrown_away_for_a_mistyped_flag(
 
 
 @pytest.mark.parametrize("left", ["", "null", "[" * 100_000, '{"recipe": [1]}'])
-def test_a_manifest_that_a_crash_left_unreadable_is_written_anew(
-    tiny_cohort, unbroken, tmp_path, capsys, left
-):
+def test_an_unreadable_manifest_is_written_again(tiny_cohort, unbroken, tmp_path, capsys, left):
     convert.convert(chosen(tiny_cohort, tmp_path))
     (tmp_path / manifest.FILE_NAME).write_text(left)
     convert.convert(chosen(tiny_cohort, tmp_path))
@@ -344,7 +358,7 @@ def test_a_manifest_that_a_crash_left_unreadable_is_written_anew(
         os.mkdir,
     ],
 )
-def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path, make):
+def test_an_input_that_is_not_a_regular_file_fails_at_once(tmp_path, make):
     for index in (1, 2):
         write_tiny_case(tmp_path / "in", index)
     path = tmp_path / "in" / "BraTS20_Training_002" / "BraTS20_Training_002_t1.nii.gz"
@@ -355,20 +369,20 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path, make):
 
 
 @pytest.mark.parametrize("place", ["", "BraTS20_Training_001", "dataset"])
-def test_an_output_among_the_cases_is_refused(tiny_cohort, place):
+def test_an_output_folder_inside_the_cohort_is_refused(tiny_cohort, place):
     with pytest.raises(InputError, match="lies within --input_dir="):
         convert.convert(chosen(tiny_cohort, tiny_cohort / place))
 
 
-def test_equal_images_under_two_names_are_told(tmp_path, capsys):
+def test_cases_with_equal_images_are_reported(tmp_path, capsys):
     for index in (1, 2, 3):
         write_tiny_case(tmp_path / "in", index)
     for kind in ("t1", "t1ce", "t2", "flair"):
-        one, other = (
+        first, second = (
             tmp_path / "in" / name / f"{name}_{kind}.nii.gz"
             for name in ("BraTS20_Training_001", "BraTS20_Training_003")
         )
-        other.write_bytes(one.read_bytes())
+        second.write_bytes(first.read_bytes())
     convert.convert(chosen(tmp_path / "in", tmp_path / "out"))
-    said = capsys.readouterr().out
-    assert "BraTS20_Training_001" in said and "have byte for byte the same images" in said
+    output = capsys.readouterr().out
+    assert "BraTS20_Training_001" in output and "have byte for byte the same images" in output

@@ -34,7 +34,7 @@ def test_other_names_are_not_shards(name):
     assert shards.parse_shard_name(name) is None
 
 
-def test_folds_share_grades_fairly():
+def test_grades_are_spread_evenly_over_the_folds():
     grades = {f"h{n}": "HGG" for n in range(7)} | {f"l{n}": "LGG" for n in range(4)}
     folds = shards.assign_folds(grades, 3, seed=0)
     by_fold = [
@@ -50,17 +50,17 @@ def test_folds_share_grades_fairly():
     seed=st.integers(0, 99),
     data=st.data(),
 )
-def test_folds_are_even_complete_and_blind_to_order(patients, folds, seed, data):
+def test_folds_are_even_and_complete_and_ignore_the_order_of_patients(patients, folds, seed, data):
     grades = {patient: data.draw(st.sampled_from([None, "HGG", "LGG"])) for patient in patients}
     if folds > len(patients):
         with pytest.raises(InputError, match=re.escape(f"--folds={len(patients)} is the most")):
             shards.assign_folds(grades, folds, seed)
         return
-    dealt = shards.assign_folds(grades, folds, seed)
-    sizes = [list(dealt.values()).count(fold) for fold in range(folds)]
+    fold_of = shards.assign_folds(grades, folds, seed)
+    sizes = [list(fold_of.values()).count(fold) for fold in range(folds)]
     assert sum(sizes) == len(patients)
     assert max(sizes) - min(sizes) <= 1 and sizes[0] == max(sizes)
-    assert shards.assign_folds(dict(reversed(grades.items())), folds, seed) == dealt
+    assert shards.assign_folds(dict(reversed(grades.items())), folds, seed) == fold_of
 
 
 @given(
@@ -80,7 +80,7 @@ def test_every_case_is_in_one_shard_of_its_fold(counts, unlabelled, per_shard):
     assert len({plan.name for plan in plans}) == len(plans)
 
 
-def test_nine_cases_by_four_make_three_threes():
+def test_nine_cases_by_four_make_three_shards_of_three():
     plans = shards.plan_shards({f"c{n}": 0 for n in range(9)}, 4, seed=0)
     assert [len(plan.case_ids) for plan in plans] == [3, 3, 3]
     assert plans[2].name == "fold0-00002-of-00003.tfrecord"

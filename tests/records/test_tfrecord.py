@@ -1,4 +1,4 @@
-"""Our framing against TensorFlow's own reader and writer."""
+"""Compares our framing with the reader and writer of TensorFlow."""
 
 import pytest
 import tensorflow as tf
@@ -16,7 +16,7 @@ def write(path, payloads):
 
 
 @given(payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=4))
-def test_tensorflow_reads_what_we_write_and_we_what_it_writes(tmp_path_factory, payloads):
+def test_we_and_tensorflow_read_each_others_files(tmp_path_factory, payloads):
     root = tmp_path_factory.mktemp("records")
     ours, theirs = write(root / "ours", payloads), root / "theirs"
     with tf.io.TFRecordWriter(str(theirs)) as writer:
@@ -27,7 +27,7 @@ def test_tensorflow_reads_what_we_write_and_we_what_it_writes(tmp_path_factory, 
     assert list(tfrecord.read_records(theirs)) == payloads
 
 
-def test_an_example_is_tensorflows_byte_for_byte():
+def test_an_example_has_the_same_bytes_as_tensorflows():
     ours, theirs = Example(), tf.train.Example()
     for example in (ours, theirs):
         features = example.features.feature
@@ -48,7 +48,7 @@ def test_an_example_is_tensorflows_byte_for_byte():
         (16 + 3 + 17, "data do not fit"),  # the checksum of its payload
     ],
 )
-def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, position, what):
+def test_a_flipped_bit_is_detected(tmp_path, position, what):
     """Records "one" and "four": 12 bytes of header, the payload, 4 bytes of checksum each."""
     path = write(tmp_path / "two", [b"one", b"four"])
     data = bytearray(path.read_bytes())
@@ -62,16 +62,25 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, position, what):
 
 
 @pytest.mark.parametrize("left", [1, 11, 12, 17, 18])
-def test_a_file_that_ends_within_a_record(tmp_path, left):
+def test_a_file_that_ends_within_a_record_is_damaged(tmp_path, left):
     path = write(tmp_path / "cut", [b"one"])
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(DamagedRecord, match="record 0: the file ends within it"):
         list(tfrecord.read_records(path))
 
 
+def test_a_payload_is_read_at_its_offset(tmp_path):
+    path = write(tmp_path / "two", [b"one", b"four"])
+    assert tfrecord.read_payload(path, 12, 3) == b"one"
+    assert tfrecord.read_payload(path, 16 + 3 + 12, 4) == b"four"
+    for offset, size in ((12, 4), (13, 3), (0, 3), (16 + 3 + 12, 3), (1000, 4)):
+        with pytest.raises(ValueError):
+            tfrecord.read_payload(path, offset, size)
+
+
 def test_files_can_be_concatenated(tmp_path):
-    one, two = write(tmp_path / "1", [b"a", b"bb"]), write(tmp_path / "2", [b""])
+    first, second = write(tmp_path / "1", [b"a", b"bb"]), write(tmp_path / "2", [b""])
     both = tmp_path / "both"
-    both.write_bytes(one.read_bytes() + two.read_bytes())
+    both.write_bytes(first.read_bytes() + second.read_bytes())
     assert list(tfrecord.read_records(both)) == [b"a", b"bb", b""]
     assert b"".join(tfrecord.framed_records(both)) == both.read_bytes()

@@ -1,4 +1,4 @@
-"""A finished dataset damaged in every way that happens: each is named by file and case."""
+"""Datasets that are damaged in many ways: each problem is named by file and case."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.records import convert, tfrecord, verify
+from brats_tfrecord.records import convert, example, tfrecord, verify, verify_records
 from brats_tfrecord.records.convert_options import ConvertOptions
 from brats_tfrecord.records.example_proto import Example
 from brats_tfrecord.records.pool import Workers
@@ -45,14 +45,14 @@ def dataset(finished, tmp_path):
 
 
 def verified(root, *arguments, **options):
-    """[(file, case id, what)] of the problems."""
+    """Returns [(file, case id, text)] of the problems."""
     found = verify.verify(root, *arguments, workers=Workers(1), **options)
     assert not any("\n" in str(problem) for problem in found)
     return [dataclasses.astuple(problem) for problem in found]
 
 
 def cases_of(root, shard=SHARD):
-    """Case ids in the order of a shard's records."""
+    """Lists case ids in the order of the records of a shard."""
     return [
         row["case_id"]
         for row in json.loads((root / "dataset.json").read_text())["cases"]
@@ -61,26 +61,41 @@ def cases_of(root, shard=SHARD):
 
 
 def edit(path, change):
-    """Applies `change` to a JSON file's value."""
+    """Applies `change` to the value of a JSON file."""
     value = json.loads(path.read_text())
     change(value)
     files.write_json(path, value)
 
 
 def rewrite(root, shard, payloads):
-    """Puts other records into a shard, with right checksums, and makes all tables agree."""
+    """Writes other records to a shard, with right checksums, and updates sidecar and manifest."""
     path = root / shard
     path.write_bytes(b"".join(piece for payload in payloads for piece in tfrecord.frame(payload)))
-    told = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-    edit(path.with_suffix(".json"), lambda value: value["shard"].update(told))
-    edit(
-        root / "dataset.json",
-        lambda value: [entry.update(told) for entry in value["shards"] if entry["name"] == shard],
-    )
+    entry = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    offsets, end = {}, 0
+    for payload in payloads:
+        voxels = example.voxel_offsets(payload)
+        offsets[verify_records.case_id_of(payload)] = {
+            "record_offset": end + tfrecord.HEADER_BYTES,
+            "record_bytes": len(payload),
+            "image_offset": voxels["image"],
+            "mask_offset": voxels["mask"],
+        }
+        end += tfrecord.HEADER_BYTES + len(payload) + tfrecord.FOOTER_BYTES
+
+    def update(value):
+        for listed in value.get("shards", [value.get("shard")]):
+            if listed["name"] == shard:
+                listed.update(entry)
+        for row in value["cases"]:
+            row.update(offsets.get(row["case_id"], {}))
+
+    edit(path.with_suffix(".json"), update)
+    edit(root / "dataset.json", update)
 
 
 def with_feature(payload, name, change):
-    """A payload with the bytes of one feature changed."""
+    """Returns a payload in which the bytes of one feature are changed."""
     example = Example.FromString(payload)
     values = example.features.feature[name].bytes_list.value
     values[0] = change(values[0])
@@ -93,25 +108,25 @@ def test_a_sound_dataset_has_no_problem(finished, small_cohort):
 
 
 def second_record(path):
-    """Where the second record of a shard begins."""
+    """Returns the byte offset of the second record of a shard."""
     return len(next(tfrecord.framed_records(path)))
 
 
 @pytest.mark.parametrize(
-    "place, what",
+    "part, text",
     [
         ("image", "record 1: its data do not fit their checksum"),
         ("length", "record 1: its length does not fit its checksum"),
         ("checksum", "record 1: its data do not fit their checksum"),
     ],
 )
-def test_a_flipped_byte_is_named_by_its_case(dataset, place, what):
+def test_a_flipped_byte_is_named_by_its_case(dataset, part, text):
     path = dataset / SHARD
     data, start = bytearray(path.read_bytes()), second_record(path)
-    data[{"image": start + 5000, "length": start + 2, "checksum": len(data) - 1}[place]] ^= 0x10
+    data[{"image": start + 5000, "length": start + 2, "checksum": len(data) - 1}[part]] ^= 0x10
     path.write_bytes(data)
     found = verified(dataset)
-    assert (SHARD, cases_of(dataset)[1], what) in found
+    assert (SHARD, cases_of(dataset)[1], text) in found
     assert any(file == SHARD and "has SHA-256" in what for file, _, what in found)
     assert {case for _, case, _ in found} == {None, cases_of(dataset)[1]}
 
@@ -136,8 +151,10 @@ def test_a_deleted_record_is_named(dataset):
 
 def test_records_in_another_order_are_named(dataset):
     rewrite(dataset, SHARD, [*tfrecord.read_records(dataset / SHARD)][::-1])
-    [(file, case, what)] = verified(dataset)
-    assert (file, case) == (SHARD, None) and "holds its records in the order" in what
+    found = verified(dataset)
+    [(case, text)] = [(case, text) for file, case, text in found if file == SHARD]
+    assert case is None and "holds its records in the order" in text
+    assert {case for file, case, _ in found if file != SHARD} == set(cases_of(dataset))
 
 
 def test_swapped_shards_are_both_named_with_all_cases(dataset):
@@ -161,7 +178,9 @@ def test_a_missing_shard_or_sidecar_does_not_hide_the_others(dataset):
     assert "unlabelled-00000-of-00001.tfrecord" in found
 
 
-@pytest.mark.parametrize("field, value", [("grade", "LGG"), ("brain_voxels_lost", 0)])
+@pytest.mark.parametrize(
+    "field, value", [("grade", "LGG"), ("brain_voxels_lost", 0), ("record_offset", 12)]
+)
 def test_an_edited_sidecar_is_named(dataset, field, value):
     edit(dataset / SIDECAR, lambda sidecar: sidecar["cases"][1].update({field: value}))
     [(file, case, what)] = verified(dataset)
@@ -178,11 +197,33 @@ def test_an_edited_count_of_the_manifest_is_named(dataset):
     assert {case for _, case, _ in found} == {case_id}
 
 
+@pytest.mark.parametrize("field", ["record_offset", "record_bytes", "image_offset", "mask_offset"])
+def test_a_wrong_offset_is_named_by_its_case(dataset, field):
+    """Sidecar and manifest agree on the wrong offset."""
+    _first, second = cases_of(dataset)
+
+    def shift(value):
+        [row] = [row for row in value["cases"] if row["case_id"] == second]
+        row[field] += 1
+
+    edit(dataset / SIDECAR, shift)
+    edit(dataset / "dataset.json", shift)
+    [(file, case_id, text)] = verified(dataset)
+    assert (file, case_id) == ("dataset.json", second)
+    assert text.startswith(f"{field} is ") and ("its record holds" in text or "behind" in text)
+
+
+def test_a_dataset_of_an_earlier_schema_is_refused_with_the_command_to_run(dataset):
+    edit(dataset / "dataset.json", lambda value: value.update(schema=2))
+    with pytest.raises(InputError, match="schema 2, .* run convert_to_tfrecord.py .* new --output"):
+        verify.verify(dataset)
+
+
 @pytest.mark.parametrize(
     "key, value, what",
     [
         ("versions", {"numpy": "0.9"}, "key does not fit"),
-        ("seed", 77, "order that seed 77 deals"),
+        ("seed", 77, "order that seed 77 gives"),
         ("label_scheme", "brats2024", "classes is"),
         ("modalities", ["t1", "t2"], "modalities is"),
         ("schema", 99, "is damaged: schema 99"),
@@ -213,7 +254,7 @@ def test_a_manifest_beyond_repair_does_not_hide_a_damaged_shard(dataset):
 
 
 def test_a_patient_in_two_folds_is_named_with_both_cases(dataset):
-    """Consistently wrong everywhere, records included: only the folds give it away."""
+    """Manifest, sidecars and records agree; only the folds show that it is wrong."""
     leaked, other = cases_of(dataset)[0], cases_of(dataset, OTHER)[0]
 
     def rename(value):
@@ -239,7 +280,7 @@ def test_a_case_listed_twice_is_named(dataset):
 
 
 @pytest.mark.parametrize("stray", ["fold0-00000-of-00002.tfrecord", "fold7-00000-of-00001.json"])
-def test_files_that_look_like_ours_and_are_not_listed_are_named(dataset, stray):
+def test_shards_and_sidecars_that_are_not_listed_are_named(dataset, stray):
     (dataset / stray).write_bytes(b"")
     (dataset / "notes.txt").write_text("mine")
     [(file, _, what)] = verified(dataset)
@@ -268,7 +309,7 @@ def infinite(image):
         ("mask", lambda packed: packed[:-1], "cannot be decoded"),
         ("image", infinite, "image holds 1 NaN or infinite values"),
         ("image", lambda image: image[:-8], "cannot be decoded"),
-        ("mask/outside_crop/class", lambda old: b"\0" + old[1:], "classes that are no tumour"),
+        ("mask/outside_crop/class", lambda old: b"\0" + old[1:], "classes that are not tumour"),
         ("mask/outside_crop/index", lambda old: old[12:] + old[-12:], "or named twice"),
         (
             "mask/outside_crop/index",
@@ -282,7 +323,7 @@ def infinite(image):
         ("patient_id", lambda old: b"P", "its record holds P"),
     ],
 )
-def test_a_record_that_is_no_case_is_named_though_all_checksums_fit(dataset, feature, change, what):
+def test_a_wrong_record_with_right_checksums_is_named(dataset, feature, change, what):
     first, second = tfrecord.read_records(dataset / SHARD)
     rewrite(dataset, SHARD, [first, with_feature(second, feature, change)])
     found = verified(dataset)
@@ -300,7 +341,7 @@ def test_a_changed_input_voxel_is_named(dataset, small_cohort, tmp_path):
     shutil.rmtree(cohort / "BraTS20_Training_004")
     found = verified(dataset, cohort, sample=9)
     assert found == [
-        (str(cohort), "BraTS20_Training_004", "is not there, but in the dataset"),
+        (str(cohort), "BraTS20_Training_004", "is missing, but in the dataset"),
         (
             str(path.relative_to(cohort)),
             "BraTS20_Training_002",
@@ -310,7 +351,7 @@ def test_a_changed_input_voxel_is_named(dataset, small_cohort, tmp_path):
 
 
 def test_a_fresh_conversion_names_what_differs(dataset, small_cohort):
-    """A record made otherwise, all tables agreeing: only the fresh conversion gives it away."""
+    """Manifest, sidecar and record agree; only a fresh conversion shows the difference."""
     first, second = tfrecord.read_records(dataset / SHARD)
     rewrite(
         dataset, SHARD, [with_feature(first, "image", lambda image: b"\0\1" + image[2:]), second]
@@ -322,7 +363,7 @@ def test_a_fresh_conversion_names_what_differs(dataset, small_cohort):
 
 
 def test_folders_without_a_dataset_are_refused(tmp_path, finished):
-    with pytest.raises(InputError, match="no dataset there"):
+    with pytest.raises(InputError, match="is not a dataset"):
         verify.verify(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         verify.verify(finished, tmp_path / "nowhere")

@@ -1,77 +1,65 @@
-"""Proves that one record is what a record must be, and what the manifest says of it."""
+"""Checks a record of a finished dataset against its entry in the manifest."""
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from brats_tfrecord import spec
 from brats_tfrecord.preprocess import crop
+from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest
 from brats_tfrecord.records.example_proto import Example
+from brats_tfrecord.records.verify_manifest import Problem
 
 UNREADABLE = (DecodeError, ValueError, KeyError, IndexError, TypeError, zlib.error)
-"""What decoding bytes that are no record of ours can raise."""
+"""The exceptions that decoding other bytes than a record raises."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: in which file, with which case (None: not one alone), and what."""
-
-    file: str
-    case_id: str | None
-    what: str
-
-    def __str__(self):
-        return ": ".join(part for part in (self.file, self.case_id, self.what) if part)
-
-
-def check_record(name, payload, row, recipe, label_scheme):
-    """Finds what is wrong with a record whose checksum fits.
+def verify_record(
+    file: str, payload: bytes, row: dict[str, Any], recipe: Recipe, label_scheme: str | None
+) -> Iterator[Problem]:
+    """Yields the problems of a record whose checksum is right.
 
     Args:
-        name: the file that it lies in.
-        payload: bytes of the `tf.train.Example`.
-        row: what `dataset.json` says of its case, a JSON value.
-        recipe: the dataset's `Recipe`.
-        label_scheme: name of the dataset's scheme; None: the record's own.
-
-    Returns:
-        list of `Problem`.
+        file: name of its shard.
+        payload: the serialised `tf.train.Example`.
+        row: the entry of its case in `dataset.json`, a JSON value.
+        recipe: the recipe of the dataset.
+        label_scheme: name of the label scheme of the dataset; None accepts that of the record.
     """
     case_id = row["case_id"]
     try:
         features = Example.FromString(payload).features.feature
-        missing = sorted(example.FEATURES.keys() ^ set(features))
-        if missing:
-            raise ValueError(f"features {', '.join(missing)} are missing or unknown")
+        odd = sorted(example.FEATURES.keys() ^ set(features))
+        if odd:
+            raise ValueError(f"features {', '.join(odd)} are missing or unknown")
         packed = np.frombuffer(features["mask"].bytes_list.value[0], np.uint8)
         stored = example.decode(payload, recipe.image_dtype)
-        wrong = [*_names(stored, label_scheme), *_image(stored, recipe)]
+        texts = [*_check_names(stored, label_scheme), *_check_image(stored, recipe)]
         if _is_sound(stored.geometry):
-            wrong += [*_place(stored, recipe, features), *_mask(stored, packed)]
+            texts += [*_check_position(stored, recipe, features), *_check_mask(stored, packed)]
         else:
-            wrong.append(
+            texts.append(
                 f"native geometry makes no sense: shape {stored.geometry.shape}, affine "
                 f"{stored.geometry.affine.tolist()}"
             )
-        facts = _facts(stored)
+        facts = _facts(stored, payload)
     except UNREADABLE as error:
-        return [
-            Problem(
-                name, case_id, f"its record cannot be decoded ({type(error).__name__}: {error})"
-            )
-        ]
-    return [Problem(name, case_id, what) for what in wrong] + [
-        Problem(manifest.FILE_NAME, case_id, f"{key} is {row.get(key)}, its record holds {value}")
-        for key, value in facts.items()
-        if row.get(key) != value
-    ]
+        text = f"its record cannot be decoded ({type(error).__name__}: {error})"
+        yield Problem(file, case_id, text)
+        return
+    yield from (Problem(file, case_id, text) for text in texts)
+    for key, value in facts.items():
+        if row.get(key) != value:
+            text = f"{key} is {row.get(key)}, its record holds {value}"
+            yield Problem(manifest.FILE_NAME, case_id, text)
 
 
-def case_id_of(payload):
-    """The case id that a payload holds, or None if it cannot be read."""
+def case_id_of(payload: bytes) -> str | None:
+    """Returns the case id in a payload; None if it cannot be decoded."""
     try:
         value = Example.FromString(payload).features.feature["case_id"].bytes_list.value[0]
         return value.decode("utf-8")
@@ -79,27 +67,27 @@ def case_id_of(payload):
         return None
 
 
-def differing(one, other):
-    """Names of the features in which two payloads differ, sorted."""
+def differing_features(payload: bytes, expected: bytes) -> list[str]:
+    """Lists the names of the features in which two payloads differ, sorted."""
     try:
-        one, other = (Example.FromString(payload).features.feature for payload in (one, other))
+        stored, fresh = (Example.FromString(data).features.feature for data in (payload, expected))
     except UNREADABLE:
         return ["everything"]
     return sorted(
         name
-        for name in set(one) | set(other)
-        if name not in one or name not in other or one[name] != other[name]
+        for name in set(stored) | set(fresh)
+        if name not in stored or name not in fresh or stored[name] != fresh[name]
     )
 
 
-def _names(stored, label_scheme):
+def _check_names(stored, label_scheme):
     if label_scheme and stored.label_scheme != label_scheme:
         yield f"label_scheme is {stored.label_scheme}; expected {label_scheme}"
     if stored.modalities != spec.MODALITIES:
         yield f"modalities are {stored.modalities}; expected {spec.MODALITIES}"
 
 
-def _image(stored, recipe):
+def _check_image(stored, recipe):
     expected = (*recipe.crop_shape, len(spec.MODALITIES))
     if stored.image.shape != expected:
         yield f"image has shape {stored.image.shape}; expected {expected}"
@@ -117,8 +105,8 @@ def _is_sound(geometry):
     )
 
 
-def _place(stored, recipe, features):
-    """Where the window lies in the grid, and the grid in the world."""
+def _check_position(stored, recipe, features):
+    """Checks the position of the window in the grid, and of the grid in the scanner."""
     geometry, grid = stored.geometry, stored.grid_shape
     orientation = features["native/orientation"].bytes_list.value[0].decode("utf-8")
     if orientation != "".join(geometry.orientation):
@@ -134,8 +122,8 @@ def _place(stored, recipe, features):
         yield f"crop/origin {stored.crop_origin} puts the window outside the grid {grid}"
 
 
-def _mask(stored, packed):
-    """The mask byte by byte, and the tumour voxels outside the window."""
+def _check_mask(stored, packed):
+    """Checks the bytes of the mask, and the tumour voxels outside the window."""
     classes = spec.LABEL_SCHEMES[stored.label_scheme].classes
     outside = stored.outside_index
     if stored.classes is None:
@@ -160,16 +148,16 @@ def _mask(stored, packed):
     ):
         yield "mask/outside_crop: voxels outside the grid, inside the window, or named twice"
     if ((stored.outside_classes < 1) | (stored.outside_classes >= classes)).any():
-        yield "mask/outside_crop: classes that are no tumour"
+        yield "mask/outside_crop: classes that are not tumour"
     resampled = stored.grid_shape != stored.geometry.lps_shape
     if resampled != (stored.resampled_truth is not None):
-        yield "mask/native is " + ("missing" if resampled else "there, though not resampled")
+        yield "mask/native is " + ("missing" if resampled else "present, though not resampled")
     elif resampled and (stored.resampled_truth >= classes).any():
         yield f"mask/native: classes above the {classes} of {stored.label_scheme}"
 
 
-def _facts(stored):
-    """What the manifest must say of the case, as far as its record tells."""
+def _facts(stored, payload):
+    """Returns the fields of the manifest that the record determines."""
     classes = spec.LABEL_SCHEMES[stored.label_scheme].classes
     counts = []
     if stored.classes is not None:
@@ -178,7 +166,11 @@ def _facts(stored):
             + np.bincount(stored.outside_classes, minlength=256)
         )[:classes].tolist()
         counts[0] = int(np.prod(stored.grid_shape)) - sum(counts[1:])
+    offsets = example.voxel_offsets(payload)
     return {
+        "record_bytes": len(payload),
+        "image_offset": offsets["image"],
+        "mask_offset": offsets["mask"],
         "patient_id": stored.patient_id,
         "labelled": stored.classes is not None,
         "class_voxels": counts,
