@@ -1,24 +1,25 @@
-# make demo | test | soak | view | bench | lint | clean; see README.md.
+# make demo | view | check | test | soak | bench | lint | clean; see README.md and BUILD.md.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO := build/demo
-# What learns most in six minutes of two cores: small patches, mostly on tumour; half the documented
-# filters; Dice + cross-entropy; no dropout.
+# The recipe that learns most in six minutes on two cores: small patches, mostly on tumour; half the
+# documented filters; Dice + cross-entropy; no dropout.
 DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67 \
     --filters=8,16,32,64,128 --dropout=0 --loss=dice_cross_entropy --learning_rate=0.002 \
     --schedule=cosine --warmup_epochs=1 --epochs=16 --validate_every=4
 
-.PHONY: help demo test soak view bench lint clean
+.PHONY: help demo view check test soak bench lint clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo   phantoms -> TFRecords -> U-Net -> SavedModel -> report, in $(DEMO)"
 	@echo "make view   the viewer on the demo's model and phantoms"
 	@echo "make test   the test suite (6 to 12 minutes on two cores)"
+	@echo "make check  style checks and the fast tests (under 90 seconds)"
 	@echo "make soak   the long tests"
 	@echo "make bench  the benchmarks"
-	@echo "make lint   flake8 and isort"
+	@echo "make lint   ruff, mypy, oxlint"
 
 $(READY): setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 12) else "$(PYTHON) is %d.%d; TensorFlow 2.15 needs 3.10 or 3.11: make PYTHON=python3.11" % v)'
@@ -26,7 +27,7 @@ $(READY): setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
 	@touch $@
 
-# Every stage is made once; remove its folder (or `make clean`) to make it again.
+# Every stage runs once; remove its folder (or `make clean`) to run it again.
 demo: $(DEMO)/report/report.html
 	@cat $(DEMO)/thresholds.txt $(DEMO)/headline.txt
 	@echo "Viewer: make view"
@@ -51,9 +52,15 @@ $(DEMO)/report/report.html: $(DEMO)/model/saved_model/saved_model.pb | $(READY)
 	$(BIN)/python tools/evaluate.py --model=$(DEMO)/model/saved_model --data_dir=$(DEMO)/dataset \
 	    --fold=1 --output_dir=$(DEMO)/report > $(DEMO)/headline.txt
 
-# Two processes: a test keeps about one core busy. Whoever is done takes over some of the other's.
+# Two processes: a test keeps about one core busy. A process that runs out of tests takes some of the
+# other's.
 test: $(READY)
 	$(BIN)/python -m pytest -m 'not soak' --numprocesses=2 --dist=worksteal
+
+# For every edit: linters, and what takes less than a second a test.
+check: lint
+	$(BIN)/python -m pytest -m 'not soak and not slow and not browser' --numprocesses=2 \
+	    --dist=worksteal --durations=0 --quiet
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak
@@ -66,8 +73,10 @@ bench: $(READY)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit $$?; done
 
 lint: $(READY)
-	$(BIN)/flake8 brats_tfrecord tools app tests benchmarks
-	$(BIN)/isort --check-only --quiet brats_tfrecord tools app tests benchmarks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/oxlint app/canvas/frontend
 
 clean:
 	rm -rf build

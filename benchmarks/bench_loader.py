@@ -1,21 +1,23 @@
-"""Our training input against MONAI's, on the same volumes, two cores each, interleaved.
+"""Compares our training input with MONAI's: the same volumes, two cores each.
 
 Usage:
   python benchmarks/bench_loader.py
   python benchmarks/bench_loader.py --patch_sizes=128 --cases=16 --rounds=5
-  python benchmarks/bench_loader.py --data_dir=/scratch/bench   # keeps what it makes, uses it again
+  python benchmarks/bench_loader.py --data_dir=/scratch/bench   # keeps the volumes for later runs
 
-Records of 144x144x144x4 float16 with masks of four classes are made once, and the same arrays as
-NumPy files for MONAI. Both sides give batches of two: a random patch of all four modalities, a
-flip of each axis, a scale and a shift of the intensities, float32, and a one-hot float32 target;
-ours with what the device does (`Targets.truth`, a cast) counted in. MONAI runs in a DataLoader of
-two worker processes and crops before it casts, from files read whole or mapped into memory. Every
-figure is the median over rounds in which all take turns, after a round that is not counted.
+Records of 144x144x144x4 float16 images and masks of four classes are written once, and the same
+arrays as NumPy files for MONAI. Both sides make batches of two: a random patch of all four
+modalities, random flips of each axis, scale and shift of the intensities, float32, and a one-hot
+float32 target. For our side, the work of the device (`Targets.truth`, a cast) is included. MONAI
+runs in a DataLoader with two worker processes and crops before it casts, from files that are read
+whole or memory-mapped. The sides take turns; every figure is the median over the rounds after a
+warm-up round.
 
-Then one epoch in processes of their own over 16 and over 200 small records, the same number of
-patches: the most memory each held. Prints tables; the last line is one JSON object: volumes per
-second at the first patch size, and the worst ratio against the fastest peer over all sizes. Exit
-code 1 if memory grew with the records. MONAI comes with the extra `peers`; without it, exit 2.
+Then child processes read one epoch over 16 and over 200 small records, with the same number of
+patches, and report their peak memory. Prints tables; the last line is one JSON object: volumes per
+second at the first patch size, and the worst ratio to the fastest peer over all sizes. The exit
+code is 1 if memory grows with the number of records. MONAI comes with the extra `peers`; without
+it, the exit code is 2.
 """
 
 import argparse
@@ -35,7 +37,8 @@ from pathlib import Path
 import numpy as np
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort.geometry import Geometry, RawCase
+from brats_tfrecord.cohort.geometry import Geometry
+from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, shards, tfrecord
 
@@ -55,10 +58,10 @@ def main():
     if sys.platform == "linux":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:WORKERS])
     try:
-        import monai  # noqa: F401 - only to know whether it is there
+        import monai  # noqa: F401 - only to check that it is installed
     except ImportError:
         print(
-            "bench_loader.py compares with MONAI, which is not there: pip install "
+            "bench_loader.py compares with MONAI, which is not installed: pip install "
             "'brats-tfrecord[peers]'",
             file=sys.stderr,
         )
@@ -66,7 +69,7 @@ def main():
     with folder_for(options.data_dir) as root:
         big = make_records(root / f"{options.cases}x{EXTENT}", options.cases, EXTENT)
         make_numpy_files(big)
-        # Small patches come fast: as many of them take long enough to be timed.
+        # Small patches are fast, so more of them are timed.
         rows = [
             measure(big, size, options.rounds, options.volumes * max(1, 128 // size) ** 2)
             for size in options.patch_sizes
@@ -87,24 +90,24 @@ def main():
 
 
 def parse_arguments():
-    """The command line; a bad value ends with exit code 2."""
+    """Parses the command line; exits with code 2 on a bad value."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", help="folder that keeps the volumes made; else a temporary")
-    parser.add_argument("--cases", type=int, default=8, help="volumes made, 32 MB each")
+    parser.add_argument("--data_dir", help="folder to keep the volumes in; default: temporary")
+    parser.add_argument("--cases", type=int, default=8, help="number of volumes, 32 MB each")
     parser.add_argument(
         "--patch_sizes",
         default=[128, 64],
         help="comma-separated edges",
         type=lambda text: [int(part) for part in text.split(",")],
     )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds")
     parser.add_argument(
         "--volumes",
         type=int,
         default=48,
-        help="patches of 128 a round of each side; four times as many of 64",
+        help="patches of edge 128 per round and side; four times as many of edge 64",
     )
-    parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # what the child processes do
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # of a child process
     parser.add_argument("--patches_per_case", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if min(options.cases, options.rounds, options.volumes, *options.patch_sizes) < 1:
@@ -114,7 +117,7 @@ def parse_arguments():
 
 @contextlib.contextmanager
 def folder_for(data_dir):
-    """The folder to work in, as a path; a temporary one is removed again."""
+    """Context with the path of the folder to work in; a temporary one is removed at the end."""
     if data_dir:
         Path(data_dir).mkdir(parents=True, exist_ok=True)
         yield Path(data_dir)
@@ -124,7 +127,7 @@ def folder_for(data_dir):
 
 
 def make_records(root, cases, extent):
-    """A dataset of one fold of random volumes, all labels in each; what is there is kept."""
+    """Writes a dataset of random volumes with all labels, in one fold, unless it exists."""
     if (root / manifest.FILE_NAME).exists():
         return manifest.load(root)
     root.mkdir(parents=True, exist_ok=True)
@@ -156,30 +159,36 @@ def write_shard(root, plan, raw, done, recipe):
     with open(path, "wb") as stream:
         for case_id in plan.case_ids:
             named = dataclasses.replace(raw, case_id=case_id, patient_id=case_id)
-            stream.writelines(tfrecord.frame(example.encode(named, done, recipe)))
+            payload = example.encode(named, done, recipe)
+            voxels = example.voxel_offsets(payload)
             rows.append(
                 manifest.CaseRow(
-                    case_id,
-                    case_id,
-                    None,
-                    True,
-                    plan.fold,
-                    plan.name,
-                    {},
-                    "",
-                    done.brain_voxels,
-                    0,
-                    0,
-                    done.class_voxels,
-                    (),
+                    case_id=case_id,
+                    patient_id=case_id,
+                    grade=None,
+                    labelled=True,
+                    fold=plan.fold,
+                    shard=plan.name,
+                    record_offset=stream.tell() + tfrecord.HEADER_BYTES,
+                    record_bytes=len(payload),
+                    image_offset=voxels["image"],
+                    mask_offset=voxels["mask"],
+                    inputs={},
+                    key="",
+                    brain_voxels=done.brain_voxels,
+                    brain_voxels_lost=0,
+                    tumour_voxels_lost=0,
+                    class_voxels=done.class_voxels,
+                    warnings=(),
                 )
             )
+            stream.writelines(tfrecord.frame(payload))
     shard = manifest.Shard(plan.name, plan.fold, len(rows), path.stat().st_size, files.sha256(path))
     files.write_json(root / plan.sidecar, manifest.sidecar(shard, recipe, rows, []))
 
 
 def make_numpy_files(dataset):
-    """The same arrays, channels first as MONAI wants them: image float16, classes uint8."""
+    """Writes the same arrays for MONAI, channels first: image float16, classes uint8."""
     for path in dataset.shard_paths((0,)):
         for record in tfrecord.read_records(path):
             case = example.decode(record, dataset.recipe.image_dtype)
@@ -190,12 +199,12 @@ def make_numpy_files(dataset):
 
 
 def numpy_file(dataset, case_id, kind):
-    """Where a case's array lies for MONAI."""
+    """Returns the path of a case's array for MONAI."""
     return dataset.root / f"{case_id}-{kind}.npy"
 
 
 def measure(dataset, size, rounds, volumes):
-    """Volumes per second of every side at one patch size, as a dict, with the `ratio`."""
+    """Measures one patch size; returns volumes per second of every side, and the `ratio`."""
     passes = -(-volumes // len(dataset.case_ids((0,))))
     sides = {
         "ours": our_side(dataset, size, passes),
@@ -207,9 +216,9 @@ def measure(dataset, size, rounds, volumes):
         for name, run in sides.items():
             began = time.perf_counter()
             count = run()
-            if number:  # the first round fills caches and starts workers
+            if number:  # the first round is the warm-up
                 rates[name].append(count / (time.perf_counter() - began))
-    row = {name: statistics.median(found) for name, found in rates.items()}
+    row = {name: statistics.median(values) for name, values in rates.items()}
     fastest = max(value for name, value in row.items() if name != "ours")
     print(
         f"patches of {size}x{size}x{size}, volumes/s: "
@@ -221,19 +230,17 @@ def measure(dataset, size, rounds, volumes):
 
 
 def our_side(dataset, size, passes):
-    """A function that makes every batch of an epoch, and returns how many volumes those were."""
+    """Makes a function that reads all batches of an epoch and returns the number of volumes."""
     import tensorflow as tf
 
     from brats_tfrecord import targets
     from brats_tfrecord.training.data import augment, input_pipeline
 
-    made = input_pipeline.make_train_dataset(
+    batches = input_pipeline.make_train_dataset(
         dataset,
         (0,),
         modalities=spec.MODALITIES,
-        patch_size=size,
-        patches_per_case=passes,
-        augmentation=augment.LEVELS["light"],
+        patches=input_pipeline.Patches(size, passes, augmentation=augment.LEVELS["light"]),
         batch_size=BATCH,
     )
     truth_of = targets.make_targets("classes", dataset.label_scheme.classes).truth
@@ -243,7 +250,7 @@ def our_side(dataset, size, passes):
 
     def run():
         count = 0
-        for batch in made:
+        for batch in batches:
             _, truth = on_device(batch)
             assert truth.shape == (BATCH, size, size, size, 4)
             count += BATCH
@@ -253,7 +260,7 @@ def our_side(dataset, size, passes):
 
 
 def monai_side(dataset, size, passes, *, mapped):
-    """As `our_side`, with MONAI's transforms in a DataLoader."""
+    """Makes the function of `our_side` with MONAI's transforms in a DataLoader."""
     import torch
     from monai import data, transforms
 
@@ -283,8 +290,8 @@ def monai_side(dataset, size, passes, *, mapped):
         num_workers=WORKERS,
         persistent_workers=True,
         drop_last=True,
-        multiprocessing_context="spawn",
-    )  # TensorFlow's threads do not fork
+        multiprocessing_context="spawn",  # TensorFlow's threads do not survive a fork
+    )
 
     def run():
         count = 0
@@ -298,19 +305,19 @@ def monai_side(dataset, size, passes, *, mapped):
 
 
 def load_tensor(path, mapped):
-    """An array of a file as a tensor; if `mapped`, its bytes are read when they are cut."""
+    """Loads an array as a tensor; with `mapped`, bytes are read only when they are cropped."""
     import torch
 
     return torch.from_numpy(np.load(path, mmap_mode="c" if mapped else None))
 
 
 def measure_memory(root):
-    """Prints the most memory held over few and over many records; returns whether it is flat."""
-    found = []
+    """Prints the peak memory over few and over many records; returns whether it is constant."""
+    peaks = []
     for count in SMALL_COUNTS:
         dataset = make_records(root / f"{count}x{SMALL_EXTENT}", count, SMALL_EXTENT)
         passes = max(SMALL_COUNTS) // count
-        done = subprocess.run(
+        child = subprocess.run(
             [
                 sys.executable,
                 __file__,
@@ -321,17 +328,17 @@ def measure_memory(root):
             capture_output=True,
             text=True,
         )
-        found.append(float(done.stdout))
+        peaks.append(float(child.stdout))
         stored = sum(shard.bytes for shard in dataset.shards) / 2**20
         print(
             f"memory over {count} records ({stored:.0f} MB), {passes * count} whole crops: "
-            f"{found[-1]:.0f} MB"
+            f"{peaks[-1]:.0f} MB"
         )
-    return found[-1] <= MOST_GROWTH * found[0]
+    return peaks[-1] <= MOST_GROWTH * peaks[0]
 
 
 def print_memory(root, patches_per_case):
-    """A child process: makes one epoch, and prints the most megabytes it ever held."""
+    """Runs the child process: reads one epoch and prints its peak memory in MB."""
     from brats_tfrecord.training.data import input_pipeline
 
     dataset = manifest.load(root)
@@ -339,12 +346,11 @@ def print_memory(root, patches_per_case):
         dataset,
         (0,),
         modalities=spec.MODALITIES,
-        patches_per_case=patches_per_case,
-        foreground_fraction=0.33,
+        patches=input_pipeline.Patches(per_case=patches_per_case, foreground_fraction=0.33),
         batch_size=BATCH,
     ):
         pass
-    # Not getrusage: its figure starts with the parent's.
+    # getrusage would include the peak of the parent.
     [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     print(int(peak) / 1024)
     return 0

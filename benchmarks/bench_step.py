@@ -1,22 +1,22 @@
-"""Our training step against PyTorch's: the documented U-Net, batch 1, two cores, interleaved.
+"""Compares our training step with PyTorch's: the documented U-Net, batch 1, two cores.
 
 Usage:
   python benchmarks/bench_step.py
   python benchmarks/bench_step.py --settings=64:float32,64:bfloat16 --rounds=20
 
-The same network in both (16 to 256 filters, three channels in, four classes, dropout, 5,645,828
-parameters), softmax cross-entropy in float32, and Adam 1e-3, on the same volume of noise; PyTorch
-in both memory layouts, and once more in the faster one under the allocator settings that
-`tools/train.py` gives itself. bfloat16 is Keras's mixed_bfloat16 and PyTorch's autocast. Ours is
-what training runs: from float16 and packed masks, under MirroredStrategy, accuracy counted in.
-Every side is a process of its own; all take turns, one step each, after steps that are not
-counted, and every figure is the median.
+Both libraries train the same network (16 to 256 filters, three channels, four classes, dropout,
+5,645,828 parameters) with float32 softmax cross-entropy and Adam 1e-3 on the same volume of noise.
+PyTorch runs in both memory layouts, and in the faster one also with the allocator settings that
+`tools/train.py` uses. bfloat16 is Keras's mixed_bfloat16 and PyTorch's autocast. Our step is that
+of a real run: from float16 images and packed masks, under MirroredStrategy, with accuracy. Every
+side is a process of its own. After warm-up steps that are not counted, the sides take turns, one
+step each; every figure is the median.
 
-The peak is the faster of both libraries' products of 4096x4096 matrices of the type, measured
-between the steps; `share` is what the step's convolutions make of it. `MB` is the most memory a
-side ever held. Prints a table; the last line is one JSON object: our seconds at the first setting,
-and the worst ratio against the strongest peer over all. PyTorch comes with the extra `peers`;
-without it, exit 2.
+The peak is the speed of a product of 4096x4096 matrices in the faster of the two libraries,
+measured between the steps; `share` is the speed of the step's convolutions relative to it. `MB` is
+the peak memory of a side. Prints a table; the last line is one JSON object: our seconds at the
+first setting, and the worst ratio to the strongest peer over all settings. PyTorch comes with the
+extra `peers`; without it, the exit code is 2.
 """
 
 import argparse
@@ -32,9 +32,11 @@ import sys
 import time
 from pathlib import Path
 
+from brats_tfrecord.training.network.network_options import NETWORKS
+
 CORES, WARM_UP = 2, 3
-FILTERS = (16, 32, 64, 128, 256)
-DROPOUT = (0.1, 0.1, 0.2, 0.2, 0.3, 0.2, 0.2, 0.1, 0.1)
+FILTERS = NETWORKS["unet"].filters
+DROPOUT = NETWORKS["unet"].rates(FILTERS)
 CHANNELS, CLASSES = 3, 4
 PARAMETERS = 5_645_828
 PEAK_EXTENT = 4096
@@ -44,7 +46,7 @@ SIDES = {
     "PyTorch, channels last": ("channels_last_3d", False),
     "PyTorch, channels last, huge pages": ("channels_last_3d", True),
 }
-"""Name -> library or memory layout, and whether its allocator is set as training's is."""
+"""Name -> library or memory layout, and whether to use the allocator settings of training."""
 
 
 def main():
@@ -56,7 +58,7 @@ def main():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     if importlib.util.find_spec("torch") is None:
         print(
-            "bench_step.py compares with PyTorch, which is not there: pip install "
+            "bench_step.py compares with PyTorch, which is not installed: pip install "
             "'brats-tfrecord[peers]'",
             file=sys.stderr,
         )
@@ -78,7 +80,7 @@ def main():
 
 
 def parse_arguments():
-    """The command line; a bad value ends with exit code 2."""
+    """Parses the command line; exits with code 2 on a bad value."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--settings",
@@ -95,17 +97,17 @@ def parse_arguments():
 
 
 def settings(text):
-    """`64:float32,…` as pairs."""
-    found = re.findall(r"(\d+):(float32|bfloat16)(?:,|$)", text)
-    if ",".join(":".join(pair) for pair in found) != text or any(int(n) % 16 for n, _ in found):
+    """Parses `64:float32,…` to a list of (edge, type)."""
+    pairs = re.findall(r"(\d+):(float32|bfloat16)(?:,|$)", text)
+    if ",".join(":".join(pair) for pair in pairs) != text or any(int(n) % 16 for n, _ in pairs):
         raise argparse.ArgumentTypeError(
             f"{text!r}; expected such as 64:float32,144:bfloat16, edges multiples of 16"
         )
-    return [(int(extent), dtype) for extent, dtype in found]
+    return [(int(extent), dtype) for extent, dtype in pairs]
 
 
 def measure(extent, dtype, rounds):
-    """Prints the rows of one setting; returns each side's median seconds a step."""
+    """Measures one setting and prints it; returns the median seconds per step of each side."""
     with contextlib.ExitStack() as stack:
         sides = {
             name: stack.enter_context(Side(*kind, extent, dtype)) for name, kind in SIDES.items()
@@ -117,27 +119,27 @@ def measure(extent, dtype, rounds):
                 seconds[name].append(side.ask("step"))
             if number % 5 == 0:
                 for name, side in sides.items():
-                    side.ask("peak")  # makes the matrices, the first time
+                    side.ask("peak")  # warm-up; creates the matrices at the first call
                     peaks[name].append(2 * PEAK_EXTENT**3 / side.ask("peak"))
         memory = {name: side.ask("memory") for name, side in sides.items()}
-    row = {name: statistics.median(found) for name, found in seconds.items()}
-    peak = max(statistics.median(found) for found in peaks.values())
+    row = {name: statistics.median(values) for name, values in seconds.items()}
+    peak = max(statistics.median(values) for values in peaks.values())
     print(f"{extent}x{extent}x{extent} {dtype}, matrix peak {peak / 1e9:.0f} GFLOP/s")
-    print(f"  {'':34} {'s a step':>8} {'ratio':>6} {'share':>6} {'MB':>6}")
-    for name, found in row.items():
+    print(f"  {'':34} {'s/step':>8} {'ratio':>6} {'share':>6} {'MB':>6}")
+    for name, median in row.items():
         print(
-            f"  {name:34} {found:8.3f} {found / row['ours']:6.2f} "
-            f"{step_flops(extent) / found / peak:6.0%} {memory[name]:6.0f}",
+            f"  {name:34} {median:8.3f} {median / row['ours']:6.2f} "
+            f"{step_flops(extent) / median / peak:6.0%} {memory[name]:6.0f}",
             flush=True,
         )
     return row
 
 
 def step_flops(extent):
-    """Multiplications and additions of a step's convolutions.
+    """Counts the multiplications and additions of a step's convolutions.
 
-    Backward takes the input's and the kernel's gradient, each as much as forward; nobody asks for
-    the image's.
+    The backward pass computes the gradients of the input and of the kernel, each as expensive as
+    the forward pass; the gradient of the image is not needed.
     """
 
     def convolution(level, kernel, before, after):
@@ -151,7 +153,7 @@ def step_flops(extent):
             forward += convolution(level, 27, FILTERS[level - 1], count)
         forward += convolution(level, 27, count, count)
         if level < last:
-            # Up from below, each output voxel by one tap; then the block of the decoder.
+            # Transposed convolution, one tap per output voxel; then the block of the decoder.
             forward += convolution(level, 1, FILTERS[level + 1], count)
             forward += convolution(level, 27, 2 * count, count)
             forward += convolution(level, 27, count, count)
@@ -159,7 +161,7 @@ def step_flops(extent):
 
 
 class Side:
-    """A process that steps, or multiplies matrices, when it is asked to."""
+    """A child process that makes a step, or multiplies matrices, on request."""
 
     def __init__(self, kind, tuned, extent, dtype):
         from brats_tfrecord.training.distribution import cpu_memory
@@ -182,23 +184,23 @@ class Side:
         self._process.wait()
 
     def ask(self, question):
-        """Its answer, a number."""
+        """Returns the child's answer, a number."""
         print(question, file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
 
 def serve(kind, extent, dtype):
-    """A child process: answers every line of its input."""
+    """Runs the child process: answers every line of its input."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     make = make_our_step if kind == "ours" else make_torch_step
     step, multiply = make(int(extent), dtype, kind)
     for _ in range(WARM_UP):
         step()
-    most = peak_megabytes()  # before the matrix products, which hold memory of their own
+    memory = peak_megabytes()  # before the matrix products, which need memory too
     answers = {
         "step": lambda: timed(step),
         "peak": lambda: timed(multiply),
-        "memory": lambda: most,
+        "memory": lambda: memory,
         "ready": lambda: 0,
     }
     for question in sys.stdin:
@@ -208,20 +210,20 @@ def serve(kind, extent, dtype):
 
 
 def timed(run):
-    """Seconds it takes."""
+    """Returns the seconds that a call takes."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
 
 
 def peak_megabytes():
-    """The most that this process ever held. Not getrusage: that starts with the parent's."""
+    """Returns the peak memory of this process. getrusage would include that of the parent."""
     [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(peak) / 1024
 
 
 def make_our_step(extent, dtype, _):
-    """Functions that learn from the batch once, and that multiply a matrix by itself."""
+    """Makes two functions: one trains on the batch once, one multiplies a matrix by itself."""
     import numpy as np
     import tensorflow as tf
 
@@ -256,7 +258,7 @@ def make_our_step(extent, dtype, _):
 
 
 def make_torch_step(extent, dtype, layout):
-    """As `make_our_step`, of PyTorch in a memory layout."""
+    """Does the same as `make_our_step` in PyTorch, in the given memory layout."""
     import torch
 
     torch.set_num_threads(CORES)
@@ -282,7 +284,7 @@ def make_torch_step(extent, dtype, layout):
 
 
 def make_torch_unet():
-    """The network of `training.network.unet` in PyTorch, training."""
+    """Makes the network of `training.network.unet` in PyTorch, in training mode."""
     import torch
     from torch import nn
 
@@ -318,14 +320,14 @@ def make_torch_unet():
             x = self.down[-1](x)
             for lift, decoder, skip in zip(self.lift[::-1], self.up[::-1], skips[::-1]):
                 x = decoder(torch.cat([lift(x), skip], 1))
-            with torch.autocast("cpu", enabled=False):  # ours has a float32 head, too
+            with torch.autocast("cpu", enabled=False):  # our head is float32, too
                 return self.head(x.float())
 
     return UNet()
 
 
 def volume(extent):
-    """Noise: float32 [1, X, Y, Z, 3], and uint8 classes [1, X, Y, Z]."""
+    """Makes noise: image float32 [1, X, Y, Z, 3] and classes uint8 [1, X, Y, Z]."""
     import numpy as np
 
     rng = np.random.default_rng(0)

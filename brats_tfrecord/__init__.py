@@ -2,8 +2,8 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# TensorFlow 2.15 takes oneDNN's convolutions by itself only where a processor has AVX-512 VNNI or
-# better; elsewhere its own take three times as long. It reads this when it is imported.
+# TensorFlow 2.15 enables oneDNN's convolutions by default only on processors with AVX-512 VNNI or
+# newer; on others its own convolutions take three times as long. It reads this variable on import.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -1,4 +1,4 @@
-"""Rooms import only rooms above them, and rare packages have one door each."""
+"""The structure of the code: import directions, annotations, lengths."""
 
 import ast
 from pathlib import Path
@@ -12,10 +12,12 @@ ROOMS = (
     "errors",
     "spec",
     "files",
+    "options",
     "wording",
     "boxes",
     "stopping",
     "targets",
+    "tf_padding",
     "metrics",
     "cohort",
     "preprocess",
@@ -44,6 +46,9 @@ DOORS = {
     "ants": {f"{PACKAGE}/preprocess/n4.py"},
 }
 """Package -> the only files of the library that import it."""
+
+LONGEST_FUNCTION = 60
+"""Lines, signature and docstring included."""
 
 FILES = sorted(
     path
@@ -163,3 +168,46 @@ def test_rare_packages_have_one_door(package, doors):
         if any(name.split(".")[0] == package for name in imports(path))
     }
     assert users == doors
+
+
+def functions(path):
+    """(name, node, whether it is public) of every function of a file, methods included."""
+
+    def visit(body, prefix, public):
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                yield from visit(
+                    node.body, f"{prefix}{node.name}.", public and not node.name.startswith("_")
+                )
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                shown = not node.name.startswith("_") or node.name == "__init__"
+                yield f"{prefix}{node.name}", node, public and shown
+
+    return list(visit(ast.parse(path.read_text()).body, "", True))
+
+
+def without_annotation(node):
+    """Names of a function's parameters, and "return", that have no annotation."""
+    arguments = node.args
+    listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    listed += [extra for extra in (arguments.vararg, arguments.kwarg) if extra]
+    missing = [a.arg for a in listed if a.annotation is None and a.arg not in ("self", "cls")]
+    if node.returns is None and node.name != "__init__":
+        missing.append("return")
+    return missing
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_public_functions_are_annotated(path):
+    missing = {
+        name: without_annotation(node)
+        for name, node, public in functions(path)
+        if public and without_annotation(node)
+    }
+    assert not missing
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_no_function_is_longer_than_a_screen(path):
+    lengths = {name: node.end_lineno - node.lineno + 1 for name, node, _ in functions(path)}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
