@@ -7,6 +7,7 @@ from brats_tfrecord import files, metrics, spec
 from brats_tfrecord.cohort.naming import LAYOUTS
 from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.options import option
 
 COVERS = ("window", "brain")
 """Choices of --cover, the default first. Those of `serving.predict`, which needs TensorFlow."""
@@ -21,11 +22,6 @@ _NEEDS_INPUT_DIR = {
 """Option that needs --input_dir -> reason."""
 
 
-def _option(default, help_text, choices=None):
-    metadata = {"help": help_text} | ({"choices": choices} if choices else {})
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class EvaluateOptions:
     """Options of one evaluation; each field is a flag of `tools/evaluate.py` of the same name.
@@ -34,69 +30,69 @@ class EvaluateOptions:
         InputError: at construction, if a value is invalid; the message names the flag.
     """
 
-    model: str = _option(dataclasses.MISSING, "Folder of the SavedModel.")
-    output_dir: str = _option(
+    model: str = option(dataclasses.MISSING, "Folder of the SavedModel.")
+    output_dir: str = option(
         dataclasses.MISSING,
         "Folder for report.html, metrics.csv and metrics.json; created if missing. Run the same "
         "command again to resume an interrupted evaluation. Results of another evaluation are "
         "never overwritten.",
     )
-    data_dir: str | None = _option(
+    data_dir: str | None = option(
         None, "Dataset written by convert_to_tfrecord.py; one of its folds is evaluated."
     )
-    fold: str | None = _option(
+    fold: str | None = option(
         None, "Fold of --data_dir: a number, all or unlabelled; 0 if not given."
     )
-    input_dir: str | None = _option(
+    input_dir: str | None = option(
         None, "Folder of NIfTI cases to evaluate, instead of --data_dir."
     )
-    layout: str = _option(
+    layout: str = option(
         "auto",
         "Naming scheme of the files in --input_dir. auto: detect it from the names.",
         ("auto", *LAYOUTS),
     )
-    label_scheme: str = _option(
+    label_scheme: str = option(
         "auto",
         "Label values of the masks in --input_dir. auto: detect the release from the file names.",
         ("auto", *spec.LABEL_SCHEMES),
     )
-    bare_mask_affine: str = _option(
+    bare_mask_affine: str = option(
         "refuse",
         "How to treat a mask in --input_dir that has no affine while its images have one. "
         "ignore: assume that its voxels match those of the images.",
         BARE_MASK_AFFINES,
     )
-    rules: str = _option(
+    rules: str = option(
         "brats2020",
         "Rules of the challenge to follow: the scores of empty masks, and whether lesions are "
         "also scored one by one. The report prints the rules in full.",
         tuple(metrics.RULE_SETS),
     )
-    cover: str = _option(
+    cover: str = option(
         "window",
         "Region to predict. window: the crop window of the model's training; gives the same "
         "results from a dataset and from its NIfTI files. brain: the window and the brain outside "
         "it; needs --input_dir.",
         COVERS,
     )
-    compare: str | None = _option(
+    compare: str | None = option(
         None,
         "metrics.json of another evaluation of the same cases with the same --rules, for example "
         "of an earlier model. The report adds paired differences with confidence intervals and "
         "p-values.",
     )
-    write_segmentations: bool = _option(
+    write_segmentations: bool = option(
         False,
         "Also write OUTPUT_DIR/segmentations/CASE.nii.gz, with the geometry and label values of "
         "the case.",
     )
-    threshold_baselines: bool = _option(
+    threshold_baselines: bool = option(
         False,
         "Also score the best single threshold of FLAIR (whole tumour) and of T1ce (enhancing "
         "tumour), z-scored over the brain, on the same cases, as a simple method to compare with. "
         "Needs --input_dir, and about 20 MB of disk per case until the evaluation has finished.",
     )
-    pictures: int = _option(
+    pictures: int = option(
         9,
         "Maximum number of cases with pictures in the report: the worst, median and best by Dice "
         "of WT, TC and ET, then unlabelled cases. 0: no pictures, which is faster.",

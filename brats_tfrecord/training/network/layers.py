@@ -1,8 +1,8 @@
 """Layers and ops of the networks: faster than TensorFlow's own on CPUs, or exactly repeatable.
 
 Each computes the same as the TensorFlow or Keras counterpart that its docstring names, up to
-rounding, on any device. The stated gains are shares of a whole bfloat16 training step with 64x64x64
-voxels on two CPU cores.
+rounding, on any device. Ratios compare the time of a whole bfloat16 training step with the
+counterpart to that with the op here, at 64x64x64 voxels on two CPU cores.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ _dropout_numbers: contextvars.ContextVar[tf.Tensor | None] = contextvars.Context
 
 
 def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Adds a bias [C] to [..., C] as `tf.nn.bias_add`, with a faster gradient.
+    """Adds a bias [C] to [..., C] as `tf.nn.bias_add`, with a more precise gradient.
 
-    The gradient of the bias is a matrix product with ones instead of BiasAddGrad, which saves
-    about 6 % and sums bfloat16 in float32.
+    The gradient of the bias is a matrix product with ones, which sums bfloat16 in float32;
+    TensorFlow's BiasAddGrad can be off by 5 % and is not faster (ratio 1.01 in unet).
     """
 
     @tf.custom_gradient
@@ -40,7 +40,10 @@ def sum_by_channel(x: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def log_softmax(logits: tf.Tensor) -> tf.Tensor:
-    """Computes `tf.nn.log_softmax` over the few channels of float32 [..., K]; saves about 4 %."""
+    """Computes `tf.nn.log_softmax` over the few channels of float32 [..., K].
+
+    Ratio 1.05 in unet_nn, 1.00 in unet.
+    """
 
     def gradient(upstream):
         upstream = _channels_first(upstream)
@@ -80,7 +83,7 @@ class Conv3DTranspose(tf.keras.layers.Conv3DTranspose):
 class InstanceNorm(tf.keras.layers.Layer):
     """Normalises each channel of each example over its voxels, then scales and shifts it.
 
-    Computes the same as `tf.keras.layers.GroupNormalization(groups=-1)` and saves about 17 %.
+    Computes the same as `tf.keras.layers.GroupNormalization(groups=-1)`, ratio 1.24.
     [B, X, Y, Z, C] of any float dtype -> the same shape and dtype; statistics, `gamma` and `beta`
     are float32. A constant channel becomes `beta`.
     """
@@ -122,7 +125,7 @@ class InstanceNorm(tf.keras.layers.Layer):
 class LeakyReLU(tf.keras.layers.Layer):
     """Computes `tf.nn.leaky_relu` in any float dtype.
 
-    Its own bfloat16 gradient saves about 15 %.
+    Its own bfloat16 gradient has a ratio of 1.33 in unet_nn.
     """
 
     def __init__(self, slope: float, **kwargs: Any):
@@ -207,7 +210,7 @@ class SeededDropout(tf.keras.layers.Layer):
         return tf.reshape(tf.stack(drawn), shape) >= int(self.rate * 2**16) - 2**15
 
     def _draw(self, number, values):
-        """Uniform int16 [values], four from each random word; saves about 7 % against floats."""
+        """Uniform int16 [values], four from each random word; from floats, ratio 1.03 in unet."""
         words = tf.random.stateless_uniform(
             [(values + 3) // 4], [self.seed, number], None, None, tf.uint64, alg="philox"
         )

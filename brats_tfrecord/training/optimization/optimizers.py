@@ -80,7 +80,8 @@ def _addons():
 class _Adam(tf.keras.optimizers.Adam):
     """Keras's Adam with each update as one op that reads and writes every value once.
 
-    Saves about 6 % of a bfloat16 training step with 64x64x64 voxels on two CPU cores.
+    With Keras's own, a bfloat16 training step with 64x64x64 voxels on two CPU cores takes 1.02
+    times as long in unet and 1.09 times in unet_nn.
     """
 
     def update_step(self, gradient, variable):
