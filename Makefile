@@ -60,7 +60,7 @@ test: $(READY)
 # For every edit: linters, and what takes less than a second a test.
 check: lint
 	$(BIN)/python -m pytest -m 'not soak and not slow and not browser' --numprocesses=2 \
-	    --dist=worksteal --durations=0 --quiet
+	    --dist=worksteal --durations=5 --quiet
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak

@@ -14,6 +14,8 @@ from brats_tfrecord.training import loop
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.train_options import TrainOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def report(run_tool, tiny_model, small_cohort, tmp_path_factory):

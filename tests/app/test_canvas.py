@@ -12,6 +12,8 @@ from PIL import Image
 from app import canvas
 from brats_tfrecord import spec
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (40, 48, 32)  # LPS: towards the patient's left, back and head
 AFFINE = np.array([[-2, 0, 0, 40], [0, -2, 0, 50], [0, 0, 3, -45], [0, 0, 0, 1]], float)
 LESION = (22, 24, 16)  # a voxel of ET, in truth and prediction

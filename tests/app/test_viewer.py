@@ -29,6 +29,8 @@ from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.serving import predict
 
+pytestmark = pytest.mark.slow
+
 CASE = "BraTS20_Training_001"
 
 load_once = cache(predict.Segmenter)

@@ -15,6 +15,8 @@ from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.workflow import evaluate_and_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def from_files(run_tool, tiny_model, small_cohort, tmp_path_factory):

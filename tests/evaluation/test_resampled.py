@@ -15,6 +15,8 @@ from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.training.network.unet import build_unet
 from brats_tfrecord.workflow import evaluate_and_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):

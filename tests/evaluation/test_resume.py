@@ -31,6 +31,8 @@ from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.predict import Segmenter
 from brats_tfrecord.training.network.unet import build_unet
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parents[2] / "tools/evaluate.py"
 WAIT_IN_THE_THIRD_CASE = """
 import runpy, sys, time

@@ -19,6 +19,8 @@ from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import convert, example, manifest
 from brats_tfrecord.records.convert_options import ConvertOptions
 
+pytestmark = pytest.mark.slow
+
 ORIGIN, WINDOW_SHAPE = (8, 6, 4), (80, 80, 56)
 WINDOW = "8:88,6:86,4:60"
 UNCHANGED = {"bias_correction": "none", "crop": "fixed", "crop_window": WINDOW, "jobs": 1}

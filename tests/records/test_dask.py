@@ -18,6 +18,8 @@ from tiny_cohorts import (
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records.pool import Workers, open_pool
 
+pytestmark = pytest.mark.slow
+
 
 @contextlib.contextmanager
 def dask_process(kind, *flags):

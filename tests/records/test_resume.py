@@ -27,6 +27,8 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import convert, manifest, work_folder
 from brats_tfrecord.records.convert_options import ConvertOptions
 
+pytestmark = pytest.mark.slow
+
 
 def flags(cohort, out, *more):
     return (f"--input_dir={cohort}", f"--output_dir={out}", "--jobs=2", *TINY_FLAGS, *more)

@@ -21,6 +21,8 @@ from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.training.network.unet import build_unet
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe("none", crop_origin=(3, 2, -1), crop_shape=(18, 20, 14), crop="fixed")
 MODALITIES = ("t1ce", "flair", "t2")
 STRIDE = 4

@@ -14,6 +14,8 @@ from brats_tfrecord.preprocess import crop
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.predict import Segmenter
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (60, 52, 46)
 RECIPE = Recipe(bias_correction="none", crop="brain", crop_shape=(58, 50, 44))
 AFFINE = np.array([[-1.0, 0, 0, 31], [0, -1, 0, -12], [0, 0, 1, 77], [0, 0, 0, 1]])

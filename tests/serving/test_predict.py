@@ -20,6 +20,8 @@ from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.predict import Segmenter
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (44, 38, 32)
 RECIPE = Recipe(bias_correction="none", crop="brain", crop_shape=(42, 36, 30))
 """Its window contains the whole brain, so that both covers give the same segmentation."""

@@ -13,6 +13,8 @@ from brats_tfrecord.serving.export import export_predictor
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.predictor import Predictor, average, average_over_flips
 
+pytestmark = pytest.mark.slow
+
 
 def constant_network(*probabilities):
     return lambda image: tf.zeros_like(image[..., :1]) + tf.constant(probabilities)

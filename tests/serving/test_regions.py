@@ -17,6 +17,8 @@ from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.predict import Segmenter
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (12, 10, 9)
 RECIPE = Recipe(
     bias_correction="none",

@@ -14,6 +14,8 @@ from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.predict import Segmenter
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(
     bias_correction="none", crop_shape=(40, 28, 48), image_dtype="float32", resample="1mm"
 )

@@ -13,7 +13,7 @@ from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.optimization import losses
 from brats_tfrecord.training.train_options import TrainOptions
 
-pytestmark = pytest.mark.usefixtures("without_tracing")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_tracing")]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from brats_tfrecord.serving import card
 from brats_tfrecord.training import cross_validation
 from brats_tfrecord.training.train_options import TrainOptions
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     cross_validation.fold_row(
         fold,

@@ -2,11 +2,15 @@
 
 import dataclasses
 
+import pytest
+
 from brats_tfrecord import spec, workflow
 from brats_tfrecord.serving import card
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.tuning import TuningResult
 from brats_tfrecord.training.train_options import TrainOptions
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_finished_run_is_exported_again(dataset, tmp_path, monkeypatch):

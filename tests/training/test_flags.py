@@ -12,7 +12,7 @@ from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("without_tracing")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_tracing")]
 
 LEARNING = {
     "validation_fold": {"validation_fold": "1"},

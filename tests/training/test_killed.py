@@ -14,6 +14,8 @@ from tiny_cohorts import wait_for
 from brats_tfrecord.training import loop
 from brats_tfrecord.training.train_options import TrainOptions
 
+pytestmark = pytest.mark.slow
+
 TRAIN = Path(__file__).parents[2] / "tools/train.py"
 FLAGS = {
     "filters": "4,8",

@@ -17,7 +17,7 @@ from brats_tfrecord.training.data import input_pipeline
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.train_options import TrainOptions
 
-pytestmark = pytest.mark.usefixtures("without_tracing")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_tracing")]
 
 LOSS_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_dice_mean")
 

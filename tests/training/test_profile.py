@@ -1,7 +1,11 @@
 import re
 
+import pytest
+
 from brats_tfrecord.training import profile
 from brats_tfrecord.training.train_options import TrainOptions
+
+pytestmark = pytest.mark.slow
 
 
 def test_steps_and_loader_are_timed_and_nothing_is_written(dataset, tmp_path, monkeypatch):

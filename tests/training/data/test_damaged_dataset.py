@@ -8,6 +8,8 @@ from brats_tfrecord import workflow
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.training.train_options import TrainOptions
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_damaged_record_stops_a_run_with_one_line_and_a_repaired_one_resumes_it(
     dataset, tmp_path

@@ -21,6 +21,8 @@ from brats_tfrecord.training import loop
 from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.train_options import TrainOptions
 
+pytestmark = pytest.mark.slow
+
 TRAIN = Path(__file__).parents[3] / "tools/train.py"
 TIMES = {"input_wait", "volumes_per_second", "seconds"}
 LOST = r"train.py: a peer was lost \(.+\); run the same command again on all workers to continue\n"

@@ -16,6 +16,8 @@ from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOpt
 from brats_tfrecord.training.network.networks import build_network
 from brats_tfrecord.training.network.unet import build_unet
 
+pytestmark = pytest.mark.slow
+
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 TARGETS = {"softmax": 4, "sigmoid": 3}
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 16, 8, 2)).astype(np.float32)

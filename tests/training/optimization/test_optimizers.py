@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from brats_tfrecord.training.optimization import optimizers
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("adam", "adamw", "sgd", "lamb", "ranger", "novograd")
 
 

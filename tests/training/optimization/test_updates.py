@@ -9,6 +9,8 @@ import tensorflow as tf
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.optimization import optimizers, schedules, updates
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("adam", "adamw", "sgd", "lamb", "ranger", "novograd")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 BATCHES = np.random.default_rng(5).normal(size=(24, 4, 3, 2, 2, 2)).astype(np.float32)
