@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app import admission, plausibility
+from app import header_checks, plausibility
 from app.recognise import FOUR_D, KINDS, Recognised, recognise, shorten
 from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import msd, naming, nifti
@@ -179,9 +179,9 @@ def _open_uploads(uploads, names, assignment):
 
 def _read(case, opened, modalities, any_spacing, memory_limit):
     """Checks the headers of `opened` (kind -> file), then reads the `nifti.RawCase`."""
-    headers = {kind: admission.read_header(file, kind) for kind, file in opened.items()}
-    admission.check_geometries(opened, headers, any_spacing)
-    admission.check_memory(opened, headers, memory_limit)
+    headers = {kind: header_checks.read_header(file, kind) for kind, file in opened.items()}
+    header_checks.check_geometries(opened, headers, any_spacing)
+    header_checks.check_memory(opened, headers, memory_limit)
     try:
         return nifti.read_case(case, modalities, any_spacing=any_spacing)
     except MemoryError as error:

@@ -25,7 +25,7 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from app import canvas_layers, choose, cohort_page, downloads, flat, messages, readings
+from app import canvas_layers, choose, cohort_page, downloads, messages, plain_view, readings
 from app.batch import Batch
 from app.canvas import TRUTH, View, canvas
 from app.jobs import Job, Queue, Result
@@ -139,7 +139,7 @@ def show_case(scene: Scene, result: Result | None, scheme: spec.LabelScheme) -> 
     goal = choose_goal(scene, result)
     with view:
         if st.session_state.get("webgl") is False:
-            flat.show(scene, result, classes, goal)
+            plain_view.show(scene, result, classes, goal)
         else:
             show_canvas(scene, result, classes, goal)
 

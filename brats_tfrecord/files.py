@@ -21,8 +21,8 @@ from brats_tfrecord.errors import InputError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exceeded disk quota."""
 
-_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
-"""The names that `_temporary` makes."""
+_TEMPORARY = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.(tmp|old)")
+"""The names that `_temporary` makes: the target's name, and whether it is a new or an old state."""
 
 
 @contextlib.contextmanager
@@ -54,23 +54,24 @@ def replacing(path: Path | str, durable: bool = True) -> Iterator[Path]:
 def replacing_folder(path: Path | str) -> Iterator[Path]:
     """Yields a temporary folder name beside `path`, which replaces `path` when the block ends.
 
-    After an error the temporary folder is removed and `path` is unchanged.
+    After an error the temporary folder is removed and `path` is unchanged. If the process is killed
+    between the two renames, `remove_orphans` restores the old folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, previous = _temporary(path), _temporary(path)
+    temporary, previous = _temporary(path), _temporary(path, "old")
     try:
         yield temporary
         if path.exists():  # a rename cannot replace a folder that is not empty
             path.rename(previous)
         temporary.rename(path)
-        shutil.rmtree(previous, ignore_errors=True)
     finally:
+        _restore_or_remove(previous, path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_orphans(folder: Path | str, deep: bool = True) -> None:
-    """Removes the temporary files and folders of writers that were killed.
+    """Removes temporary files and folders of killed writers; restores folders not yet replaced.
 
     Call it only while no other process writes to `folder`.
 
@@ -78,10 +79,13 @@ def remove_orphans(folder: Path | str, deep: bool = True) -> None:
         folder: where to search.
         deep: whether to search the folders below as well.
     """
-    for path in list(Path(folder).glob("**/.*.tmp" if deep else ".*.tmp")):
-        if not _TEMPORARY.fullmatch(path.name):
+    for path in list(Path(folder).glob("**/.*" if deep else ".*")):
+        name = _TEMPORARY.fullmatch(path.name)
+        if not name:
             continue
-        if path.is_dir():
+        if name[2] == "old":
+            _restore_or_remove(path, path.with_name(name[1]))
+        elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -203,6 +207,13 @@ def sha256(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def _temporary(path):
+def _temporary(path, state="tmp"):
     """Returns a unique, hidden name beside `path`."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{state}")
+
+
+def _restore_or_remove(previous, path):
+    """Removes the old folder `previous`, or moves it back to `path` if nothing replaced it."""
+    if previous.exists() and not path.exists():
+        previous.rename(path)
+    shutil.rmtree(previous, ignore_errors=True)

@@ -61,6 +61,23 @@ def test_orphans_of_killed_writers_are_removed(tmp_path, deep):
     assert (tmp_path / "below" / ".notes.tmp").exists()
 
 
+def test_an_old_folder_is_restored_if_its_writer_was_killed_before_replacing_it(tmp_path):
+    for name in ("model", ".kept.29809-8ce1caa4.old", ".model.29809-8ce1caa4.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text(name)
+    files.remove_orphans(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["kept", "model"]
+    assert (tmp_path / "model" / "content").read_text() == "model"
+    assert (tmp_path / "kept" / "content").read_text() == ".kept.29809-8ce1caa4.old"
+
+
+def test_a_failed_rename_restores_the_old_folder(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(FileNotFoundError), files.replacing_folder(tmp_path / "model"):
+        pass  # the new folder was never written
+    assert os.listdir(tmp_path) == ["model"]
+
+
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock `tmp_path / "lock"` until its input is closed."""

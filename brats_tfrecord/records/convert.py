@@ -20,7 +20,7 @@ from tqdm import tqdm
 from brats_tfrecord import __version__, files, spec, stopping
 from brats_tfrecord.cohort import layouts, survey
 from brats_tfrecord.errors import InputError, Stopped
-from brats_tfrecord.records import earlier, manifest, shards, tfrecord, work_folder
+from brats_tfrecord.records import manifest, resume, shards, tfrecord, work_folder
 from brats_tfrecord.records.convert_options import ConvertOptions
 from brats_tfrecord.records.pool import WorkerKilled, open_pool
 from brats_tfrecord.records.task import CaseTask, Outcome, Settings, convert_case, killed_outcome
@@ -58,7 +58,7 @@ def convert(options: ConvertOptions) -> manifest.ConversionSummary:
         _versions(recipe),
     )
     files.require_outside("--output_dir", root, "--input_dir", cohort.root)
-    earlier.check(root, plans, head)
+    resume.check(root, plans, head)
     print(*survey.summary(cohort), sep="\n", flush=True)
     files.require_writable("--output_dir", root)
     with work_folder.locked(root) as work:
@@ -68,7 +68,7 @@ def convert(options: ConvertOptions) -> manifest.ConversionSummary:
         conversion = _Conversion(root, work, plans, cases, settings, cohort.root)
         workers = options.workers().for_tasks(len(cases))
         with _stoppable(conversion):
-            earlier.remember(work, head)
+            resume.remember(work, head)
             with open_pool(workers) as run:
                 conversion.run(run, workers)
             summary = conversion.finish(head)
@@ -95,7 +95,7 @@ class _Conversion:
 
     def run(self, run, workers):
         """Converts the cases that no earlier run has converted, and writes the shards."""
-        kept = earlier.keep(self._work, self.root, self._plans, self._cases, self._settings, run)
+        kept = resume.keep(self._work, self.root, self._plans, self._cases, self._settings, run)
         todo = [plan for plan in self._plans if plan.name not in kept]
         plan_of = {case_id: plan for plan in todo for case_id in plan.case_ids}
         waiting: dict[str, dict[str, Outcome]] = {plan.name: {} for plan in todo}

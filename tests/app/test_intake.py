@@ -24,7 +24,7 @@ from tiny_uploads import (
     zeros_gz,
 )
 
-from app import admission, intake
+from app import header_checks, intake
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import CaseError, InputError
 
@@ -248,9 +248,9 @@ def test_reading_takes_at_most_the_estimated_memory(monkeypatch, image, mask, pa
     files = upload(**files)
     estimated = []
     monkeypatch.setattr(
-        admission,
+        header_checks,
         "check_memory",
-        lambda opened, headers, limit: estimated.append(admission.peak_bytes(headers)[0]),
+        lambda opened, headers, limit: estimated.append(header_checks.peak_bytes(headers)[0]),
     )
     tracemalloc.start()
     try:
