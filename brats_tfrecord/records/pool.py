@@ -56,6 +56,12 @@ class Workers:
             raise InputError("--backend=dask: needs --dask_scheduler=tcp://host:port")
         if self.backend != "dask" and self.scheduler:
             raise InputError(f"--dask_scheduler={self.scheduler}: needs --backend=dask")
+        # Dask prints a trace when it is given an address that it cannot parse.
+        if self.scheduler and not self.scheduler.rpartition(":")[2].isdecimal():
+            raise InputError(
+                f"--dask_scheduler={self.scheduler}: expected an address with a port, such as "
+                "tcp://10.0.0.1:8786"
+            )
         if self.backend == "dask" and self.jobs != -1:
             raise InputError(
                 f"--jobs={self.jobs}: a Dask cluster has its own number of workers; "

@@ -87,6 +87,10 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(run_tool, tmp_path):
     "chosen, message",
     [
         ({"backend": "dask"}, "--backend=dask: needs --dask_scheduler=tcp://host:port"),
+        (
+            {"backend": "dask", "scheduler": "foo"},
+            "--dask_scheduler=foo: expected an address with a port",
+        ),
         ({"scheduler": "tcp://a:1"}, "--dask_scheduler=tcp://a:1: needs --backend=dask"),
         ({"backend": "dask", "scheduler": "tcp://a:1", "jobs": 3}, "--jobs=3: a Dask cluster has"),
         ({"jobs": -2}, "--jobs=-2: expected the number of worker processes"),
