@@ -6,11 +6,12 @@ Usage:
   python benchmarks/bench_segment.py --rounds=5
 
 The default U-Net (16 to 256 filters; FLAIR, T1ce and T2; four classes; random weights, which take
-as long as trained ones) segments a case of 240x240x155 voxels, including N4. Ours predicts the
-recipe's window in one piece, the window in windows of 128 voxels, and the whole brain
-(`cover=brain`), with post-processing. The peer runs the same recipe with nibabel, ANTsPy's N4 with
-its own mask, and the same network in PyTorch with MONAI's sliding_window_inference. PyTorch uses
-the faster of its memory layouts (channels last), ANTsPy both cores.
+as long as trained ones) segments a case of 240x240x155 voxels, including N4: the crop window,
+extended to the whole brain, in one piece and in windows of 128 voxels, with post-processing. The
+peer runs the same recipe on the same voxels with nibabel, ANTsPy's N4 with its own mask, and the
+same network in PyTorch with MONAI's sliding_window_inference. PyTorch uses the faster of its memory
+layouts (channels last), ANTsPy both cores. unet_nn (32 to 320 filters) has no peer here: its rows
+show what its windows cost against one piece, which it was not trained for.
 
 Every side is a process of its own that loads its model before the clock starts; the sides take
 turns, one case each. `first` is the first case, the stages are medians of the following cases, and
@@ -35,17 +36,17 @@ from bench_step import CHANNELS, CLASSES, CORES, make_torch_unet, peak_megabytes
 
 MAX_SECONDS = 8
 MODALITIES = ("flair", "t1ce", "t2")
-CROP, EXTENT = (48, 48, 5), 144
 WINDOW, OVERLAP = 128, 0.5
 STAGES = ("reading", "bias correction", "network", "post-processing", "writing")
 SIDES = {
-    "ours, one piece": ("ours", "whole", "window"),
-    "ours, windows": ("ours", "windows", "window"),
-    "ours, the brain": ("ours", "whole", "brain"),
+    "ours, one piece": ("ours", "unet_whole"),
+    "ours, windows": ("ours", "unet_windows"),
     "MONAI + ANTsPy, one piece": ("peer", "whole"),
     "MONAI + ANTsPy, windows": ("peer", "windows"),
+    "ours, unet_nn, one piece": ("ours", "unet_nn_whole"),
+    "ours, unet_nn, windows": ("ours", "unet_nn_windows"),
 }
-"""Name -> arguments of its process: kind, image whole or in windows, and our cover."""
+"""Name -> arguments of its process: kind, and our model or how the peer predicts."""
 
 PAIRS = (
     ("ours, one piece", "MONAI + ANTsPy, one piece"),
@@ -114,7 +115,7 @@ def make_cohort(root):
 
 
 def save_models(root):
-    """Exports two models, one for whole images and one for windows, in a process of its own."""
+    """Exports each network for whole images and for windows, in a process of its own."""
     subprocess.run([sys.executable, __file__, "--child", "models", root], check=True)
 
 
@@ -186,39 +187,45 @@ def serve(kind, *arguments):
 
 
 def write_models(root):
-    """Exports the models `whole` and `windows` to `root`."""
+    """Exports the models of `SIDES` to `root`."""
+    from brats_tfrecord.pieces import WHOLE_VOXELS, Piece
     from brats_tfrecord.preprocess.recipe import Recipe
     from brats_tfrecord.serving.card import ModelCard
     from brats_tfrecord.serving.export import export_saved_model
     from brats_tfrecord.serving.postprocess import PostProcessing
-    from brats_tfrecord.training.network.unet import build_unet
-    from brats_tfrecord.workflow import WHOLE_VOXELS
+    from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
+    from brats_tfrecord.training.network.networks import build_network
 
-    network = build_unet((None, None, None, CHANNELS), CLASSES, seed=0)
-    for name, whole_voxels in (("whole", WHOLE_VOXELS), ("windows", 1)):
+    voxels = {"whole": WHOLE_VOXELS, "windows": 0}
+    for name, (extents, whole_voxels) in itertools.product(NETWORKS, voxels.items()):
+        defaults = NETWORKS[name]
+        filters = defaults.filters
+        options = NetworkOptions(
+            name, CHANNELS, CLASSES, "softmax", filters, defaults.rates(filters)
+        )
+        network = build_network(options, seed=0)
         card = ModelCard(
             recipe=Recipe(),
             modalities=MODALITIES,
             label_scheme="brats2020",
             targets="classes",
-            stride=16,
-            whole_voxels=whole_voxels,
+            piece=Piece((WINDOW, WINDOW, WINDOW), network.stride, whole_voxels),
             dataset_fingerprint="0" * 64,
             train_case_ids=(),
             select_case_ids=(),
             training={},
             post_processing=PostProcessing(200, (50.0, 50.0, 50.0)),
         )
-        export_saved_model(network, card, Path(root) / name)
+        export_saved_model(network.model, card, Path(root) / f"{name}_{extents}")
     return 0
 
 
-def make_ours(model, cover, root, cases_dir, target):
+def make_ours(model, root, cases_dir, target):
     """Returns a function that segments the first case and returns stage -> seconds."""
     from brats_tfrecord.cohort import layouts
     from brats_tfrecord.serving.predict import Segmenter
 
-    segmenter = Segmenter(Path(root) / model, cover)
+    segmenter = Segmenter(Path(root) / model)
     case = layouts.find_cases(cases_dir)[0]
 
     def run():
@@ -245,7 +252,8 @@ def make_peer(pieces, _, cases_dir, target):
     layout = torch.channels_last_3d
     model = make_torch_unet().to(memory_format=layout).eval()
     case = layouts.find_cases(cases_dir)[0]
-    whole = {"roi_size": (EXTENT,) * 3, "overlap": 0}
+    low, extents = covering_box(case)
+    whole = {"roi_size": extents, "overlap": 0}
     windows = {"roi_size": (WINDOW,) * 3, "overlap": OVERLAP, "mode": "gaussian"}
 
     def read():
@@ -260,7 +268,7 @@ def make_peer(pieces, _, cases_dir, target):
         ]
 
     def predict(volumes):
-        window = tuple(slice(first, first + EXTENT) for first in CROP)
+        window = tuple(slice(first, first + extent) for first, extent in zip(low, extents))
         image = np.stack(
             [(cut - cut.mean()) / cut.std() for cut in (volume[window] for volume in volumes)]
         )
@@ -290,6 +298,16 @@ def make_peer(pieces, _, cases_dir, target):
         return dict(zip(stages, (end - start for start, end in itertools.pairwise(times))))
 
     return run
+
+
+def covering_box(case):
+    """Returns (first voxel, extents) of the box that the default recipe gives the U-Net."""
+    from brats_tfrecord.cohort import nifti
+    from brats_tfrecord.preprocess.recipe import Recipe
+
+    raw, recipe = nifti.read_case(case, MODALITIES, with_mask=False), Recipe()
+    origin = recipe.window(raw.volumes, MODALITIES)
+    return recipe.covering_box(raw.volumes, MODALITIES, origin, alignment=16)
 
 
 def summarise(totals):

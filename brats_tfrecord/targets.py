@@ -58,6 +58,16 @@ class Targets:
         activation = tf.nn.softmax if self.activation == "softmax" else tf.sigmoid
         return activation(tf.cast(logits, tf.float32))
 
+    def logits(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """Converts probabilities [..., K] to logits, float32 [..., K], the inverse of
+        `probabilities` (up to a constant per voxel if the activation is softmax).
+
+        Probabilities are clipped to [1e-7, 1 - 1e-7], so that logits are finite.
+        """
+        clipped = tf.clip_by_value(tf.cast(probabilities, tf.float32), 1e-7, 1 - 1e-7)
+        logits = tf.math.log(clipped)
+        return logits if self.activation == "softmax" else logits - tf.math.log1p(-clipped)
+
     def classes(self, probabilities: tf.Tensor) -> tf.Tensor:
         """Converts probabilities (or `truth`) [..., K] to canonical classes, int32 [...].
 

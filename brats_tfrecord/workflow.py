@@ -27,9 +27,6 @@ from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import TrainResult
 
-WHOLE_VOXELS = 192**3
-"""Images of up to this size are predicted in one piece: about 3 GB of activations (U-Net)."""
-
 
 @dataclass(frozen=True)
 class ExportedRun:
@@ -135,8 +132,7 @@ def model_card(result: TrainResult) -> ModelCard:
         modalities=result.modalities,
         label_scheme=dataset.label_scheme.name,
         targets=result.targets,
-        stride=result.stride,
-        whole_voxels=WHOLE_VOXELS,
+        piece=result.piece,
         flips=result.options.test_time_flips,
         dataset_fingerprint=dataset.fingerprint,
         train_case_ids=tuple(result.train_case_ids),

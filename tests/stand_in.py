@@ -8,6 +8,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.cohort.nifti import RawCase
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 
@@ -105,8 +106,7 @@ def model_card(recipe, modalities=MODALITIES, **fields):
         "modalities": modalities,
         "label_scheme": "brats2020",
         "targets": "classes",
-        "stride": 4,
-        "whole_voxels": 200**3,
+        "piece": Piece((128, 128, 128), 4, 200**3),
         "dataset_fingerprint": "f" * 64,
         "train_case_ids": (),
         "select_case_ids": (),

@@ -18,6 +18,7 @@ ROOMS = (
     "stopping",
     "targets",
     "tf_padding",
+    "pieces",
     "metrics",
     "cohort",
     "preprocess",

@@ -75,7 +75,7 @@ def evaluate(
     other = None
     if options.compare is not None:
         other = compare.read(options.compare, rule_set, _headline_ids(source.cases, card))
-    segmenter = Segmenter(options.model, cover=options.cover)
+    segmenter = Segmenter(options.model)
     files.require_writable("--output_dir", root)
     fingerprint = cards.fingerprint(options.model)
     identity = _identity(options, source, fingerprint)
@@ -161,7 +161,6 @@ def _identity(options, source, fingerprint):
         "--model": fingerprint,
         **source.identity,
         "--rules": options.rules,
-        "--cover": options.cover,
         "--threshold_baselines": options.threshold_baselines,
         "brats-tfrecord": __version__,
         **{name: metadata.version(name) for name in ("tensorflow", "numpy", "scipy")},
@@ -175,10 +174,11 @@ def _header(options, card, fingerprint):
     return {
         "evaluated": source,
         "predicted": (
-            "the recipe's window"
-            if options.cover == "window"
-            else "the window and the rest of the brain"
+            "the crop window of each record"
+            if options.data_dir
+            else "the crop window and the brain outside it"
         ),
+        "piece": card.piece.to_json(),
         "model_sha256": fingerprint,
         "model_modalities": list(card.modalities),
         "label_scheme": card.label_scheme,

@@ -9,14 +9,10 @@ from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.options import option
 
-COVERS = ("window", "brain")
-"""Choices of --cover, the default first. Those of `serving.predict`, which needs TensorFlow."""
-
 _NEEDS_INPUT_DIR = {
     "layout": "a dataset has no file names to interpret",
     "label_scheme": "a dataset stores its label scheme",
     "bare_mask_affine": "a dataset contains no NIfTI masks",
-    "cover": "a dataset contains only the crop window",
     "threshold_baselines": "a dataset contains no raw intensities",
 }
 """Option that needs --input_dir -> reason."""
@@ -67,13 +63,6 @@ class EvaluateOptions:
         "Rules of the challenge to follow: the scores of empty masks, and whether lesions are "
         "also scored one by one. The report prints the rules in full.",
         tuple(metrics.RULE_SETS),
-    )
-    cover: str = option(
-        "window",
-        "Region to predict. window: the crop window of the model's training; gives the same "
-        "results from a dataset and from its NIfTI files. brain: the window and the brain outside "
-        "it; needs --input_dir.",
-        COVERS,
     )
     compare: str | None = option(
         None,

@@ -181,27 +181,67 @@ class Recipe:
         shape = volumes.shape[:3]
         if self.is_fixed(shape):
             return self.crop_origin
-        reference = next(name for name in REFERENCES if name in modalities)
-        brain = volumes[..., modalities.index(reference)] >= POSITIVE
-        box = bounding_box(brain) if brain.any() else tuple(slice(0, size) for size in shape)
+        box = _brain_box(volumes, modalities) or tuple(slice(0, size) for size in shape)
         return crop.centred(box, shape, self.crop_shape)
 
-    def network_input(self, volumes: np.ndarray, origin: Sequence[int]) -> np.ndarray:
+    def covering_box(
+        self, volumes: np.ndarray, modalities: Sequence[str], origin: Sequence[int], alignment: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Extends the window until it contains the brain.
+
+        A side is extended only if brain lies beyond it, and by a multiple of `alignment`. A
+        network that sees the whole image then pools the window's voxels in the same groups as it
+        would without the extension, and sees the head around them instead of padding.
+
+        Args:
+            volumes: float32 [X, Y, Z, C] on the grid.
+            modalities: names of the channels; the brain is that of `window`.
+            origin: (x, y, z) of the window's first voxel.
+            alignment: `pieces.Piece.alignment` of the network.
+
+        Returns:
+            ((x, y, z) first voxel, (X, Y, Z) extents) of the box, which may leave the grid by
+            less than `alignment` more than the window does; the window itself without brain.
+        """
+        brain = _brain_box(volumes, modalities)
+        if brain is None:
+            return tuple(origin), self.crop_shape
+        low, extents = [], []
+        for side, first, size in zip(brain, origin, self.crop_shape):
+            before = -(-max(first - side.start, 0) // alignment) * alignment
+            behind = -(-max(side.stop - first - size, 0) // alignment) * alignment
+            low.append(first - before)
+            extents.append(before + size + behind)
+        return tuple(low), tuple(extents)
+
+    def network_input(
+        self,
+        volumes: np.ndarray,
+        origin: Sequence[int],
+        box: tuple[Sequence[int], Sequence[int]] | None = None,
+    ) -> np.ndarray:
         """Crops and normalises bias-corrected volumes.
 
         Args:
-            volumes: float32 [X, Y, Z, C] in LPS order, of any shape. The window is padded with
-                zeros outside the volumes.
+            volumes: float32 [X, Y, Z, C] in LPS order, of any shape; zero outside.
             origin: (x, y, z) of the window's first voxel, as returned by `window`.
+            box: (first voxel, extents) of the crop, as returned by `covering_box`; the window if
+                None.
 
         Returns:
-            [*crop_shape, C] in `image_dtype`. Each channel has mean 0 and standard deviation 1, or
-            is 0 if it is constant within the window.
+            [*extents, C] in `image_dtype`. Each channel has mean 0 and standard deviation 1 within
+            the window, or is 0 if it is constant there.
         """
-        image = np.empty((*self.crop_shape, volumes.shape[-1]), self.image_dtype)
+        window = (tuple(origin), self.crop_shape)
+        box = window if box is None else box
+        image = np.empty((*box[1], volumes.shape[-1]), self.image_dtype)
         for channel in range(volumes.shape[-1]):
-            image[..., channel] = normalize.zscore(
-                crop.crop(volumes[..., channel], origin, self.crop_shape)
+            volume = volumes[..., channel]
+            reference = crop.crop(volume, *window)
+            image[..., channel] = (
+                normalize.zscore(reference)
+                if box == window
+                else normalize.zscore(crop.crop(volume, *box), reference)
             )
         return image
 
@@ -246,3 +286,10 @@ class Recipe:
             self.network_input(corrected, origin),
             origin,
         )
+
+
+def _brain_box(volumes, modalities):
+    """Returns the box of the brain, one slice per axis; None without brain."""
+    reference = next(name for name in REFERENCES if name in modalities)
+    brain = volumes[..., modalities.index(reference)] >= POSITIVE
+    return bounding_box(brain) if brain.any() else None

@@ -9,12 +9,15 @@ from typing import Any
 
 from brats_tfrecord import files, spec, targets
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.targets import Targets
 
 FILE_NAME = "model.json"
-SCHEMA = 3
+SCHEMA = 4
+READABLE = (3, SCHEMA)
+"""Schemas that `read` accepts. Cards of schema 3 do not say what the network was trained to see."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,7 @@ class ModelCard:
         modalities: names of the input channels, in order.
         label_scheme: name of the label scheme of the output, a key of `spec.LABEL_SCHEMES`.
         targets: meaning of the K output channels, one of `targets.NAMES`.
-        stride: the input's extents are padded to multiples of this number of voxels.
-        whole_voxels: images of up to this many voxels are predicted in one piece, larger ones in
-            overlapping windows.
+        piece: what the network sees at once.
         dataset_fingerprint: fingerprint of the training dataset.
         train_case_ids: ids of the cases that the weights were fitted to.
         select_case_ids: ids of the validation cases that selected the epoch.
@@ -48,8 +49,7 @@ class ModelCard:
     modalities: tuple[str, ...]
     label_scheme: str
     targets: str
-    stride: int
-    whole_voxels: int
+    piece: Piece
     dataset_fingerprint: str
     train_case_ids: tuple[str, ...]
     select_case_ids: tuple[str, ...]
@@ -64,8 +64,7 @@ class ModelCard:
             "modalities": bool(self.modalities) and set(self.modalities) <= set(spec.MODALITIES),
             "label_scheme": self.label_scheme in spec.LABEL_SCHEMES,
             "targets": self.targets in targets.NAMES,
-            "stride": _is_count(self.stride),
-            "whole_voxels": _is_count(self.whole_voxels),
+            "piece": isinstance(self.piece, Piece),
             "flips": isinstance(self.flips, bool),
             "members": _is_count(self.members),
             "assets": isinstance(self.assets, dict),
@@ -96,6 +95,7 @@ class ModelCard:
             **dataclasses.asdict(self),
             "schema": SCHEMA,
             "recipe": self.recipe.to_json(),
+            "piece": self.piece.to_json(),
             "post_processing": self.post_processing.to_json(),
             "classes": list(self.scheme.class_names),
             "channels": list(self.channels.channel_names),
@@ -103,12 +103,15 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ModelCard":
-        """Makes a card from the dict of `to_json`, also after a round trip through JSON.
+        """Makes a card from the dict of `to_json`, also of schema 3 or after a round trip.
 
         Raises:
             KeyError, TypeError, ValueError: a field is missing or has an invalid value.
         """
+        if value["schema"] == 3:
+            value = {**value, "piece": _old_piece(value)}
         fields = {item.name: value[item.name] for item in dataclasses.fields(cls)}
+        fields["piece"] = Piece.from_json(fields["piece"])
         fields["recipe"] = Recipe.from_json(fields["recipe"])
         fields["post_processing"] = PostProcessing.from_json(fields["post_processing"])
         for name in ("modalities", "train_case_ids", "select_case_ids"):
@@ -116,12 +119,15 @@ class ModelCard:
         return cls(**fields)
 
     @property
-    def digest(self) -> str:
-        """Hex SHA-256 of all fields except `assets`: one of the assets stores this digest."""
-        # A round trip through JSON first: it changes the type of some numbers.
-        read_back = self.from_json(json.loads(json.dumps(self.to_json())))
-        content = {**read_back.to_json(), "assets": None}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    def caveats(self) -> tuple[str, ...]:
+        """A sentence for each reason to distrust every segmentation of the model."""
+        network = self.training.get("options", {}).get("network")
+        if network == "unet_nn" and self.piece.whole_voxels:
+            return (
+                "the model was exported by an older version, whose unet_nn sees the whole image "
+                "at once although it was trained on patches; train it again",
+            )
+        return ()
 
 
 def read(model_dir: Path | str) -> ModelCard:
@@ -143,17 +149,12 @@ def read(model_dir: Path | str) -> ModelCard:
             way_out = "expected a folder with saved_model.pb; train.py writes MODEL_DIR/saved_model"
         raise InputError(f"{model_dir}: holds no SavedModel; {way_out}")
     path = model_dir / "assets" / FILE_NAME
-    try:
-        value = json.loads(path.read_bytes())
-        schema = value["schema"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    value = read_json(model_dir)
+    schema = value["schema"]
+    if schema not in READABLE:
+        readable = " and ".join(map(str, READABLE))
         raise InputError(
-            f"{model_dir}: this SavedModel was not exported by train.py, or its "
-            f"assets/{path.name} is missing or damaged; export the model again"
-        ) from error
-    if schema != SCHEMA:
-        raise InputError(
-            f"{path}: has schema {schema}, this version reads {SCHEMA}; {_way_out(schema)}"
+            f"{path}: has schema {schema}, this version reads {readable}; {_way_out(schema)}"
         )
     try:
         return ModelCard.from_json(value)
@@ -161,6 +162,41 @@ def read(model_dir: Path | str) -> ModelCard:
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}: {error}); copy or export the model again"
         ) from error
+
+
+def read_json(model_dir: Path | str) -> dict[str, Any]:
+    """Reads the file of a SavedModel's card.
+
+    Raises:
+        InputError: the file is missing, or holds no JSON object with a schema.
+    """
+    path = Path(model_dir) / "assets" / FILE_NAME
+    try:
+        value = json.loads(path.read_bytes())
+        value["schema"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{model_dir}: this SavedModel was not exported by train.py, or its "
+            f"assets/{path.name} is missing or damaged; export the model again"
+        ) from error
+    return value
+
+
+def content_digest(value: dict[str, Any]) -> str:
+    """Computes the hex SHA-256 of a card's JSON without `assets`: one of these stores the digest.
+
+    Args:
+        value: return value of `ModelCard.to_json` or `read_json`.
+    """
+    content = {**json.loads(json.dumps(value)), "assets": None}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _old_piece(value):
+    """The piece of a card of schema 3: one piece, or windows of 128 voxels above."""
+    return Piece.of_network(False, value["stride"], ()).to_json() | {
+        "whole_voxels": value["whole_voxels"]
+    }
 
 
 def _way_out(schema):

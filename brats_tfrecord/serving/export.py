@@ -114,7 +114,7 @@ def _segment(predictor, volume, card):
     """Computes uint8 [X, Y, Z] labels and float32 [X, Y, Z, K] from float32 [X, Y, Z, C]."""
     recipe, targets = card.recipe, card.channels
     origin = tf_recipe.window(volume, recipe, card.modalities)
-    box = tf_recipe.covering_box(volume, origin, recipe, card.modalities, card.stride)
+    box = tf_recipe.covering_box(volume, origin, recipe, card.modalities, card.piece.alignment)
     image = tf_recipe.network_input(volume, origin, box, recipe)
     probabilities = predictor.probabilities(image[None])[0]
 

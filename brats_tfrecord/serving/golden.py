@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.card import ModelCard
 
 FILE_NAME = "golden.npz"
@@ -40,7 +41,7 @@ def make_image(card: ModelCard) -> np.ndarray:
     Returns:
         float32 [1, X, Y, Z, C].
     """
-    unit = -(-_MIN_EXTENT // card.stride) * card.stride
+    unit = -(-_MIN_EXTENT // card.piece.stride) * card.piece.stride
     shape, channels = (unit, 2 * unit, 3 * unit - 1), len(card.modalities)
     centres = [(np.arange(n) + 0.5) / n for n in shape]
     x, y, z = np.meshgrid(*centres, indexing="ij")
@@ -60,7 +61,8 @@ def write(path: Path | str, image: np.ndarray, probabilities: np.ndarray, card: 
         probabilities: float32 [1, X, Y, Z, K], the networks' output.
         card: card of the model; its digest is stored.
     """
-    np.savez(path, image=image, probabilities=probabilities, card=np.array(card.digest))
+    digest = cards.content_digest(card.to_json())
+    np.savez(path, image=image, probabilities=probabilities, card=np.array(digest))
 
 
 def check(predict: Callable, model_dir: Path | str, card: ModelCard) -> None:
@@ -85,7 +87,7 @@ def check(predict: Callable, model_dir: Path | str, card: ModelCard) -> None:
         raise InputError(
             f"{folder / FILE_NAME}: is not a golden case ({error}); copy or export the model again"
         ) from error
-    if digest != card.digest:
+    if digest != cards.content_digest(cards.read_json(model_dir)):
         raise InputError(
             f"{folder / 'model.json'}: was altered or belongs to another model; copy or export "
             "the model again"

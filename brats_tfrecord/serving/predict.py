@@ -11,32 +11,23 @@ from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
 from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import CaseError, InputError
-from brats_tfrecord.preprocess import masks, resample
+from brats_tfrecord.preprocess import resample
 from brats_tfrecord.preprocess.recipe import REFERENCES, Recipe
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import golden
-from brats_tfrecord.serving.record_segmenter import (
-    GridPrediction,
-    RecordSegmenter,
-    StageTimer,
-    has_enhancing_tumour,
-)
+from brats_tfrecord.serving.record_segmenter import RecordSegmenter, StageTimer
 from brats_tfrecord.serving.segmentation import Segmentation
-
-COVERS = ("brain", "window")
-"""What the network sees of a raw case: the recipe's crop window extended until it contains the
-brain, or the window alone, as in training."""
 
 
 class Segmenter(RecordSegmenter):
     """Segments cases with a SavedModel that is loaded once.
 
     Reading, resampling, bias correction, cropping and normalisation follow the recipe the model
-    was trained with. Arrays have axes [X, Y, Z] in LPS order.
+    was trained with. The crop window is extended until it contains the brain. The network sees it
+    in the pieces it was trained on. Arrays have axes [X, Y, Z] in LPS order.
 
     Attributes:
         card: the model card.
-        cover: one of `COVERS`.
 
     Example:
         >>> segmenter = Segmenter("model/saved_model")
@@ -44,27 +35,21 @@ class Segmenter(RecordSegmenter):
         ...     segmenter.segment(case).write(f"{case.case_id}_seg.nii.gz")
     """
 
-    def __init__(self, model_dir: Path | str, cover: str = "brain") -> None:
+    def __init__(self, model_dir: Path | str) -> None:
         """Loads a SavedModel and checks it against its golden case.
 
         Args:
             model_dir: folder of the SavedModel, exported by train.py.
-            cover: one of `COVERS`. With "window", a raw case and its record in a dataset with the
-                model's recipe give the same segmentation.
 
         Raises:
-            InputError: the folder holds no model of this package, the model does not load, was
-                altered or does not reproduce its golden case, or `cover` is unknown.
+            InputError: the folder holds no model of this package, or the model does not load, was
+                altered or does not reproduce its golden case.
         """
-        if cover not in COVERS:
-            raise InputError(f"cover={cover!r}: expected one of {', '.join(COVERS)}")
-        self.cover = cover
         card = cards.read(model_dir)
         try:
             # Signatures refer to their weights only weakly; this object owns the weights.
             self._model = tf.saved_model.load(str(model_dir))
             super().__init__(card, self._model.signatures["serving_default"])
-            self._segment = self._model.signatures["segment"]
         except (OSError, KeyError, ValueError, IndexError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(
@@ -125,8 +110,8 @@ class Segmenter(RecordSegmenter):
         """Segments a case that has been read.
 
         Args:
-            raw: the volumes; channels are selected by name. With the cover "window", a further
-                modality may place the crop window, as it does for records.
+            raw: the volumes; channels are selected by name. A modality that the model does not
+                read may place the crop window, as it does for records.
             progress: called with the name of each stage as it begins: "bias correction" (after
                 resampling to 1 mm, if in the recipe), "network", "resampling" (to the case's own
                 grid, if it differs) and "post-processing" (if the model has any).
@@ -157,18 +142,19 @@ class Segmenter(RecordSegmenter):
                 resample.volumes_to(shape, _channels(raw, self.modalities)), _processors()
             )
         with timer.stage("network"):
-            if self.cover == "brain":
-                prediction = self._predict_brain(volumes)
-            else:
-                origin = self._window_origin(raw, volumes)
-                image = self.recipe.network_input(volumes, origin)
-                prediction = self._predict_window(image, origin, shape)
+            origin = self._window_origin(raw, volumes)
+            box = self.recipe.covering_box(
+                volumes, self.modalities, origin, self.card.piece.alignment
+            )
+            image = self.recipe.network_input(volumes, origin, box)
+            prediction = self._predict_box(image, box[0], shape)
         return self._to_native(raw, prediction, timer)
 
     def _modalities_to_read(self, case):
         """Returns the model's modalities and the one that places a record's window."""
         references = [name for name in REFERENCES if name in case.images]
-        return tuple(dict.fromkeys((*self.modalities, *references[: self.cover == "window"])))
+        placing = [] if self.recipe.crop == "fixed" else references[:1]
+        return tuple(dict.fromkeys((*self.modalities, *placing)))
 
     def _window_origin(self, raw, volumes):
         """Returns the first voxel of the window that `Recipe.apply` cuts out of the case."""
@@ -177,21 +163,6 @@ class Segmenter(RecordSegmenter):
             return self.recipe.window(volumes, self.modalities)
         channel = resample.volumes_to(volumes.shape[:3], _channels(raw, (reference,)))
         return self.recipe.window(channel, (reference,))
-
-    def _predict_brain(self, volumes):
-        """Predicts the whole brain of bias-corrected volumes, float32 [X, Y, Z, C]."""
-        result = self._segment(volume=tf.constant(volumes))
-        # np.asarray shares the tensors' memory; probabilities of a whole grid are large.
-        labels, probabilities = np.asarray(result["labels"]), np.asarray(result["probabilities"])
-        classes = masks.to_classes(labels, self.scheme, "the network")
-        replace_enhancing = False
-        if self.card.post_processing.min_enhancing_voxels and not has_enhancing_tumour(classes):
-            # The graph may have replaced it; `_to_native` expects the classes before that.
-            classes = self._classes(probabilities)
-            replace_enhancing = has_enhancing_tumour(classes)
-        return GridPrediction(
-            classes, replace_enhancing, probabilities, (0, 0, 0), self._warnings(volumes)
-        )
 
 
 def _channels(raw, modalities):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from brats_tfrecord.serving import windows
+from brats_tfrecord import pieces
 from brats_tfrecord.serving.card import ModelCard
 
 FLIPS = 8
@@ -14,7 +14,7 @@ FLIPS = 8
 class Predictor:
     """The probabilities of one or several networks as a function that is traced only once.
 
-    Predicts large images in windows, averages the networks, and averages over flips if the card
+    Predicts in the pieces of the card, averages the networks, and averages over flips if the card
     says so. `predict` is the signature `serving_default` of the exported model; before the export,
     the same function segments the validation cases.
 
@@ -32,7 +32,7 @@ class Predictor:
         Args:
             networks: float32 Keras models with spatial extents None, whose outputs are
                 probabilities; one, or several to be averaged.
-            card: its `modalities`, `channels`, `stride`, `whole_voxels` and `flips` are used.
+            card: its `modalities`, `channels`, `piece` and `flips` are used.
 
         Raises:
             ValueError: a network does not have the channels of the card.
@@ -56,12 +56,8 @@ class Predictor:
         card, channels = self._card, self._card.channels.channels
 
         def predict(image):
-            return windows.predict(
-                lambda window: average(self._networks, window),
-                image,
-                channels,
-                card.stride,
-                card.whole_voxels,
+            return pieces.predict(
+                lambda piece: average(self._networks, piece), image, channels, card.piece
             )
 
         return average_over_flips(predict, image, channels) if card.flips else predict(image)

@@ -41,19 +41,20 @@ class RecordSegmenter:
                 modalities, in any order.
 
         Returns:
-            The segmentation, equal to that of the raw case by a `predict.Segmenter` with the
-            cover "window".
+            The segmentation. It equals that of the raw case by a `predict.Segmenter` if the window
+            contains the brain: a record holds nothing outside the window, whose voxels are then
+            background with probability 1.
         """
         timer = StageTimer()
         channels = [stored.modalities.index(name) for name in self.card.modalities]
         with timer.stage("network"):
-            prediction = self._predict_window(
+            prediction = self._predict_box(
                 stored.image[..., channels], stored.crop_origin, stored.grid_shape
             )
         return self._to_native(stored, prediction, timer)
 
-    def _predict_window(self, image, origin, shape):
-        """Predicts the preprocessed window [x, y, z, C] at `origin` of a grid of `shape`."""
+    def _predict_box(self, image, origin, shape):
+        """Predicts the preprocessed box [x, y, z, C] at `origin` of a grid of `shape`."""
         result = self._predict(image=tf.constant(image.astype(np.float32)[None]))
         probabilities = np.asarray(result["probabilities"])[0]
         classes = self.card.recipe.to_grid(self._classes(probabilities), origin, shape)
@@ -66,11 +67,11 @@ class RecordSegmenter:
             self._warnings(image),
         )
 
-    def _warnings(self, volumes):
-        """Returns a warning for each channel of [X, Y, Z, C] whose voxels are all equal."""
-        return tuple(
+    def _warnings(self, image):
+        """Returns the card's caveats, and a warning for each channel whose voxels are all equal."""
+        return self.card.caveats + tuple(
             f"{name} does not vary: the network sees zeros in its place"
-            for name in preprocessed.flat_channels(volumes, self.card.modalities)
+            for name in preprocessed.flat_channels(image, self.card.modalities)
         )
 
     def _to_native(

@@ -34,20 +34,16 @@ def window(volume: tf.Tensor, recipe: Recipe, modalities: Sequence[str]) -> tf.T
 
 
 def covering_box(
-    volume: tf.Tensor, origin: tf.Tensor, recipe: Recipe, modalities: Sequence[str], stride: int
+    volume: tf.Tensor, origin: tf.Tensor, recipe: Recipe, modalities: Sequence[str], alignment: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Extends the recipe's window until it contains the brain.
-
-    A side is extended only if brain lies beyond it, and by a multiple of `stride`. The network
-    then pools the window's voxels in the same groups as it would without the extension, and sees
-    the head around them instead of padding.
+    """Extends the recipe's window until it contains the brain, as `Recipe.covering_box` does.
 
     Args:
         volume: float32 [X, Y, Z, C], any shape.
         origin: int32 [3], the window's first voxel.
         recipe: the recipe; defines which voxels are brain.
         modalities: names of the channels.
-        stride: stride of the network in voxels.
+        alignment: `Piece.alignment` of the network.
 
     Returns:
         (int32 [3] first voxel, int32 [3] extents) of the box, which may leave the volume; the
@@ -56,8 +52,8 @@ def covering_box(
     first, stop, any_brain = _bounding_box(_brain(volume, modalities))
     end = origin + recipe.crop_shape
     first, stop = tf.where(any_brain, first, origin), tf.where(any_brain, stop, end)
-    low = origin - _round_up(origin - first, stride)
-    return low, end + _round_up(stop - end, stride) - low
+    low = origin - _round_up(origin - first, alignment)
+    return low, end + _round_up(stop - end, alignment) - low
 
 
 def network_input(
@@ -130,9 +126,9 @@ def _centred(first, stop, shape, window_shape):
     )
 
 
-def _round_up(voxels, stride):
-    """Rounds int32 [3] up to a multiple of `stride`; negative numbers to 0."""
-    return -(-tf.maximum(voxels, 0) // stride) * stride
+def _round_up(voxels, alignment):
+    """Rounds int32 [3] up to a multiple of `alignment`; negative numbers to 0."""
+    return -(-tf.maximum(voxels, 0) // alignment) * alignment
 
 
 def _statistics(window):

@@ -118,6 +118,7 @@ def _description(trainer: Trainer) -> dict:
             "stride": trainer.network.stride,
             "parameters": trainer.network.model.count_params(),
             "patch_shape": list(trainer.patch_shape),
+            "piece": trainer.piece.to_json(),
         },
     }
 

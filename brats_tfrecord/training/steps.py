@@ -1,14 +1,15 @@
 """Single training and evaluation steps: the computation on the devices for one batch."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from brats_tfrecord import spec
+from brats_tfrecord import pieces, spec
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.targets import Targets
-from brats_tfrecord.tf_padding import zero_pad
 from brats_tfrecord.training.network import layers
 from brats_tfrecord.training.network.networks import Network
 from brats_tfrecord.training.optimization.updates import Updates
@@ -84,12 +85,19 @@ def make_train_step(
 
 
 def make_eval_step(
-    strategy: tf.distribute.Strategy, network: Network, targets: Targets, loss_function: Loss
+    strategy: tf.distribute.Strategy,
+    network: Network,
+    targets: Targets,
+    loss_function: Loss,
+    piece: Piece,
 ) -> Callable[[Any], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
     """Makes the function that scores each example of one batch.
 
     Args:
         strategy, network, targets, loss_function: as in `make_train_step`.
+        piece: what the network sees at once. The loss of a crop that is predicted in windows is
+            that of the blended probabilities; the coarser levels of deep supervision have no part
+            in it.
 
     Returns:
         Function (distributed batch of `make_eval_dataset`) -> (scores, cases, classes) of all
@@ -99,7 +107,7 @@ def make_eval_step(
 
     def replica_step(batch):
         truth = targets.truth(batch["mask"])
-        logits = _logits(network, batch["image"], training=False)
+        logits = _eval_logits(network, batch["image"], targets, piece)
         true_classes = targets.classes(truth)
         prediction = targets.classes_of_logits(logits[0])
         scores = {
@@ -152,13 +160,24 @@ def region_dice(truth: tf.Tensor, prediction: tf.Tensor, classes: Sequence[int])
 
 
 def _logits(network, image, training):
-    """Logits of `image` [B, X, Y, Z, C], zero-padded for the network and cropped again."""
+    """Logits of `image` [B, X, Y, Z, C], padded for the network and cropped again."""
     shape, image = image.shape[1:4], tf.cast(image, tf.float32)
-    padding = [-extent % network.stride for extent in shape]
-    if any(padding):
-        image = zero_pad(image, [[0, 0], *([0, after] for after in padding), [0, 0]])
+    image = pieces.pad_to_stride(image, network.stride)
     cropped = []
     for level, logits in enumerate(network.trainer(image, training=training)):
         x, y, z = (-(-extent // 2**level) for extent in shape)
         cropped.append(logits[:, :x, :y, :z])
     return cropped
+
+
+def _eval_logits(network, image, targets, piece):
+    """Logits of `image`, predicted as the exported model predicts it."""
+    if piece.is_whole(image.shape[1:4]):
+        return _logits(network, image, training=False)
+    probabilities = pieces.predict_windows(
+        functools.partial(network.model, training=False),
+        tf.cast(image, tf.float32),
+        targets.channels,
+        piece,
+    )
+    return [targets.logits(probabilities)]

@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from brats_tfrecord import targets as record_targets
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.training import steps
 from brats_tfrecord.training.data import augment, input_pipeline
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.network import networks
-from brats_tfrecord.training.network.network_options import NetworkOptions
+from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
 from brats_tfrecord.training.optimization import losses, optimizers, schedules
 from brats_tfrecord.training.optimization.updates import Updates
 from brats_tfrecord.training.train_options import TrainOptions
@@ -36,6 +37,7 @@ class Trainer:
         updates: optimizer state.
         epoch_steps: batches per epoch.
         patch_shape: (X, Y, Z) of the patches in voxels.
+        piece: what the network sees at once in validation and in every prediction.
     """
 
     def __init__(
@@ -74,6 +76,11 @@ class Trainer:
             deep_supervision=options.supervises_deeply,
         )
         self._require_patches_of_stride()
+        self.piece = Piece.of_network(
+            NETWORKS[options.network].takes_statistics,
+            self.network_options.stride,
+            self.patch_shape,
+        )
         with strategy.scope():
             self.network = networks.build_network(
                 self.network_options, precision=self.precision, seed=options.seed
@@ -109,7 +116,7 @@ class Trainer:
         """Function (batch) -> (scores, cases, classes), see `steps.make_eval_step`."""
         # Validation scores every case independently, so Dice of the whole batch does not apply.
         loss = self._make_loss(self.options.loss.removeprefix("batch_"))
-        return steps.make_eval_step(self.strategy, self.network, self.targets, loss)
+        return steps.make_eval_step(self.strategy, self.network, self.targets, loss, self.piece)
 
     def train_batches(
         self, first_epoch: int = 0, first_step: int = 0
@@ -229,7 +236,7 @@ class TrainResult:
     Attributes:
         weights: float32 arrays, in the order of `Network.model.get_weights()`.
         network: options that build the network of these weights.
-        stride: the extents of the network's input must be multiples of it.
+        piece: what the network sees at once.
         modalities: names of the input channels, in order.
         targets: meaning of the output channels, see `targets.make_targets`.
         history: one dict per epoch, see `history.COLUMNS`.
@@ -243,7 +250,7 @@ class TrainResult:
 
     weights: list[np.ndarray]
     network: NetworkOptions
-    stride: int
+    piece: Piece
     modalities: tuple[str, ...]
     targets: str
     history: list[dict]
@@ -263,7 +270,7 @@ def make_result(
     return TrainResult(
         weights=weights,
         network=trainer.network_options,
-        stride=trainer.network.stride,
+        piece=trainer.piece,
         modalities=options.modality_names,
         targets=options.targets,
         history=history,

@@ -201,7 +201,6 @@ def test_unlabelled_cases_are_segmented_and_names_are_escaped(
         (["--data_dir={dataset}", "--fold=7"], "--fold=7: has no case in"),
         (["--data_dir={dataset}", "--fold=x"], "--fold=x: expected a number"),
         (["--input_dir={cohort}", "--model={cohort}"], "holds no SavedModel"),
-        (["--data_dir={dataset}", "--cover=brain"], "--cover=brain: needs --input_dir"),
         (
             ["--data_dir={dataset}", "--compare={dataset}/dataset.json"],
             "is not a metrics.json of evaluate.py, or is damaged (it has no 'rules')",

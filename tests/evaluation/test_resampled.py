@@ -5,12 +5,13 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import stand_in
 from tiny_cohorts import write_tiny_case
 
 from brats_tfrecord import spec
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.records import manifest
-from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.training.network.unet import build_unet
 from brats_tfrecord.workflow import evaluate_and_report
@@ -46,9 +47,7 @@ def test_files_and_records_give_the_same_metrics(run_tool, cohort, tmp_path):
     dataset = manifest.load(tmp_path / "data")
     network = build_unet((None, None, None, 2), 4, (4, 8), (0,) * 3, seed=4)
     model = tmp_path / "saved_model"
-    card = ModelCard(
-        dataset.recipe, ("flair", "t2"), "brats2020", "classes", 2, 10**6, "f" * 64, (), (), {}
-    )
+    card = stand_in.model_card(dataset.recipe, ("flair", "t2"), piece=Piece((8, 8, 8), 2, 10**6))
     export_saved_model(network, card, model)
     rows_of = {}
     for name, source in (

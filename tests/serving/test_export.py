@@ -12,6 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.phantom import generate
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess import crop, masks
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import card as cards
@@ -26,13 +27,13 @@ pytestmark = pytest.mark.slow
 RECIPE = Recipe("none", crop_origin=(3, 2, -1), crop_shape=(18, 20, 14), crop="fixed")
 MODALITIES = ("t1ce", "flair", "t2")
 STRIDE = 4
+WHOLE = Piece((128, 128, 128), STRIDE, 10**7)
 CARD = ModelCard(
     RECIPE,
     MODALITIES,
     "brats2020",
     "classes",
-    STRIDE,
-    10**6,
+    Piece((12, 12, 12), STRIDE, 10**6),
     "f" * 64,
     ("A_001",),
     ("A_002",),
@@ -109,17 +110,26 @@ def expected_probabilities(network, raw, recipe, low, extents):
     deviation = window.std(axis=(0, 1, 2)).astype(np.float32)
     image = (crop.crop(raw, low, extents) - mean) / deviation
     image = image.astype(np.float32).astype(recipe.image_dtype).astype(np.float32)
-    padded = np.pad(image, [*((0, -n % STRIDE) for n in extents), (0, 0)])
-    probabilities = network(padded[None]).numpy()[0][tuple(slice(n) for n in extents)]
+    probabilities = network(padded(image)[None]).numpy()[0][tuple(slice(n) for n in extents)]
     return recipe.to_grid(probabilities, low, raw.shape[:3], fill=(1, 0, 0, 0))
+
+
+def padded(image):
+    """Pads [X, Y, Z, C] to the stride with the fourth smallest of the corners of each channel."""
+    shape = image.shape[:3]
+    corners = [image[corner] for corner in itertools.product(*((0, n - 1) for n in shape))]
+    result = np.empty((*(n + -n % STRIDE for n in shape), image.shape[3]), image.dtype)
+    result[...] = np.sort(corners, axis=0)[3]
+    result[tuple(slice(n) for n in shape)] = image
+    return result
 
 
 @pytest.mark.parametrize("shape", [(16, 12, 8), (7, 9, 13)])
 def test_serving_default_returns_the_networks_probabilities(served, network, shape):
     image = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
     probabilities = served["serving_default"](image=tf.constant(image))["probabilities"]
-    padding = [(0, 0), *((0, -n % STRIDE) for n in shape), (0, 0)]
-    expected = network(np.pad(image, padding))[:, : shape[0], : shape[1], : shape[2]]
+    expected = network(np.stack([padded(example) for example in image]))
+    expected = expected[:, : shape[0], : shape[1], : shape[2]]
     assert probabilities.shape == (2, *shape, 4)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
@@ -184,9 +194,8 @@ def documented(tmp_path_factory):
         CARD,
         recipe=Recipe("none"),
         modalities=("flair",),
-        stride=16,
+        piece=Piece((128, 128, 128), 16, 192**3),
         targets="regions",
-        whole_voxels=192**3,
     )
     export_saved_model(network, card, path)
     return network, card, signatures(path)
@@ -205,7 +214,7 @@ def test_the_default_recipe_accepts_grids_of_other_sizes(documented, shape):
 
 
 def assert_equals_numpy(network, raw, recipe, path):
-    export_saved_model(network, dataclasses.replace(CARD, recipe=recipe, whole_voxels=10**7), path)
+    export_saved_model(network, dataclasses.replace(CARD, recipe=recipe, piece=WHOLE), path)
     _, probabilities = segment(signatures(path), raw)
     window, (brain, _) = recipe.window(raw, MODALITIES), _box(raw)
     low = [w - max(-(-(w - b) // STRIDE) * STRIDE, 0) for w, b in zip(window, brain)]
@@ -250,7 +259,7 @@ def test_an_ensemble_with_flips_is_the_mean_of_all_predictions(network, tmp_path
     mean = served["serving_default"](image=tf.constant(image[None]))["probabilities"][0].numpy()
 
     def predict(member, axes):
-        flipped = np.pad(np.flip(image, axes), [(0, 2), (0, 0), (0, 2), (0, 0)])
+        flipped = padded(np.flip(image, axes))
         return np.flip(member(flipped[None])[0].numpy()[:18, :20, :14], axes)
 
     predictions = [

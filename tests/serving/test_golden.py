@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import golden
@@ -23,8 +24,7 @@ CARD = ModelCard(
     ("flair", "t2"),
     "brats2023",
     "regions",
-    4,
-    10**6,
+    Piece((8, 8, 8), 4, 10**6),
     "f" * 64,
     (),
     (),
@@ -79,7 +79,8 @@ def test_the_golden_image_is_deterministic_and_has_three_different_extents():
     image = golden.make_image(CARD)
     assert image.shape == (1, 8, 16, 23, 2) and image.dtype == np.float32
     np.testing.assert_array_equal(image, golden.make_image(CARD))
-    assert golden.make_image(dataclasses.replace(CARD, stride=32)).shape == (1, 32, 64, 95, 2)
+    coarse = dataclasses.replace(CARD, piece=Piece((64, 64, 64), 32))
+    assert golden.make_image(coarse).shape == (1, 32, 64, 95, 2)
     assert np.abs(image[..., 0] - image[..., 1]).mean() > 0.1 and 0.2 < image.std() < 2
 
 

@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts, nifti
-from brats_tfrecord.preprocess import crop
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.predict import Segmenter
 
@@ -81,24 +80,20 @@ def test_the_default_window_fits_heads_of_any_size(shape, tmp_path):
     truth, raw = stand_in.raw_case(shape, AFFINE)
     path = stand_in.save_model(tmp_path / "model", recipe, raw)
     case = stand_in.write_case(tmp_path / "cohort", stand_in.head(shape)[1], AFFINE)
-    origin = recipe.window(raw.volumes, raw.modalities)
-    in_window = recipe.to_grid(crop.crop(truth, origin, recipe.crop_shape), origin, shape)
-    for cover, expected in (("window", in_window), ("brain", truth)):
-        segmentation = Segmenter(path, cover).segment(case)
-        np.testing.assert_array_equal(segmentation.classes, expected)
-        segmentation.write(tmp_path / "seg.nii.gz")
-        written = nibabel.load(tmp_path / "seg.nii.gz")
-        np.testing.assert_array_equal(written.dataobj, np.array([0, 1, 2, 4])[expected])
-        np.testing.assert_array_equal(written.affine, AFFINE)
+    segmentation = Segmenter(path).segment(case)
+    np.testing.assert_array_equal(segmentation.classes, truth)
+    segmentation.write(tmp_path / "seg.nii.gz")
+    written = nibabel.load(tmp_path / "seg.nii.gz")
+    np.testing.assert_array_equal(written.dataobj, np.array([0, 1, 2, 4])[truth])
+    np.testing.assert_array_equal(written.affine, AFFINE)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("cover", ["window", "brain"])
-def test_real_cases_are_not_displaced(real_cases, tmp_path, cover):
+def test_real_cases_are_not_displaced(real_cases, tmp_path):
     """Includes the bias correction."""
     case = layouts.find_cases(real_cases)[0]
     path = stand_in.save_thresholds(tmp_path / "n4", Recipe(), REAL_CUTS, REAL_EDGE)
-    segmenter = Segmenter(path, cover)
+    segmenter = Segmenter(path)
     assert set(np.unique(segmenter.segment(case).labels)) == {0, 1, 2, 4}
     for axes in AXES[1:]:
         assert_same_world_labels(segmenter, case, axes, tmp_path / axes)

@@ -15,7 +15,6 @@ from brats_tfrecord.cohort import nifti
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example
-from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.predict import Segmenter
@@ -24,9 +23,7 @@ pytestmark = pytest.mark.slow
 
 SHAPE = (44, 38, 32)
 RECIPE = Recipe(bias_correction="none", crop="brain", crop_shape=(42, 36, 30))
-"""Its window contains the whole brain, so that both covers give the same segmentation."""
-
-COVERS = ["brain", "window"]
+"""Its window contains the whole brain, so that records hold all that the network sees."""
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +46,9 @@ def case(tmp_path_factory):
     return stand_in.write_case(tmp_path_factory.mktemp("cohort"), stand_in.head(SHAPE)[1])
 
 
-@pytest.fixture(scope="module", params=COVERS)
-def segmenter(request, model):
-    return Segmenter(model, request.param)
+@pytest.fixture(scope="module")
+def segmenter(model):
+    return Segmenter(model)
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +90,19 @@ def test_stages_are_announced_and_timed(segmenter, case):
 
 
 def test_a_record_and_its_files_give_equal_segmentations(model, raw):
-    segmenter = Segmenter(model, "window")
+    segmenter = Segmenter(model)
     assert_equal(segmenter.segment_raw(raw), segmenter.segment_stored(stored(raw)))
 
 
-def test_voxels_outside_the_window_are_background_with_probability_1(raw, truth, tmp_path):
+def test_a_record_is_background_outside_its_window_and_files_are_predicted_there(
+    raw, truth, tmp_path
+):
     recipe = dataclasses.replace(
         RECIPE, crop="fixed", crop_origin=(20, 2, 4), crop_shape=(22, 36, 28)
     )
-    segmenter = Segmenter(stand_in.save_model(tmp_path / "model", recipe, raw), "window")
-    segmentation = segmenter.segment_raw(raw)
-    assert_equal(segmentation, segmenter.segment_stored(stored(raw, recipe)))
+    segmenter = Segmenter(stand_in.save_model(tmp_path / "model", recipe, raw))
+    np.testing.assert_array_equal(segmenter.segment_raw(raw).classes, truth)
+    segmentation = segmenter.segment_stored(stored(raw, recipe))
     inside = np.zeros(SHAPE, bool)
     inside[20:42, 2:, 4:] = True
     assert truth[~inside].any()
@@ -123,7 +122,7 @@ def test_the_window_is_the_records_if_the_model_does_not_read_flair(raw, tmp_pat
     export_saved_model(
         stand_in.convolution(kernel, bias), stand_in.model_card(RECIPE, ("t1ce", "t2")), path
     )
-    segmenter = Segmenter(path, "window")
+    segmenter = Segmenter(path)
     segmentation = segmenter.segment_raw(raw)
     assert segmentation.box_origin == RECIPE.window(volumes, spec.MODALITIES)
     assert segmentation.box_origin != RECIPE.window(volumes[..., 1:3], ("t1ce", "t2"))
@@ -169,20 +168,17 @@ def test_another_shape_does_not_trace_a_new_graph(segmenter, raw, monkeypatch):
     assert not graphs
 
 
-@pytest.fixture(scope="module", params=COVERS)
-def post_processing_segmenter(request, raw, truth, tmp_path_factory):
+@pytest.fixture(scope="module")
+def post_processing_segmenter(raw, truth, tmp_path_factory):
     """Loads a model with post-processing.
 
     It keeps the enhancing tumour of `raw`, but would replace one of a voxel less, and removes
     components below 27.25 mm³ from WT.
     """
-    path = tmp_path_factory.getbasetemp() / "post_processing"
-    if not path.exists():
-        enhancing = int(np.count_nonzero(truth == spec.ET))
-        stand_in.save_model(
-            path, RECIPE, raw, post_processing=PostProcessing(enhancing, (27.25, 0.0, 0.0))
-        )
-    return Segmenter(path, request.param)
+    path = tmp_path_factory.mktemp("post_processing") / "model"
+    enhancing = int(np.count_nonzero(truth == spec.ET))
+    post_processing = PostProcessing(enhancing, (27.25, 0.0, 0.0))
+    return Segmenter(stand_in.save_model(path, RECIPE, raw, post_processing=post_processing))
 
 
 @pytest.mark.parametrize("missing", [0, 1])
@@ -244,11 +240,6 @@ def test_other_types_and_file_names_are_refused(segmenter, segmentation, tmp_pat
             segmentation.write(path)
 
 
-def test_an_unknown_cover_is_refused(model):
-    with pytest.raises(InputError, match="cover='head': expected one of brain, window"):
-        Segmenter(model, "head")
-
-
 def test_folders_without_a_usable_model_are_refused(model, tmp_path):
     with pytest.raises(InputError, match="holds no SavedModel; expected a folder with saved_model"):
         Segmenter(tmp_path)
@@ -260,7 +251,7 @@ def test_folders_without_a_usable_model_are_refused(model, tmp_path):
     shutil.copytree(model, tmp_path / "newer")
     path = tmp_path / "newer" / "assets" / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
-    with pytest.raises(InputError, match=f"has schema 99, this version reads {cards.SCHEMA}"):
+    with pytest.raises(InputError, match="has schema 99, this version reads 3 and 4"):
         Segmenter(tmp_path / "newer")
     shutil.copytree(model, tmp_path / "damaged")
     (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"\x00\xff" * 99)

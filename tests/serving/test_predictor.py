@@ -8,6 +8,7 @@ import pytest
 import stand_in
 import tensorflow as tf
 
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.export import export_predictor
 from brats_tfrecord.serving.postprocess import PostProcessing
@@ -84,7 +85,7 @@ class CountingNetwork:
 def test_prediction_in_memory_and_export_share_one_trace(tmp_path, flips):
     """The exported model has the post-processing that was chosen after the first prediction."""
     recipe = Recipe("none", crop_shape=(8, 12, 10), crop="brain")
-    card = stand_in.model_card(recipe, flips=flips, whole_voxels=500)
+    card = stand_in.model_card(recipe, flips=flips, piece=Piece((8, 8, 8), 4, 500))
     networks = [CountingNetwork(), CountingNetwork()]
     predictor = Predictor(networks, card)
     for shape in ((1, 9, 8, 7, 3), (2, 6, 10, 9, 3)):  # in windows, and in one piece

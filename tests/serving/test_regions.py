@@ -5,6 +5,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import stand_in
 import tensorflow as tf
 
 from brats_tfrecord import spec
@@ -13,7 +14,6 @@ from brats_tfrecord.cohort.nifti import RawCase
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example
 from brats_tfrecord.serving import card as cards
-from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.predict import Segmenter
 
@@ -91,7 +91,7 @@ def served(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("regions") / "saved_model"
     export_saved_model(
         network,
-        ModelCard(RECIPE, ("flair",), scheme, "regions", 4, 10**6, "f" * 64, (), (), {}),
+        stand_in.model_card(RECIPE, ("flair",), label_scheme=scheme, targets="regions"),
         path,
     )
     return scheme, classes, raw, path

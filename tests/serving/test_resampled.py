@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+import stand_in
 import tensorflow as tf
 
 from brats_tfrecord import metrics, spec
@@ -10,14 +11,13 @@ from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example
-from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.serving.predict import Segmenter
 
 pytestmark = pytest.mark.slow
 
 RECIPE = Recipe(
-    bias_correction="none", crop_shape=(40, 28, 48), image_dtype="float32", resample="1mm"
+    bias_correction="none", crop_shape=(48, 44, 48), image_dtype="float32", resample="1mm"
 )
 NATIVE = (44, 36, 16)
 AFFINE = np.array([[0, 0, 3.0, -20], [1.0, 0, 0, 11], [0, -1.25, 0, 7], [0, 0, 0, 1]])
@@ -71,9 +71,9 @@ def segmenter(case, tmp_path_factory):
     network = tf.keras.Model(inputs, tf.keras.layers.Conv3D(4, 1, activation="softmax")(inputs))
     network.set_weights([kernel, bias])
     path = tmp_path_factory.mktemp("model") / "saved_model"
-    card = ModelCard(RECIPE, ("flair",), "brats2020", "classes", 4, 10**6, "f" * 64, (), (), {})
+    card = stand_in.model_card(RECIPE, ("flair",))
     export_saved_model(network, card, path)
-    return Segmenter(path, cover="window")
+    return Segmenter(path)
 
 
 def test_the_segmentation_has_the_cases_own_grid(segmenter, case, tmp_path):
@@ -92,10 +92,10 @@ def test_the_segmentation_has_the_cases_own_grid(segmenter, case, tmp_path):
 
 
 def test_the_segmentation_is_not_displaced(segmenter, case):
-    """The window cuts off 4 mm of the brain; tumours are complete except for voxels at edges."""
+    """Tumours are complete except for voxels at edges."""
     raw = nifti.read_case(case, any_spacing=True)
     preprocessed = RECIPE.apply(raw)
-    assert preprocessed.grid_shape == (48, 44, 45) and preprocessed.crop_origin == (4, 8, -2)
+    assert preprocessed.grid_shape == (48, 44, 45) and preprocessed.crop_origin == (0, 0, -2)
     truth, classes = preprocessed.native_classes, segmenter.segment_raw(raw).classes
     scores = metrics.case_metrics(truth, classes, raw.geometry.spacing_mm)
     assert min(scores[region]["dice"] for region in spec.REGIONS) > 0.8

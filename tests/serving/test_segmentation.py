@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import stand_in
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.preprocess.recipe import Recipe
-from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.segmentation import Segmentation, apply_post_processing
 
@@ -18,7 +18,7 @@ SPACING_MM = (2.0, 1.0, 2.5)
 def segmentation(
     box_probabilities, box_origin, classes=None, targets="classes", scheme="brats2020"
 ):
-    card = ModelCard(Recipe("none"), ("flair",), scheme, targets, 4, 10**6, "f" * 64, (), (), {})
+    card = stand_in.model_card(Recipe("none"), ("flair",), label_scheme=scheme, targets=targets)
     classes = np.zeros(SHAPE, np.uint8) if classes is None else classes
     geometry = Geometry(SHAPE, np.diag([-2.0, -1.0, 2.5, 1.0]))
     return Segmentation(

@@ -102,13 +102,13 @@ def test_to_grid_is_equal_also_for_negative_origins(origin):
         np.testing.assert_array_equal(on_grid, recipe.to_grid(window, origin, shape, 1))
 
 
-def boxed(recipe, stride, modalities=MODALITIES):
+def boxed(recipe, alignment, modalities=MODALITIES):
     """Makes a graph: volume -> (origin of the window, origin of the box, input of the box)."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, len(modalities)])])
     def run(raw):
         origin = tf_recipe.window(raw, recipe, modalities)
-        box = tf_recipe.covering_box(raw, origin, recipe, modalities, stride)
+        box = tf_recipe.covering_box(raw, origin, recipe, modalities, alignment)
         return origin, box[0], tf_recipe.network_input(raw, origin, box, recipe)
 
     return run
@@ -132,16 +132,29 @@ def test_the_box_is_extended_by_strides_on_the_sides_where_the_brain_is_cut(brai
     raw[0, 0, 0, 0] = 7  # only the reference channel counts
     _, first, image = boxed(recipe, 4)(raw)
     assert tuple(first.numpy()) == low and image.shape == (*extents, 3)
+    assert recipe.covering_box(raw, MODALITIES, recipe.crop_origin, 4) == (low, extents)
+
+
+def test_with_alignment_1_the_box_ends_with_the_brain():
+    recipe = Recipe(crop_origin=(10, 12, 8), crop_shape=(10, 11, 12), crop="fixed")
+    raw = np.zeros((34, 35, 36, 3), np.float32)
+    raw[7:21, 13:20, :, MODALITIES.index("flair")] = 5
+    _, first, image = boxed(recipe, 1)(raw)
+    assert tuple(first.numpy()) == (7, 12, 0) and image.shape == (14, 11, 36, 3)
+    box = recipe.covering_box(raw, MODALITIES, recipe.crop_origin, 1)
+    assert box == ((7, 12, 0), (14, 11, 36))
 
 
 def test_without_brain_the_box_is_the_window():
     recipe = Recipe(crop_shape=(10, 11, 12), crop="brain")
     origin, first, image = boxed(recipe, 4)(np.zeros((34, 35, 36, 3), np.float32))
     assert tuple(origin.numpy()) == tuple(first.numpy()) and image.shape == (10, 11, 12, 3)
+    none = np.zeros((34, 35, 36, 3), np.float32)
+    assert recipe.covering_box(none, MODALITIES, (1, 2, 3), 4) == ((1, 2, 3), (10, 11, 12))
 
 
 def assert_window_equals_record(run, recipe, raw, modalities=MODALITIES):
-    """Checks that the window's part of the box is bit-equal to the image of a record.
+    """Checks that graph and NumPy give equal bits, in the window those of a record's image.
 
     The rest of the box must be normalised with the window's statistics. Returns the extents of
     the box.
@@ -151,6 +164,8 @@ def assert_window_equals_record(run, recipe, raw, modalities=MODALITIES):
     part = tuple(slice(a, a + n) for a, n in zip(origin - first, recipe.crop_shape))
     assert not ((origin - first) % 4).any()
     np.testing.assert_array_equal(image[part], stored.astype(np.float32))
+    box = recipe.covering_box(raw, modalities, origin, 4)
+    np.testing.assert_array_equal(image, recipe.network_input(raw, origin, box).astype(np.float32))
     whole = crop.crop(raw, first, image.shape[:3]).astype(np.float64)
     window = whole[part]
     expected = (whole - window.mean(axis=(0, 1, 2))) / window.std(axis=(0, 1, 2))

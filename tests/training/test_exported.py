@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from brats_tfrecord import spec, workflow
+from brats_tfrecord import metrics, spec, workflow
 from brats_tfrecord.serving import card
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.tuning import TuningResult
@@ -40,3 +40,32 @@ def test_a_finished_run_is_exported_again(dataset, tmp_path, monkeypatch):
     flipped = card.read(second.path)
     assert flipped.post_processing.is_off and flipped.flips
     assert second.result.history == first.result.history
+
+
+@pytest.mark.parametrize("network", ["unet", "unet_nn"])
+def test_validation_predicts_as_the_exported_model_does(dataset, tmp_path, network):
+    """The crop of 20 x 17 x 16 voxels is larger than the patches that unet_nn was trained on."""
+    options = TrainOptions(
+        str(dataset.root),
+        str(tmp_path),
+        network=network,
+        filters="2,4",
+        patch_size=9,
+        epochs=2,
+        learning_rate=0.02,
+        loss="dice_cross_entropy",
+        precision="float32",
+        post_processing="auto",
+    )
+    run = workflow.train_and_export(options)
+    piece = card.read(run.path).piece
+    assert piece.shape == ((9, 9, 9) if network == "unet_nn" else (128, 128, 128))
+    best = run.result.history[run.result.best_epoch - 1]
+    dice = {region: [] for region in spec.REGIONS}
+    for case in run.validation_cases:
+        scores = metrics.case_metrics(case.truth, case.prediction, case.spacing_mm)
+        for region, values in dice.items():
+            values.append(scores[region]["dice"])
+    for region, values in dice.items():
+        assert best[f"val_dice_{region}"] == pytest.approx(sum(values) / len(values), abs=1e-6)
+    assert best["val_dice_WT"] > 0.05, "not trained enough to tell predictions apart"

@@ -14,11 +14,14 @@ class NetworkDefaults:
         filters: channels of each level, finest first.
         dropout: rate of the two finest levels, of the levels below them, and of the bottleneck.
         deep_supervision: whether the coarser decoder levels are trained too.
+        takes_statistics: whether layers take statistics over the image they are given, as instance
+            norm does: the network then predicts in windows of its training patch (`pieces`).
     """
 
     filters: tuple[int, ...]
     dropout: tuple[float, float, float]
     deep_supervision: bool
+    takes_statistics: bool
 
     def rates(self, filters: Sequence[int]) -> tuple[float, ...]:
         """Returns one dropout rate per block: encoder, bottleneck, decoder."""
@@ -28,8 +31,8 @@ class NetworkDefaults:
 
 
 NETWORKS = {
-    "unet": NetworkDefaults((16, 32, 64, 128, 256), (0.1, 0.2, 0.3), False),
-    "unet_nn": NetworkDefaults((32, 64, 128, 256, 320, 320), (0.0, 0.0, 0.0), True),
+    "unet": NetworkDefaults((16, 32, 64, 128, 256), (0.1, 0.2, 0.3), False, False),
+    "unet_nn": NetworkDefaults((32, 64, 128, 256, 320, 320), (0.0, 0.0, 0.0), True, True),
 }
 """Defaults by name of the network; the networks themselves are in `blocks.ARCHITECTURES`."""
 

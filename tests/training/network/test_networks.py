@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
@@ -99,8 +100,7 @@ def test_a_trained_network_is_restored_and_exported(name, activation, precision,
         ("flair", "t1ce"),
         "brats2020",
         "classes" if activation == "softmax" else "regions",
-        network.stride,
-        10**6,
+        Piece((8, 8, 8), network.stride, 10**6),
         "f" * 64,
         (),
         (),
