@@ -153,7 +153,7 @@ def test_without_brain_the_box_is_the_window():
     assert recipe.covering_box(none, MODALITIES, (1, 2, 3), 4) == ((1, 2, 3), (10, 11, 12))
 
 
-def assert_window_equals_record(run, recipe, raw, modalities=MODALITIES):
+def assert_window_equals_record(run, recipe, raw, modalities=MODALITIES, alignment=4):
     """Checks that graph and NumPy give equal bits, in the window those of a record's image.
 
     The rest of the box must be normalised with the window's statistics. Returns the extents of
@@ -164,7 +164,7 @@ def assert_window_equals_record(run, recipe, raw, modalities=MODALITIES):
     part = tuple(slice(a, a + n) for a, n in zip(origin - first, recipe.crop_shape))
     assert not ((origin - first) % 4).any()
     np.testing.assert_array_equal(image[part], stored.astype(np.float32))
-    box = recipe.covering_box(raw, modalities, origin, 4)
+    box = recipe.covering_box(raw, modalities, origin, alignment)
     np.testing.assert_array_equal(image, recipe.network_input(raw, origin, box).astype(np.float32))
     whole = crop.crop(raw, first, image.shape[:3]).astype(np.float64)
     window = whole[part]
@@ -194,5 +194,5 @@ def test_the_window_of_a_real_case_is_bit_equal_to_the_record(real_cases):
     names = ("flair", "t1ce")
     raw = nifti.read_case(layouts.find_cases(real_cases)[0], names, with_mask=False).volumes
     recipe = Recipe("none", crop_shape=(144, 144, 112))
-    extents = assert_window_equals_record(boxed(recipe, 16, names), recipe, raw, names)
+    extents = assert_window_equals_record(boxed(recipe, 16, names), recipe, raw, names, 16)
     assert extents != recipe.crop_shape
