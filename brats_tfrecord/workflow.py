@@ -20,6 +20,7 @@ from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_predictor
 from brats_tfrecord.serving.predictor import Predictor
+from brats_tfrecord.serving.recognition import Identity
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter
 from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
 from brats_tfrecord.training.loop import train
@@ -141,6 +142,7 @@ def model_card(result: TrainResult) -> ModelCard:
         dataset_fingerprint=dataset.fingerprint,
         train_case_ids=tuple(result.train_case_ids),
         select_case_ids=tuple(result.select_case_ids),
+        identities=_identities(dataset, (*result.train_case_ids, *result.select_case_ids)),
         training={
             "options": result.options.identity(),
             "epochs": result.options.epochs,
@@ -167,8 +169,19 @@ def ensemble_card(results: Sequence[TrainResult]) -> ModelCard:
         cards[0],
         train_case_ids=tuple(trained),
         select_case_ids=tuple(sorted(selected)),
+        identities={name: who for card in cards for name, who in card.identities.items()},
         training={**cards[0].training, "members": [card.training for card in cards]},
     )
+
+
+def _identities(dataset, case_ids):
+    """case id -> `Identity` of some cases of a dataset."""
+    wanted = set(case_ids)
+    return {
+        case.case_id: Identity(case.patient_id, case.voxels)
+        for case in dataset.cases
+        if case.case_id in wanted
+    }
 
 
 def _float32_network(result):

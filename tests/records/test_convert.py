@@ -270,7 +270,7 @@ def test_folders_without_a_sound_dataset_are_refused(tmp_path, small_dataset):
     (tmp_path / "copy" / "fold0-00000-of-00002.tfrecord").write_bytes(b"short")
     with pytest.raises(InputError, match="this shard has 5 bytes, dataset.json says"):
         manifest.load(tmp_path / "copy")
-    (tmp_path / "copy" / manifest.FILE_NAME).write_text('{"schema": 3}')
+    (tmp_path / "copy" / manifest.FILE_NAME).write_text('{"schema": 4}')
     with pytest.raises(InputError, match="dataset.json: is damaged"):
         manifest.load(tmp_path / "copy")
     (tmp_path / "copy" / manifest.FILE_NAME).write_text("{}")

@@ -11,6 +11,7 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.postprocess import PostProcessing
+from brats_tfrecord.serving.recognition import Identity, Recognition
 
 CARD = ModelCard(
     Recipe(crop_shape=(18, 20, 14)),
@@ -27,6 +28,10 @@ CARD = ModelCard(
     flips=True,
     members=5,
     assets={"a": "0" * 64},
+    identities={
+        "A_001": Identity("A", {"t1ce": "1" * 64}),
+        "A_002": Identity("B", {"t1ce": "2" * 64, "flair": "3" * 64}),
+    },
 )
 
 
@@ -56,12 +61,21 @@ def test_the_json_lists_the_names_of_classes_and_channels():
     assert value["channels"] == ["WT", "TC", "ET", "RC"]
 
 
-def test_use_of_separates_training_validation_and_unseen_cases():
-    assert [CARD.use_of(case) for case in ("A_001", "A_002", "A_003")] == [
-        "train",
-        "select",
-        "unseen",
-    ]
+def test_cases_are_recognised_by_id_patient_and_voxels():
+    assert CARD.recognise("A_001", None, {}) == Recognition("train", "case id")
+    assert CARD.recognise("X", "B", {}) == Recognition("select", "patient")
+    assert CARD.recognise("X", "X", {"flair": "3" * 64}) == Recognition("select", "same scan")
+    assert CARD.recognise("X", "X", {"flair": "4" * 64}) == Recognition("unseen")
+    assert not CARD.recognises_by_id_only
+
+
+def test_an_older_card_recognises_by_id_only(write):
+    value = {**CARD.to_json(), "schema": 3}
+    del value["identities"]
+    card = cards.read(write(value))
+    assert card.recognises_by_id_only and card.identities == {}
+    assert card.recognise("A_002", "B", {}) == Recognition("select", "case id")
+    assert card.recognise("X", "B", {"flair": "3" * 64}) == Recognition("unseen")
 
 
 def test_the_digest_covers_every_field_but_the_assets():
@@ -133,6 +147,11 @@ def test_another_schema_is_refused(write, schema, way_out):
         ("train_case_ids", None),
         ("members", "5"),
         ("assets", []),
+        ("identities", None),
+        ("identities", {"A_001": {}}),
+        ("identities", {"A_001": {"patient_id": 1, "voxels": {}}}),
+        ("identities", {"A_001": {"patient_id": "A", "voxels": {"t1": "short"}}}),
+        ("identities", {"A_001": {"patient_id": "A", "voxels": {"t1": 7}}}),
     ],
 )
 def test_a_damaged_card_is_refused(write, field, value):
@@ -142,7 +161,10 @@ def test_a_damaged_card_is_refused(write, field, value):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelCard)])
+REQUIRED = [field.name for field in dataclasses.fields(ModelCard) if field.name != "identities"]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
 def test_a_missing_field_is_refused(write, name):
     value = CARD.to_json()
     del value[name]
