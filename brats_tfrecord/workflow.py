@@ -1,7 +1,7 @@
 """Jobs that combine several rooms: train → tune → export, and evaluate → report."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.evaluate import evaluate
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 from brats_tfrecord.records import manifest as manifests
+from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.report.figures import case_png
 from brats_tfrecord.report.publish import publish
 from brats_tfrecord.serving import tuning
@@ -142,7 +143,7 @@ def model_card(result: TrainResult) -> ModelCard:
         dataset_fingerprint=dataset.fingerprint,
         train_case_ids=tuple(result.train_case_ids),
         select_case_ids=tuple(result.select_case_ids),
-        identities=_identities(dataset, (*result.train_case_ids, *result.select_case_ids)),
+        identities=identities_of(dataset, (*result.train_case_ids, *result.select_case_ids)),
         training={
             "options": result.options.identity(),
             "epochs": result.options.epochs,
@@ -174,8 +175,8 @@ def ensemble_card(results: Sequence[TrainResult]) -> ModelCard:
     )
 
 
-def _identities(dataset, case_ids):
-    """case id -> `Identity` of some cases of a dataset."""
+def identities_of(dataset: Manifest, case_ids: Collection[str]) -> dict[str, Identity]:
+    """Returns case id -> `Identity` of some cases of a dataset, for the model card."""
     wanted = set(case_ids)
     return {
         case.case_id: Identity(case.patient_id, case.voxels)

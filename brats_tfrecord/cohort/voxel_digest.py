@@ -8,8 +8,8 @@ import numpy as np
 from brats_tfrecord.boxes import bounding_box
 
 _STEP = 4
-"""Every fourth plane is digested. Two scans never agree in all of these; SHA-256 of all planes would
-take 5 % of a conversion, and 13 % on processors without instructions for it."""
+"""Every fourth plane is digested: different scans do not agree in all of these, and the conversion
+stays fast (3.5 ms a volume of BraTS's size; all planes would take three times as long)."""
 
 
 def digests_of(modalities: Sequence[str], volumes: np.ndarray) -> dict[str, str]:
@@ -26,9 +26,10 @@ def digests_of(modalities: Sequence[str], volumes: np.ndarray) -> dict[str, str]
 def digest_of(volume: np.ndarray) -> str | None:
     """Computes the digest of a scan's voxels.
 
-    It does not depend on the file's name, compression, dtype, byte order or axis order, on its
-    affine, or on the width of a margin of zeros. Scans of different patients never share one. A
-    scan that was resampled, rescaled or corrected has another one than the original.
+    It does not depend on the file's name, compression, dtype, byte order or axis order, on where
+    the affine puts the volume, or on the width of a margin of zeros. Different scans never share
+    one. A scan that was resampled, rescaled, corrected or flipped has another one than its
+    original.
 
     Args:
         volume: float32 [X, Y, Z] in LPS order, finite.
@@ -39,16 +40,16 @@ def digest_of(volume: np.ndarray) -> str | None:
         two different values besides zero: a missing modality that was filled with a constant is no
         evidence of a scan.
     """
-    filled = np.flatnonzero([plane.any() for plane in volume])
-    if not filled.size:
+    first = next((index for index, plane in enumerate(volume) if plane.any()), None)
+    if first is None:
         return None
-    planes = volume[filled[0] : filled[-1] + 1 : _STEP]
+    planes = volume[first::_STEP]
     # Adding zero copies the box and turns -0.0, which integers do not have, into 0.0.
     box = np.add(planes[bounding_box(planes != 0)], 0, dtype="<f4", order="C")
     if not _has_content(box):
         return None
     digest = hashlib.sha256(repr(box.shape).encode())
-    digest.update(box)
+    digest.update(box.data)
     return digest.hexdigest()
 
 

@@ -117,7 +117,7 @@ def _voxels(case, names, settings):
     with contextlib.suppress(CaseError, MemoryError):
         raw = nifti.read_case(case, names, with_mask=False, **settings)
         return voxel_digest.digests_of(names, raw.volumes)
-    digests = {}
+    digests: dict[str, str] = {}
     for name in names:
         with contextlib.suppress(CaseError, MemoryError):
             volume, _ = nifti.read_volume(case.image(name), case.channels.get(name))

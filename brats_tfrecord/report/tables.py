@@ -21,9 +21,9 @@ def write_csv(path: Path | str, rows: Sequence[CaseResult], rule_set: RuleSet) -
 
     Columns: case_id, patient_id, grade, use, recognised_by, status, reason; STRUCTURE_metric;
     NAME_ml (predicted) and NAME_truth_ml; crop_brain_lost and crop_tumour_lost (shares);
-    post_processing; warnings; seconds_STAGE and seconds, the only columns that differ between runs. Numbers have full
-    precision; undefined or missing values are empty cells. Text that a spreadsheet would interpret
-    as a formula is prefixed with an apostrophe.
+    post_processing; warnings; seconds_STAGE and seconds, the only columns that differ between runs.
+    Numbers have full precision; undefined or missing values are empty cells. Text that a
+    spreadsheet would interpret as a formula is prefixed with an apostrophe.
     """
     table = io.StringIO()
     cells = [_cells(row, rule_set) for row in rows]

@@ -64,10 +64,7 @@ class KnownCases:
     """An index of the cases that trained or selected a model."""
 
     def __init__(
-        self,
-        train: Collection[str],
-        select: Collection[str],
-        identities: Mapping[str, Identity],
+        self, train: Collection[str], select: Collection[str], identities: Mapping[str, Identity]
     ) -> None:
         """Indexes the cases.
 
