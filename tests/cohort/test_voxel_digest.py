@@ -16,9 +16,10 @@ SHAPE = (13, 9, 11)
 
 
 def scan(seed=0):
-    """Makes int16 [13, 9, 11]: 7 x 5 x 6 positive voxels and zeros around."""
+    """Makes int16 [13, 9, 11]: 7 x 5 x 6 voxels, three of them 0, and zeros around."""
     volume = np.zeros(SHAPE, np.int16)
     volume[2:9, 3:8, 4:10] = np.random.default_rng(seed).integers(1, 1000, (7, 5, 6))
+    volume[6, 5, 5:8] = 0
     return volume
 
 
