@@ -46,7 +46,7 @@ def test_files_are_recognised_by_id_voxels_and_patient(recognised, tmp_path, cap
     page = (tmp_path / "report.html").read_text()
     assert "5 cases are not unseen, although the model knows no case of this name" in page
     assert "(recognised by case id, same scan, patient)" in page
-    assert page.count(' <span class="quiet">by same scan</span>') == 4
+    assert page.count('<div class="quiet">by same scan</div>') == 4
 
 
 def test_records_are_recognised_as_their_files(recognised, tmp_path):
