@@ -324,7 +324,8 @@ def _loaded(case, raw, doubts, started):
         if not truth.any():
             doubts.append(f"{case.mask}: holds no tumour voxel")
     voxels = voxel_digest.digests_of(raw.modalities, raw.volumes)
-    return LoadedCase(raw, truth, _digest(case), time.monotonic() - started, tuple(doubts), voxels)
+    seconds = time.monotonic() - started
+    return LoadedCase(raw, truth, _digest(case), seconds, tuple(doubts), voxels=voxels)
 
 
 def _truth(case, raw):

@@ -61,7 +61,7 @@ class Scene:
             self.geometry,
         )
         return intake.LoadedCase(
-            raw, self.truth(), self.digest, self.seconds, self.warnings, self.voxels
+            raw, self.truth(), self.digest, self.seconds, self.warnings, voxels=self.voxels
         )
 
     def _array(self, name):
@@ -93,5 +93,5 @@ def prepare(case: intake.LoadedCase) -> Scene:
         tuple(layers),
         truth_ml,
         tuple(extents),
-        case.voxels,
+        voxels=case.voxels,
     )

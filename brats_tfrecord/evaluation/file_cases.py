@@ -140,5 +140,5 @@ def _segment(case, names, segmenter, settings):
         {name: raw.volumes[..., channel] for channel, name in enumerate(names)},
         crop_of_case(raw, truth, segmenter.recipe),
         dict(segmentation.seconds),
-        voxels,
+        voxels=voxels,
     )
