@@ -9,14 +9,14 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from app import header_checks, plausibility
 from app.recognise import FOUR_D, KINDS, Recognised, recognise, shorten
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort import msd, naming, nifti
+from brats_tfrecord.cohort import msd, naming, nifti, voxel_digest
 from brats_tfrecord.cohort.case import RELEASE_2023_SUFFIXES, Case
 from brats_tfrecord.cohort.content import MemoryFile
 from brats_tfrecord.cohort.geometry import Geometry
@@ -52,6 +52,7 @@ class LoadedCase:
         digest: SHA-256 of the files' contents; does not depend on their names.
         seconds: duration of reading.
         warnings: one line for each reason to doubt results on this case.
+        voxels: modality -> digest of its voxels (`cohort.voxel_digest`).
     """
 
     raw: nifti.RawCase
@@ -59,6 +60,7 @@ class LoadedCase:
     digest: str
     seconds: float
     warnings: tuple[str, ...] = ()
+    voxels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def case_id(self) -> str:
@@ -162,7 +164,8 @@ def from_arrays(name: str, volumes: np.ndarray, mask: np.ndarray, geometry: Geom
     )
     truth = masks.to_classes(labels, spec.LABEL_SCHEMES[raw.label_scheme], name)
     digest = hashlib.sha256(channels.tobytes() + mask.tobytes()).hexdigest()
-    return LoadedCase(raw, truth, digest, time.monotonic() - started)
+    voxels = voxel_digest.digests_of(raw.modalities, raw.volumes)
+    return LoadedCase(raw, truth, digest, time.monotonic() - started, voxels=voxels)
 
 
 def _open_uploads(uploads, names, assignment):
@@ -320,7 +323,9 @@ def _loaded(case, raw, doubts, started):
         truth = _truth(case, raw)
         if not truth.any():
             doubts.append(f"{case.mask}: holds no tumour voxel")
-    return LoadedCase(raw, truth, _digest(case), time.monotonic() - started, tuple(doubts))
+    voxels = voxel_digest.digests_of(raw.modalities, raw.volumes)
+    seconds = time.monotonic() - started
+    return LoadedCase(raw, truth, _digest(case), seconds, tuple(doubts), voxels=voxels)
 
 
 def _truth(case, raw):

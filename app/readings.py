@@ -1,7 +1,10 @@
 """Tables of a case: volumes, agreement with the truth, connected tumours."""
 
+from __future__ import annotations
+
 import html
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -9,14 +12,30 @@ from app.jobs import Result
 from app.scene import Scene
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.metrics.extent import Extent
+from brats_tfrecord.serving import recognition
 from brats_tfrecord.spec import members
 
-USES = {
-    "train": "A case of this name was used to train this model.",
-    "select": "A case of this name was used to select this model.",
-    "unseen": "No case of this name was used to train or select this model.",
+if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
+    from brats_tfrecord.serving.card import ModelCard
+
+_RECOGNISED = {
+    recognition.BY_ID: "A case of this name",
+    recognition.BY_SCAN: "This scan, under another name,",
+    recognition.BY_PATIENT: "Another scan of this patient",
 }
-"""`ModelCard.use_of` -> the sentence to show: a Dice on a training case proves little."""
+
+
+def use_of(scene: Scene, card: ModelCard) -> str:
+    """Returns a sentence on how the model used a case: a Dice on a training case proves little."""
+    known = card.recognise(scene.case_id, scene.patient_id, scene.voxels)
+    if known.by is not None:
+        return f"{_RECOGNISED[known.by]} was used to {known.use} this model."
+    if card.recognises_by_id_only:
+        return (
+            "No case of this name was used to train or select this model. "
+            f"But {recognition.ID_ONLY}."
+        )
+    return "Neither this scan nor its patient was used to train or select this model."
 
 
 def show_volumes(scene: Scene, result: Result | None) -> None:

@@ -1,5 +1,6 @@
 """A case prepared for display, once per session."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ class Scene:
 
     Attributes:
         case_id, patient_id, label_scheme, modalities, geometry: as in `nifti.RawCase`.
-        digest, seconds, warnings: as in `intake.LoadedCase`.
+        digest, seconds, warnings, voxels: as in `intake.LoadedCase`.
         layers: the images, and the truth if the case has one.
         truth_ml: region or class -> millilitres of the truth, or None.
         truth_extents: connected tumours of the truth.
@@ -34,6 +35,7 @@ class Scene:
     layers: tuple[canvas.Layer, ...]
     truth_ml: dict[str, float] | None
     truth_extents: tuple[extent.Extent, ...]
+    voxels: Mapping[str, str]
 
     def volume(self, modality: str) -> np.ndarray:
         """Decompresses the image of `modality`, int16 or float32 [X, Y, Z]."""
@@ -58,7 +60,9 @@ class Scene:
             None,
             self.geometry,
         )
-        return intake.LoadedCase(raw, self.truth(), self.digest, self.seconds, self.warnings)
+        return intake.LoadedCase(
+            raw, self.truth(), self.digest, self.seconds, self.warnings, voxels=self.voxels
+        )
 
     def _array(self, name):
         layer = next(layer for layer in self.layers if layer.name == name)
@@ -89,4 +93,5 @@ def prepare(case: intake.LoadedCase) -> Scene:
         tuple(layers),
         truth_ml,
         tuple(extents),
+        voxels=case.voxels,
     )

@@ -40,7 +40,7 @@ def page_of(scene: Scene, result: Result, card: ModelCard) -> str:
         now=datetime.now().astimezone(),
         card=card,
         version=__version__,
-        use=readings.USES[card.use_of(raw.case_id)],
+        use=readings.use_of(scene, card),
         pictures=_pictures(raw, result, modalities),
         legend=_legend(card.scheme),
         volumes=readings.table(*readings.volume_rows(scene, result)),

@@ -206,7 +206,7 @@ def show_sidebar(scene: Scene, result: Result | None, segmenter: Segmenter) -> N
         stages = " · ".join(
             f"{name} {seconds:.1f}\u00a0s" for name, seconds in result.seconds.items()
         )
-        use = readings.USES[segmenter.card.use_of(scene.case_id)]
+        use = readings.use_of(scene, segmenter.card)
         st.caption(f"{stages}  \n{use}")
     st.caption(DISCLAIMER)
 

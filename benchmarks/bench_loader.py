@@ -174,6 +174,7 @@ def write_shard(root, plan, raw, done, recipe):
                     image_offset=voxels["image"],
                     mask_offset=voxels["mask"],
                     inputs={},
+                    voxels={},
                     key="",
                     brain_voxels=done.brain_voxels,
                     brain_voxels_lost=0,

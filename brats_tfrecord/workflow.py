@@ -1,7 +1,7 @@
 """Jobs that combine several rooms: train → tune → export, and evaluate → report."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +14,14 @@ from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.evaluate import evaluate
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 from brats_tfrecord.records import manifest as manifests
+from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.report.figures import case_png
 from brats_tfrecord.report.publish import publish
 from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_predictor
 from brats_tfrecord.serving.predictor import Predictor
+from brats_tfrecord.serving.recognition import Identity
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter
 from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
 from brats_tfrecord.training.loop import train
@@ -137,6 +139,7 @@ def model_card(result: TrainResult) -> ModelCard:
         dataset_fingerprint=dataset.fingerprint,
         train_case_ids=tuple(result.train_case_ids),
         select_case_ids=tuple(result.select_case_ids),
+        identities=identities_of(dataset, (*result.train_case_ids, *result.select_case_ids)),
         training={
             "options": result.options.identity(),
             "epochs": result.options.epochs,
@@ -163,8 +166,19 @@ def ensemble_card(results: Sequence[TrainResult]) -> ModelCard:
         cards[0],
         train_case_ids=tuple(trained),
         select_case_ids=tuple(sorted(selected)),
+        identities={name: who for card in cards for name, who in card.identities.items()},
         training={**cards[0].training, "members": [card.training for card in cards]},
     )
+
+
+def identities_of(dataset: Manifest, case_ids: Collection[str]) -> dict[str, Identity]:
+    """Returns case id -> `Identity` of some cases of a dataset, for the model card."""
+    wanted = set(case_ids)
+    return {
+        case.case_id: Identity(case.patient_id, case.voxels)
+        for case in dataset.cases
+        if case.case_id in wanted
+    }
 
 
 def _float32_network(result):

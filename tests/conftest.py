@@ -9,6 +9,7 @@ from pathlib import Path
 import browser
 import hypothesis
 import pytest
+import recognised_scans
 from filelock import FileLock
 from tiny_cohorts import write_tiny_case
 
@@ -139,6 +140,12 @@ def tiny_cohort(tmp_path_factory):
     for index in range(1, 13):
         write_tiny_case(root, index)
     return root
+
+
+@pytest.fixture(scope="session")
+def recognised(made_once):
+    """A model and a cohort of scans that it has met under other names: `recognised_scans.write`."""
+    return made_once("recognised", recognised_scans.write)
 
 
 @pytest.fixture(scope="session")

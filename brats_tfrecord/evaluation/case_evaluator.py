@@ -55,13 +55,12 @@ class CaseEvaluator:
         Raises:
             OSError: the disk is full, which no single case is responsible for.
         """
-        use = self._segmenter.card.use_of(case.case_id)
         try:
             key = case.key()
             row = self._restored(case, key)
             if row is not None:
                 return row, True
-            row = self._evaluate(case, use)
+            row = self._evaluate(case)
             self._store.save(row, key)
             return row, False
         except CaseError as error:
@@ -70,7 +69,20 @@ class CaseEvaluator:
             if isinstance(error, OSError) and error.errno in files.DISK_FULL:
                 raise
             reason = _reason(case.case_id, error)
-        return CaseResult(case.case_id, case.patient_id, case.grade, use, "failed", reason), False
+        return self._failed(case, reason), False
+
+    def _failed(self, case, reason):
+        """The result of a case that failed; it is recognised by what can be read of it."""
+        known = self._segmenter.card.recognise(case.case_id, case.patient_id, case.voxels())
+        return CaseResult(
+            case.case_id,
+            case.patient_id,
+            case.grade,
+            known.use,
+            "failed",
+            reason,
+            recognised_by=known.by,
+        )
 
     def _restored(self, case, key):
         """The result of an earlier run, or None if it lacks a file that the options ask for.
@@ -85,10 +97,11 @@ class CaseEvaluator:
             required.append(self._store.case_file(case.case_id, "picture.png"))
         return row if all(path.is_file() for path in required) else None
 
-    def _evaluate(self, case, use):
+    def _evaluate(self, case):
         started = time.perf_counter()
         segmented = case.segment(self._segmenter)
         segmentation = segmented.segmentation
+        known = self._segmenter.card.recognise(case.case_id, case.patient_id, segmented.voxels)
         scores = self._scores(segmented)
         scored = time.perf_counter()
         self._write_files(case, segmented)
@@ -97,7 +110,7 @@ class CaseEvaluator:
             case.case_id,
             case.patient_id,
             case.grade,
-            use,
+            known.use,
             "unlabelled" if segmented.truth is None else "ok",
             **scores,
             crop=segmented.crop,
@@ -110,6 +123,7 @@ class CaseEvaluator:
             seconds=finished - started,
             post_processing=segmentation.post_processing,
             warnings=segmentation.warnings,
+            recognised_by=known.by,
         )
 
     def _scores(self, segmented):

@@ -40,6 +40,8 @@ class CaseResult:
         seconds: total time of the case, or None.
         post_processing: changes made by post-processing, one short text each; may be empty.
         warnings: reasons to distrust the segmentation, one short text each; may be empty.
+        recognised_by: ground on which the model recognised the case, "case id", "same scan" or
+            "patient" (`serving.recognition`); None if it is unseen.
     """
 
     case_id: str
@@ -57,6 +59,7 @@ class CaseResult:
     seconds: float | None = None
     post_processing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    recognised_by: str | None = None
 
     def __post_init__(self) -> None:
         if self.use not in USES:

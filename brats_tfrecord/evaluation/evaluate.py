@@ -17,6 +17,7 @@ from brats_tfrecord.evaluation.file_cases import from_files
 from brats_tfrecord.evaluation.record_cases import from_dataset
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.predict import Segmenter
+from brats_tfrecord.serving.recognition import BY_ID, GROUNDS, ID_ONLY
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,15 @@ def _evaluate_cases(source, evaluator, options):
 
 
 def _headline_ids(cases, card):
-    """Ids of the labelled cases that will make the headline, unless one of them fails."""
-    uses = {case.case_id: card.use_of(case.case_id) for case in cases if case.labelled}
+    """Ids of the labelled cases that will make the headline, unless one of them fails.
+
+    Reads the images of cases in NIfTI files, because only their voxels tell who they are.
+    """
+    uses = {
+        case.case_id: card.recognise(case.case_id, case.patient_id, case.voxels()).use
+        for case in cases
+        if case.labelled
+    }
     best = next((use for use in case_results.USES if use in uses.values()), None)
     return [case_id for case_id, use in uses.items() if use == best]
 
@@ -186,6 +194,8 @@ def _header(options, card, fingerprint):
         "post_processing": card.post_processing.to_json(),
         "flips": card.flips,
         "members": card.members,
+        "cases_recognised_by": [BY_ID] if card.recognises_by_id_only else list(GROUNDS),
+        **({"recognition_caveat": ID_ONLY} if card.recognises_by_id_only else {}),
         "trained_on_dataset_sha256": card.dataset_fingerprint,
         "versions": {"brats-tfrecord": __version__, **card.training.get("versions", {})},
     }

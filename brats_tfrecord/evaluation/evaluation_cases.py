@@ -1,6 +1,6 @@
 """Common interface of the cases to evaluate, whether read from a cohort or from a dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ class SegmentedCase:
         volumes: modality -> float32 [X, Y, Z], zero outside the brain, for pictures.
         crop: shares of the tissue outside the recipe's window, as in `case_results.CaseResult`.
         stages: stage -> seconds, reading first.
+        voxels: modality -> digest of its voxels (`cohort.voxel_digest`).
     """
 
     segmentation: Segmentation
@@ -31,6 +32,7 @@ class SegmentedCase:
     volumes: dict[str, np.ndarray]
     crop: dict[str, float | None]
     stages: dict[str, float]
+    voxels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class EvaluationCase:
         case_id, patient_id, grade: as in the cohort.
         labelled: whether the case has a true mask.
         key: function () -> text that changes if the case's input changes; may raise OSError.
+        voxels: function () -> modality -> digest of its voxels (`cohort.voxel_digest`), without
+            those that cannot be read. Reads the images, if the case lies in NIfTI files.
         segment: function (`Segmenter`) -> `SegmentedCase` that reads and segments the case; may
             raise CaseError.
     """
@@ -50,6 +54,7 @@ class EvaluationCase:
     grade: str | None
     labelled: bool
     key: Callable[[], str]
+    voxels: Callable[[], Mapping[str, str]]
     segment: Callable[[Segmenter], SegmentedCase]
 
 

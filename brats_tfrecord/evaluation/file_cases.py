@@ -1,5 +1,6 @@
 """Cases to evaluate that are read from the NIfTI files of a cohort."""
 
+import contextlib
 import hashlib
 import json
 import time
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.cohort import layouts, nifti, voxel_digest
 from brats_tfrecord.cohort.case import Case
+from brats_tfrecord.errors import CaseError
 from brats_tfrecord.evaluation.evaluation_cases import (
     PICTURE_MODALITIES,
     CaseSource,
@@ -90,6 +92,7 @@ def _file_case(case, modalities, settings):
         case.grade,
         case.mask is not None,
         lambda: _key(case, names),
+        lambda: _voxels(case, names, settings),
         lambda segmenter: _segment(case, names, segmenter, settings),
     )
 
@@ -109,12 +112,26 @@ def _key(case: Case, names: Sequence[str]) -> str:
     ).hexdigest()
 
 
+def _voxels(case, names, settings):
+    """Modality -> digest of its voxels, without the images that cannot be read."""
+    with contextlib.suppress(CaseError, MemoryError):
+        raw = nifti.read_case(case, names, with_mask=False, **settings)
+        return voxel_digest.digests_of(names, raw.volumes)
+    digests: dict[str, str] = {}
+    for name in names:
+        with contextlib.suppress(CaseError, MemoryError):
+            volume, _ = nifti.read_volume(case.image(name), case.channels.get(name))
+            digests |= voxel_digest.digests_of([name], volume[..., None])
+    return digests
+
+
 def _segment(case, names, segmenter, settings):
     started = time.perf_counter()
     raw = nifti.read_case(case, names, **settings)
     truth = None
     if raw.mask is not None:
         truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], case.mask)
+    voxels = voxel_digest.digests_of(names, raw.volumes)
     reading = time.perf_counter() - started
     segmentation = segmenter.segment_raw(raw, reading=reading)
     return SegmentedCase(
@@ -123,4 +140,5 @@ def _segment(case, names, segmenter, settings):
         {name: raw.volumes[..., channel] for channel, name in enumerate(names)},
         crop_of_case(raw, truth, segmenter.recipe),
         dict(segmentation.seconds),
+        voxels=voxels,
     )

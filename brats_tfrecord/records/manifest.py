@@ -1,7 +1,6 @@
 """The manifest of a dataset and the sidecars of its shards, with exact counts and offsets."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import shards
 
 FILE_NAME = "dataset.json"
-SCHEMA = 3
-"""Schema 2 had no byte offsets."""
+SCHEMA = 4
+"""Schema 2 had no byte offsets, schema 3 no digests of the voxels."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class CaseRow:
         record_bytes: size of the payload.
         image_offset, mask_offset: byte offsets of the voxels of image and mask in the payload.
         inputs: modality or "seg" -> hex SHA-256 of the input file.
+        voxels: modality -> digest of its voxels, as `cohort.voxel_digest.digests_of` returns them.
         key: hex SHA-256 of everything that determines the record: inputs, recipe, versions, names.
         brain_voxels: number of brain voxels.
         brain_voxels_lost: number of brain voxels outside the crop.
@@ -68,6 +68,7 @@ class CaseRow:
     image_offset: int
     mask_offset: int
     inputs: dict[str, str]
+    voxels: dict[str, str]
     key: str
     brain_voxels: int
     brain_voxels_lost: int
@@ -185,7 +186,7 @@ class ConversionSummary:
         cases: number of cases with a record.
         failures: cases without a record.
         brain_voxels, brain_voxels_lost, tumour_voxels, tumour_voxels_lost: sums of `CaseRow`.
-        duplicates: pairs of case ids whose image files are equal.
+        duplicates: pairs of case ids that have the voxels of an image in common.
     """
 
     cases: int = 0
@@ -199,11 +200,12 @@ class ConversionSummary:
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds the JSON value of a `CaseRow`."""
-        images = "".join(row["inputs"].get(name, "") for name in spec.MODALITIES)
-        digest = hashlib.sha256(images.encode()).digest()[:12]
-        first = self._seen.setdefault(digest, row["case_id"])
-        if first != row["case_id"]:
-            self.duplicates.append((first, row["case_id"]))
+        case_id = row["case_id"]
+        firsts = [
+            self._seen.setdefault(bytes.fromhex(digest)[:12], case_id)
+            for digest in row["voxels"].values()
+        ]
+        self.duplicates += [(first, case_id) for first in dict.fromkeys(firsts) if first != case_id]
         self.cases += 1
         for name in ("brain_voxels", "brain_voxels_lost", "tumour_voxels_lost"):
             setattr(self, name, getattr(self, name) + row[name])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_tfrecord import files
-from brats_tfrecord.cohort import content, nifti
+from brats_tfrecord.cohort import content, nifti, voxel_digest
 from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess.recipe import Recipe
@@ -160,6 +160,7 @@ def make_record(
         image_offset=offsets["image"],
         mask_offset=offsets["mask"],
         inputs=inputs,
+        voxels=voxel_digest.digests_of(raw.modalities, raw.volumes),
         key=settings.key(case, inputs),
         brain_voxels=preprocessed.brain_voxels,
         brain_voxels_lost=preprocessed.brain_voxels_lost,

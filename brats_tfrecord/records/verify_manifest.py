@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ _TYPES: dict[str, Any] = {
     "grade": (str, type(None)),
     "fold": (int, type(None)),
     "labelled": bool,
-    "inputs": dict,
+    **dict.fromkeys(("inputs", "voxels"), dict),
 }
 """Name of a field of an entry -> its type in JSON."""
 
@@ -199,7 +200,7 @@ def _check_shards(value):
 
 
 def _check_cases(value):
-    """Checks that each case is listed once, in a shard of its fold."""
+    """Checks that each case is listed once, in a shard of its fold, with digests of voxels."""
     folds = {shard["name"]: shard["fold"] for shard in value["shards"]}
     shards_of = collections.defaultdict(list)
     for row in value["cases"]:
@@ -211,9 +212,16 @@ def _check_cases(value):
             yield case_id, f"is said to be of fold {fold}, but lies in {shard}"
         if row["labelled"] != (fold is not None):
             yield case_id, f"labelled is {row['labelled']}, fold {fold}"
+        for name, digest in row["voxels"].items():
+            if name not in spec.MODALITIES or not _is_sha256(digest):
+                yield case_id, f"voxels of {name} are {digest!r}; expected a SHA-256 of a modality"
     for case_id, names in shards_of.items():
         if len(names) > 1:
             yield case_id, f"is listed {len(names)} times, in {', '.join(names)}"
+
+
+def _is_sha256(value):
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _check_offsets(value):

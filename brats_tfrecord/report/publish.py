@@ -9,6 +9,7 @@ from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.compare import Comparison
 from brats_tfrecord.evaluation.evaluate import Evaluation
 from brats_tfrecord.report import gallery, html, tables
+from brats_tfrecord.serving.recognition import BY_PATIENT, BY_SCAN
 from brats_tfrecord.wording import plural
 
 
@@ -34,6 +35,8 @@ def publish(evaluation: Evaluation) -> None:
         comparison=comparison,
     )
     lines = headline_lines(rows, rule_set, evaluation.baselines)
+    caveat = evaluation.header.get("recognition_caveat")
+    lines += [f"note: {caveat}"] if caveat else []
     if evaluation.options.compare is not None:
         lines += comparison_lines(comparison, evaluation.options.compare)
     print(*lines, f"Report: {root / 'report.html'}", sep="\n")
@@ -55,7 +58,7 @@ def headline_lines(
         baselines: (name, region -> mean Dice) of simpler methods over the same cases.
     """
     use = case_results.headline_use(rows)
-    text = list(_excluded(rows, use))
+    text = [*_recognised(rows), *_excluded(rows, use)]
     if use is None:
         return text
     selected = case_results.compared(rows, use)
@@ -106,6 +109,16 @@ def comparison_lines(comparison: Comparison | None, path: Path | str) -> list[st
             cells.append(f"{metrics.METRIC_TITLES[name]} {difference}{p}")
         text.append(f"  {region:3} {'   '.join(cells)}")
     return text
+
+
+def _recognised(rows: Sequence[CaseResult]) -> Iterator[str]:
+    """Yields a line for each case that is not unseen although the model knows no case of its id."""
+    for row in rows:
+        used = "trained" if row.use == "train" else "selected"
+        if row.recognised_by == BY_PATIENT:
+            yield f"{row.case_id} is not unseen: another scan of its patient {used} the model."
+        elif row.recognised_by == BY_SCAN:
+            yield f"{row.case_id} is not unseen: the same scan, under another id, {used} the model."
 
 
 def _excluded(rows: Sequence[CaseResult], use: str | None) -> Iterator[str]:

@@ -13,17 +13,17 @@ from brats_tfrecord.evaluation.compare import Comparison
 from brats_tfrecord.metrics import RuleSet
 from brats_tfrecord.wording import csv_cell
 
-_TEXT_COLUMNS = ("case_id", "patient_id", "grade", "use", "status", "reason")
+_TEXT_COLUMNS = ("case_id", "patient_id", "grade", "use", "recognised_by", "status", "reason")
 
 
 def write_csv(path: Path | str, rows: Sequence[CaseResult], rule_set: RuleSet) -> None:
     """Writes one line per case, with all attributes of a `CaseResult` except `confusion`.
 
-    Columns: case_id, patient_id, grade, use, status, reason; STRUCTURE_metric; NAME_ml (predicted)
-    and NAME_truth_ml; crop_brain_lost and crop_tumour_lost (shares); post_processing; warnings;
-    seconds_STAGE and seconds, the only columns that differ between runs. Numbers have full
-    precision; undefined or missing values are empty cells. Text that a spreadsheet would interpret
-    as a formula is prefixed with an apostrophe.
+    Columns: case_id, patient_id, grade, use, recognised_by, status, reason; STRUCTURE_metric;
+    NAME_ml (predicted) and NAME_truth_ml; crop_brain_lost and crop_tumour_lost (shares);
+    post_processing; warnings; seconds_STAGE and seconds, the only columns that differ between runs.
+    Numbers have full precision; undefined or missing values are empty cells. Text that a
+    spreadsheet would interpret as a formula is prefixed with an apostrophe.
     """
     table = io.StringIO()
     cells = [_cells(row, rule_set) for row in rows]

@@ -1,8 +1,10 @@
 """The model card, `assets/model.json`: describes a SavedModel's input, output and training."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving.postprocess import PostProcessing
+from brats_tfrecord.serving.recognition import Identity, KnownCases, Recognition
 from brats_tfrecord.targets import Targets
 
 FILE_NAME = "model.json"
@@ -40,6 +43,8 @@ class ModelCard:
         flips: whether the output is the mean over the eight flips of the input's axes.
         members: number of networks whose probabilities are averaged; set at export.
         assets: file name -> hex SHA-256 of the other files in `assets/`; set at export.
+        identities: case id -> patient and voxels of the cases that trained or selected the model;
+            empty in a card of schema 3.
 
     Raises:
         ValueError: at construction, if a field has an invalid value.
@@ -58,6 +63,7 @@ class ModelCard:
     flips: bool = False
     members: int = 1
     assets: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, Identity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         valid = {
@@ -83,11 +89,26 @@ class ModelCard:
         """The meaning of the K output channels."""
         return targets.make_targets(self.targets, self.scheme.classes)
 
-    def use_of(self, case_id: str) -> str:
-        """Returns how training used a case: "train", "select" (validation) or "unseen"."""
-        if case_id in self.train_case_ids:
-            return "train"
-        return "select" if case_id in self.select_case_ids else "unseen"
+    def recognise(
+        self, case_id: str, patient_id: str | None, voxels: Mapping[str, str]
+    ) -> Recognition:
+        """Returns how training used a case, and by what it was recognised; see `KnownCases`.
+
+        Args:
+            case_id: id of the case.
+            patient_id: id of its patient, or None if unknown.
+            voxels: modality -> digest of its voxels (`cohort.voxel_digest`), as far as known.
+        """
+        return self._known_cases.recognise(case_id, patient_id, voxels)
+
+    @property
+    def recognises_by_id_only(self) -> bool:
+        """Whether the card, of an older version, does not tell who some of its cases are."""
+        return not self.identities.keys() >= {*self.train_case_ids, *self.select_case_ids}
+
+    @functools.cached_property
+    def _known_cases(self):
+        return KnownCases(self.train_case_ids, self.select_case_ids, self.identities)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as a dict of JSON types, the inverse of `from_json`."""
@@ -106,12 +127,16 @@ class ModelCard:
         """Makes a card from the dict of `to_json`, also of schema 3 or after a round trip.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing or has an invalid value.
+            AttributeError, KeyError, TypeError, ValueError: a field is missing or has an invalid
+                value.
         """
         if value["schema"] == 3:
-            value = {**value, "piece": _old_piece(value)}
+            value = {**value, "identities": {}, "piece": _old_piece(value)}
         fields = {item.name: value[item.name] for item in dataclasses.fields(cls)}
         fields["piece"] = Piece.from_json(fields["piece"])
+        fields["identities"] = {
+            case_id: Identity.from_json(item) for case_id, item in fields["identities"].items()
+        }
         fields["recipe"] = Recipe.from_json(fields["recipe"])
         fields["post_processing"] = PostProcessing.from_json(fields["post_processing"])
         for name in ("modalities", "train_case_ids", "select_case_ids"):
@@ -158,7 +183,7 @@ def read(model_dir: Path | str) -> ModelCard:
         )
     try:
         return ModelCard.from_json(value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}: {error}); copy or export the model again"
         ) from error

@@ -56,6 +56,16 @@ def test_unusual_but_valid_files_are_read_like_usual_ones():
         assert case.warnings == (), kind_of_file
 
 
+def test_an_upload_has_the_same_digests_under_any_name_and_in_any_file():
+    expected = load(upload()).voxels
+    assert list(expected) == list(MODALITIES)
+    renamed = [(name.replace("Case_1", "scan"), gzip.compress(data)) for name, data in upload()]
+    assert load(renamed).voxels == expected
+    for kind_of_file, make in GOOD_T2.items():
+        assert load(upload(t2=make())).voxels == expected, kind_of_file
+    assert load(upload(t2=nifti(brain(9)))).voxels["t2"] != expected["t2"]
+
+
 @pytest.mark.parametrize("make, message", BAD_T2.values(), ids=BAD_T2)
 def test_bad_image_is_refused_in_one_line(make, message):
     with pytest.raises(InputError, match=r"^Case_1_t2\.nii\.gz: .*" + message) as caught:

@@ -14,6 +14,7 @@ from app import scene as scenes
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.metrics import extent
 from brats_tfrecord.preprocess.recipe import Recipe
+from brats_tfrecord.serving.recognition import Identity
 
 SHAPE = (48, 40, 36)
 HOSTILE = "<script>alert(1)</script>"
@@ -96,3 +97,21 @@ def test_summary_makes_no_request_and_escapes_names():
     assert "not a medical device" in page and "(4 in files)" in page
     assert "{:.1f} × {:.1f}".format(*segmented()[1].extents[0].axial_mm) in page
     assert "HD95" not in summary.page_of(*segmented(with_truth=False), CARD)
+
+
+def test_summary_says_how_the_model_used_the_case():
+    """The case is uploaded under another name; one modality is enough to recognise it."""
+    scene, result = segmented("upload")
+    assert "Neither this scan nor its patient was used" in summary.page_of(scene, result, CARD)
+    scene = replace(scene, voxels={"t1": "1" * 64, "flair": "2" * 64})
+    met = stand_in.model_card(
+        Recipe(),
+        select_case_ids=("A",),
+        identities={"A": Identity("A", {"t2": "9" * 64, "flair": "2" * 64})},
+    )
+    assert "This scan, under another name, was used to select" in summary.page_of(
+        scene, result, met
+    )
+    older = stand_in.model_card(Recipe(), select_case_ids=("A",))
+    page = summary.page_of(scene, result, older)
+    assert "No case of this name was used" in page and "names cases by id only" in page

@@ -18,6 +18,7 @@ import nibabel
 import numpy as np
 import pytest
 import streamlit
+from recognised_scans import EXPECTED
 from streamlit.testing.v1 import AppTest
 from tiny_uploads import brain, nifti, upload, zeros_gz, zipped
 
@@ -179,6 +180,30 @@ def test_segmentation_runs_once_and_gives_numbers(page):
     [table] = page.dataframe
     row = table.value.set_index("Case").loc[CASE]
     assert row["WT mL"] == pytest.approx(job.result.volumes_ml["WT"], abs=0.051)
+
+
+def test_a_scan_is_recognised_under_another_name(start, recognised):
+    """The scan in other files and under other ids, a second timepoint, and a scan of its own."""
+    page = start(f"--model={recognised / 'model'}", f"--cases_dir={recognised / 'cohort'}")
+    sentences = {}
+    for case_id in EXPECTED:
+        segmented(choose(page, case_id))
+        [sentences[case_id]] = [
+            caption.value.rsplit("\n", 1)[-1]
+            for caption in page.caption
+            if "used to" in caption.value
+        ]
+    grounds = {
+        "case id": "A case of this name",
+        "same scan": "This scan, under another name,",
+        "patient": "Another scan of this patient",
+    }
+    assert sentences == {
+        case_id: f"{grounds[by]} was used to {use} this model."
+        if by
+        else "Neither this scan nor its patient was used to train or select this model."
+        for case_id, (use, by) in EXPECTED.items()
+    }
 
 
 def test_a_click_on_a_lesion_moves_the_crosshair_there(page):

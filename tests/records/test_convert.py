@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from brats_tfrecord import files, spec
-from brats_tfrecord.cohort import layouts, nifti
+from brats_tfrecord.cohort import layouts, nifti, voxel_digest
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import masks
@@ -66,6 +66,8 @@ def test_the_manifest_describes_shards_and_cases(dataset, small_cohort):
         row = next(row for row in dataset.cases if row.case_id == case.case_id)
         raw = nifti.read_case(case)
         assert row.inputs["t1ce"] == files.sha256(case.image("t1ce"))
+        assert row.voxels == voxel_digest.digests_of(spec.MODALITIES, raw.volumes)
+        assert len(set(row.voxels.values())) == 4
         assert row.brain_voxels == np.count_nonzero((raw.volumes > 0).any(axis=-1))
         if case.mask is not None:
             truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES["brats2020"], "")
@@ -270,7 +272,7 @@ def test_folders_without_a_sound_dataset_are_refused(tmp_path, small_dataset):
     (tmp_path / "copy" / "fold0-00000-of-00002.tfrecord").write_bytes(b"short")
     with pytest.raises(InputError, match="this shard has 5 bytes, dataset.json says"):
         manifest.load(tmp_path / "copy")
-    (tmp_path / "copy" / manifest.FILE_NAME).write_text('{"schema": 3}')
+    (tmp_path / "copy" / manifest.FILE_NAME).write_text('{"schema": 4}')
     with pytest.raises(InputError, match="dataset.json: is damaged"):
         manifest.load(tmp_path / "copy")
     (tmp_path / "copy" / manifest.FILE_NAME).write_text("{}")

@@ -272,10 +272,10 @@ def test_a_finished_dataset_is_not_changed_by_other_options(
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_dataset_of_an_earlier_schema_is_refused_and_kept(tiny_cohort, tmp_path, finished):
     head = tmp_path / (manifest.FILE_NAME if finished else f"{work_folder.NAME}/head.json")
-    files.write_json(head, {"schema": 2, "recipe": {}})
-    with pytest.raises(InputError, match="schema 2, .* run convert_to_tfrecord.py .* new --output"):
+    files.write_json(head, {"schema": 3, "recipe": {}})
+    with pytest.raises(InputError, match="schema 3, .* run convert_to_tfrecord.py .* new --output"):
         convert.convert(chosen(tiny_cohort, tmp_path))
-    assert files.read_json(head)["schema"] == 2
+    assert files.read_json(head)["schema"] == 3
 
 
 def test_a_finished_dataset_is_not_changed_by_new_cases(tiny_cohort, tmp_path):
@@ -387,4 +387,4 @@ def test_cases_with_equal_images_are_reported(tmp_path, capsys):
         second.write_bytes(first.read_bytes())
     convert.convert(chosen(tmp_path / "in", tmp_path / "out"))
     output = capsys.readouterr().out
-    assert "BraTS20_Training_001" in output and "have byte for byte the same images" in output
+    assert "BraTS20_Training_001" in output and "have the same images, voxel for voxel" in output

@@ -213,9 +213,36 @@ def test_a_wrong_offset_is_named_by_its_case(dataset, field):
     assert text.startswith(f"{field} is ") and ("its record holds" in text or "behind" in text)
 
 
+@pytest.mark.parametrize("voxels", [{"t9": "0" * 64}, {"t1": "short"}, {"t1": 5}])
+def test_a_digest_that_is_none_is_named(dataset, voxels):
+    first = cases_of(dataset)[0]
+
+    def replace(value):
+        [row] = [row for row in value["cases"] if row["case_id"] == first]
+        row["voxels"] = voxels
+
+    edit(dataset / SIDECAR, replace)
+    edit(dataset / "dataset.json", replace)
+    [(file, case_id, text)] = verified(dataset)
+    assert (file, case_id) == ("dataset.json", first) and text.startswith("voxels of t")
+
+
+def test_a_fresh_conversion_finds_another_digest(dataset, small_cohort):
+    first = cases_of(dataset)[0]
+
+    def replace(value):
+        [row] = [row for row in value["cases"] if row["case_id"] == first]
+        row["voxels"]["t2"] = "0" * 64
+
+    edit(dataset / SIDECAR, replace)
+    edit(dataset / "dataset.json", replace)
+    [(file, case_id, text)] = verified(dataset, small_cohort, sample=99)
+    assert (file, case_id) == ("dataset.json", first) and text.startswith("voxels is {")
+
+
 def test_a_dataset_of_an_earlier_schema_is_refused_with_the_command_to_run(dataset):
-    edit(dataset / "dataset.json", lambda value: value.update(schema=2))
-    with pytest.raises(InputError, match="schema 2, .* run convert_to_tfrecord.py .* new --output"):
+    edit(dataset / "dataset.json", lambda value: value.update(schema=3))
+    with pytest.raises(InputError, match="schema 3, .* run convert_to_tfrecord.py .* new --output"):
         verify.verify(dataset)
 
 

@@ -14,6 +14,7 @@ ROW = manifest.CaseRow(
     image_offset=2,
     mask_offset=5,
     inputs={"t1": "0"},
+    voxels={"t1": "1"},
     key="abc",
     brain_voxels=9,
     brain_voxels_lost=1,

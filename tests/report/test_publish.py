@@ -1,5 +1,7 @@
 """The summary that an evaluation prints."""
 
+from dataclasses import replace
+
 import pytest
 
 from brats_tfrecord import metrics, spec
@@ -35,6 +37,18 @@ def test_headline_names_use_rules_and_intervals():
 def test_headline_warns_if_no_case_is_unseen():
     first, *_ = publish.headline_lines([scored("a", 0.25, "train")], RULES)
     assert first == "1 train case, nnunet rules  (no case is unseen: not a measure of the model)"
+
+
+def test_cases_recognised_under_another_id_are_named_first():
+    rows = [
+        replace(scored("a", 0.25), use="train", recognised_by="same scan"),
+        replace(scored("b-001", 0.25), use="select", recognised_by="patient"),
+        replace(scored("c", 0.25), use="train", recognised_by="case id"),
+    ]
+    assert publish.headline_lines(rows, RULES)[:2] == [
+        "a is not unseen: the same scan, under another id, trained the model.",
+        "b-001 is not unseen: another scan of its patient selected the model.",
+    ]
 
 
 def test_headline_counts_cases_without_metrics():

@@ -57,7 +57,11 @@ def unlabelled(case_id):
 
 def test_csv_has_every_case_in_full_precision(tmp_path):
     name = 'comma, "quote" and Ünïcode'
-    rows = [result("a", dice=1 / 3), result(name, sensitivity=None), failed("f"), unlabelled("g")]
+    rows = [
+        result("a", dice=1 / 3),
+        result(name, sensitivity=None, use="train", recognised_by="same scan"),
+    ]
+    rows += [failed("f"), unlabelled("g")]
     tables.write_csv(tmp_path / "metrics.csv", rows, RULES)
     with open(tmp_path / "metrics.csv", newline="", encoding="utf-8") as stream:
         read = list(csv.DictReader(stream))
@@ -67,8 +71,9 @@ def test_csv_has_every_case_in_full_precision(tmp_path):
     assert (read[2]["status"], read[2]["WT_dice"]) == ("failed", "")
     assert read[2]["reason"] == "its t1 is empty, copy it"
     assert (read[3]["status"], read[3]["WT_dice"], read[3]["ED_ml"]) == ("unlabelled", "", "4.0")
-    assert list(read[0])[:6] == ["case_id", "patient_id", "grade", "use", "status", "reason"]
-    assert list(read[0])[6:8] == ["WT_dice", "WT_hd95"]
+    assert list(read[0])[:5] == ["case_id", "patient_id", "grade", "use", "recognised_by"]
+    assert [row["recognised_by"] for row in read[:2]] == ["", "same scan"]
+    assert list(read[0])[7:9] == ["WT_dice", "WT_hd95"]
     assert list(read[0])[-16:] == [
         "NCR/NET_ml",
         "ED_ml",

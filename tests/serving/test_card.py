@@ -12,6 +12,7 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.postprocess import PostProcessing
+from brats_tfrecord.serving.recognition import Identity, Recognition
 
 CARD = ModelCard(
     Recipe(crop_shape=(18, 20, 14)),
@@ -27,6 +28,10 @@ CARD = ModelCard(
     flips=True,
     members=5,
     assets={"a": "0" * 64},
+    identities={
+        "A_001": Identity("A", {"t1ce": "1" * 64}),
+        "A_002": Identity("B", {"t1ce": "2" * 64, "flair": "3" * 64}),
+    },
 )
 
 
@@ -54,10 +59,11 @@ def test_a_card_of_schema_3_is_read_and_its_digest_stays_valid(write, network, c
     """It says how the old model predicts; instance norm was not trained on what it sees."""
     card = dataclasses.replace(CARD, training={"options": {"network": network}})
     value = {**card.to_json(), "schema": 3, "stride": 16, "whole_voxels": 192**3}
-    del value["piece"]
+    del value["piece"], value["identities"]
     model = write(value)
     old = cards.read(model)
-    assert old == dataclasses.replace(card, piece=Piece((128, 128, 128), 16, 192**3))
+    piece = Piece((128, 128, 128), 16, 192**3)
+    assert old == dataclasses.replace(card, piece=piece, identities={})
     assert cards.content_digest(cards.read_json(model)) == cards.content_digest(value)
     assert len(old.caveats) == caveats and not card.caveats
 
@@ -70,12 +76,21 @@ def test_the_json_lists_the_names_of_classes_and_channels():
     assert value["channels"] == ["WT", "TC", "ET", "RC"]
 
 
-def test_use_of_separates_training_validation_and_unseen_cases():
-    assert [CARD.use_of(case) for case in ("A_001", "A_002", "A_003")] == [
-        "train",
-        "select",
-        "unseen",
-    ]
+def test_cases_are_recognised_by_id_patient_and_voxels():
+    assert CARD.recognise("A_001", None, {}) == Recognition("train", "case id")
+    assert CARD.recognise("X", "B", {}) == Recognition("select", "patient")
+    assert CARD.recognise("X", "X", {"flair": "3" * 64}) == Recognition("select", "same scan")
+    assert CARD.recognise("X", "X", {"flair": "4" * 64}) == Recognition("unseen")
+    assert not CARD.recognises_by_id_only
+
+
+def test_an_older_card_recognises_by_id_only(write):
+    value = {**CARD.to_json(), "schema": 3, "stride": 16, "whole_voxels": 192**3}
+    del value["identities"], value["piece"]
+    card = cards.read(write(value))
+    assert card.recognises_by_id_only and card.identities == {}
+    assert card.recognise("A_002", "B", {}) == Recognition("select", "case id")
+    assert card.recognise("X", "B", {"flair": "3" * 64}) == Recognition("unseen")
 
 
 def test_the_digest_covers_every_field_but_the_assets():
@@ -150,6 +165,11 @@ def test_another_schema_is_refused(write, schema, way_out):
         ("train_case_ids", None),
         ("members", "5"),
         ("assets", []),
+        ("identities", None),
+        ("identities", {"A_001": {}}),
+        ("identities", {"A_001": {"patient_id": 1, "voxels": {}}}),
+        ("identities", {"A_001": {"patient_id": "A", "voxels": {"t1": "short"}}}),
+        ("identities", {"A_001": {"patient_id": "A", "voxels": {"t1": 7}}}),
     ],
 )
 def test_a_damaged_card_is_refused(write, field, value):

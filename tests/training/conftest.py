@@ -51,6 +51,7 @@ def dataset(tmp_path_factory):
                         image_offset=voxels["image"],
                         mask_offset=voxels["mask"],
                         inputs={},
+                        voxels={},
                         key="",
                         brain_voxels=done.brain_voxels,
                         brain_voxels_lost=0,
