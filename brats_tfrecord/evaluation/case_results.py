@@ -32,6 +32,8 @@ class CaseResult:
         volumes_ml: predicted volume of each tumour class and region in millilitres; None if the
             case failed.
         truth_ml: true volumes, as `volumes_ml`; None unless `status` is "ok".
+        rano: `metrics.rano.TumourBurden` of the prediction as a mapping; None if the case failed.
+        truth_rano: that of the true mask; None unless `status` is "ok".
         confusion: number of voxels of true class i predicted as class j, as nested lists with the
             background included; None unless `status` is "ok".
         crop: shares of the tissue outside the recipe's window, {"brain": share, "tumour": share of
@@ -51,6 +53,8 @@ class CaseResult:
     metrics: Mapping[str, Mapping[str, float | None]] | None = None
     volumes_ml: Mapping[str, float] | None = None
     truth_ml: Mapping[str, float] | None = None
+    rano: Mapping[str, float | None] | None = None
+    truth_rano: Mapping[str, float | None] | None = None
     confusion: list[list[int]] | None = None
     crop: Mapping[str, float | None] | None = None
     stages: Mapping[str, float] | None = None

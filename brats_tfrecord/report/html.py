@@ -18,6 +18,7 @@ from brats_tfrecord.evaluation import (
 )
 from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.compare import Comparison
+from brats_tfrecord.metrics import rano
 from brats_tfrecord.report import charts
 from brats_tfrecord.report.figures import to_png
 from brats_tfrecord.report.gallery import Picture
@@ -130,6 +131,9 @@ def _environment(rule_set):
         "min_patients_for_limits": volume_agreement.MIN_PATIENTS_FOR_LIMITS,
         "min_differences": signed_rank.MIN_DIFFERENCES,
         "few_patients": intervals.FEW_PATIENTS,
+        "measurable_mm": rano.MEASURABLE_MM,
+        "thick_mm": rano.THICK_MM,
+        "max_targets": rano.MAX_TARGETS,
         "few_patients_note": intervals.FEW_PATIENTS_NOTE,
     }
     return environment

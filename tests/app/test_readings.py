@@ -94,5 +94,5 @@ def test_summary_makes_no_request_and_escapes_names():
     assert page.count('src="data:image/png') == 6 and page.count("src=") == 6
     assert not re.search(r"https?://|<script|<link", page)
     assert "not a medical device" in page and "(4 in files)" in page
-    assert "{:.1f} × {:.1f}".format(*segmented()[1].extents[0].axial_mm) in page
+    assert "{:.1f} × {:.1f}".format(*segmented()[1].extents[0].axial_extent_mm) in page
     assert "HD95" not in summary.page_of(*segmented(with_truth=False), CARD)
