@@ -1,6 +1,7 @@
 """The text and the structure of the HTML report, read by a parser."""
 
 import base64
+import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import pytest
 
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.metrics import rano
 from brats_tfrecord.report import charts, figures, html
 from brats_tfrecord.report.gallery import Picture
 
@@ -293,6 +295,28 @@ def test_intervals_of_fewer_than_ten_patients_are_marked(tmp_path, count, marked
     assert ("]*" in headline[1]) == ("]*" in other[1]) == marked
     # regions, classes, comparison
     assert read.text.count("* An interval from fewer than 10 patients is too narrow") == 3 * marked
+
+
+def test_diameters_of_prediction_and_truth_are_listed(tmp_path):
+    def measured(*values):
+        return dataclasses.asdict(rano.TumourBurden(*values))
+
+    rows = [
+        result(
+            "a",
+            rano=measured(3, 1, 21.54, 12.0, 258.48),
+            truth_rano=measured(1, 0, None, None, 0.0),
+        ),
+        result("b", rano=measured(0, 0, None, None, 0.0)),
+    ]
+    read = page(tmp_path, rows)
+    start = next(k for k, row in enumerate(read.rows) if "largest (mm)" in row)
+    assert read.rows[start + 1 : start + 3] == [
+        ["a", "unseen", "1 of 3", "21.5 × 12.0", "258", "0 of 1", "not measurable", "0"],
+        ["b", "unseen", "0 of 0", "–", "0", "–", "–", "–"],
+    ]
+    assert "both at least 10 mm" in read.text and "#rano" in read.addresses
+    assert "Diameters of the enhancing" not in page(tmp_path, [result("a")]).text
 
 
 def test_text_from_outside_is_escaped(tmp_path):
