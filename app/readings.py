@@ -11,9 +11,11 @@ import streamlit as st
 from app.jobs import Result
 from app.scene import Scene
 from brats_tfrecord import metrics, spec
+from brats_tfrecord.metrics import rano
 from brats_tfrecord.metrics.extent import Extent
 from brats_tfrecord.serving import recognition
 from brats_tfrecord.spec import members
+from brats_tfrecord.wording import plural
 
 if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
     from brats_tfrecord.serving.card import ModelCard
@@ -36,6 +38,14 @@ def use_of(scene: Scene, card: ModelCard) -> str:
             f"But {recognition.ID_ONLY}."
         )
     return "Neither this scan nor its patient was used to train or select this model."
+
+
+RANO_RULE = (
+    "Longest diameter and the longest one perpendicular to it of each enhancing lesion, in the "
+    "axial slice where their product is largest (Wen et al. 2010). Both run inside the enhancing "
+    "tumour, not across necrosis, cavity or gaps. Measurable from 10 × 10 mm on."
+)
+"""How `Extent.lesions` are measured, for the reader of a table."""
 
 
 def show_volumes(scene: Scene, result: Result | None) -> None:
@@ -85,8 +95,9 @@ def choose_lesion(key: str, extents: Sequence[Extent]) -> int | None:
         {
             "": number,
             **{f"{region} mL": round(part.volumes_ml[region], 2) for region in spec.REGIONS},
-            "Longest mm": round(part.diameter_mm, 1),
-            "Axial mm": "{:.1f} x {:.1f}".format(*part.axial_mm),
+            "Extent mm": round(part.extent_mm, 1),
+            "Axial extent mm": "{:.1f} × {:.1f}".format(*part.axial_extent_mm),
+            "RANO mm": rano_diameters(part),
         }
         for number, part in enumerate(extents, 1)
     ]
@@ -97,10 +108,41 @@ def choose_lesion(key: str, extents: Sequence[Extent]) -> int | None:
         selection_mode="single-row",
         key=f"lesions_{key}",
         height=min(38 + 35 * len(rows), 180),
-        column_config={"": st.column_config.NumberColumn(width=30)},
+        column_config={
+            "": st.column_config.NumberColumn(width=30),
+            "RANO mm": st.column_config.TextColumn(help=RANO_RULE),
+        },
     )
+    st.caption(rano_sum(extents))
     selected = event["selection"]["rows"]
     return selected[0] if selected and selected[0] < len(rows) else None
+
+
+def rano_diameters(part: Extent) -> str:
+    """Formats the diameters of the measurable enhancing lesions of a connected tumour."""
+    if not part.lesions:
+        return "–"
+    measurable = [
+        "{:.1f} × {:.1f}".format(*lesion.diameters_mm)
+        for lesion in part.lesions
+        if lesion.measurable
+    ]
+    return ", ".join(measurable) or "not measurable"
+
+
+def rano_sum(extents: Sequence[Extent]) -> str:
+    """Writes the number of enhancing lesions and the sum of their products as a sentence."""
+    burden = rano.burden([lesion for part in extents for lesion in part.lesions])
+    if not burden.lesions:
+        return "RANO: no enhancing lesion above 50 mm³."
+    text = f"RANO: {plural(burden.lesions, 'enhancing lesion')}, "
+    if not burden.measurable:
+        return f"{text}none measurable."
+    largest = f" of the {rano.MAX_TARGETS} largest" if burden.measurable > rano.MAX_TARGETS else ""
+    return (
+        f"{text}{burden.measurable} measurable; sum of the products{largest} "
+        f"{burden.sum_mm2:.0f} mm²."
+    )
 
 
 def titled(structure: str) -> str:

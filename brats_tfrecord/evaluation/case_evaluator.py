@@ -1,5 +1,6 @@
 """Evaluates one case: segments and scores it, draws its picture and saves the result."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from brats_tfrecord.evaluation.evaluation_cases import (
     SegmentedCase,
 )
 from brats_tfrecord.evaluation.result_store import ResultStore
-from brats_tfrecord.metrics import extent
+from brats_tfrecord.metrics import extent, rano
 from brats_tfrecord.serving.predict import Segmenter
 
 DrawCase = Callable[
@@ -115,6 +116,7 @@ class CaseEvaluator:
             **scores,
             crop=segmented.crop,
             volumes_ml=dict(segmentation.volumes_ml),
+            rano=_rano(segmentation.classes, segmentation.geometry.spacing_mm),
             stages={
                 **segmented.stages,
                 "metrics": scored - started - sum(segmented.stages.values()),
@@ -138,6 +140,7 @@ class CaseEvaluator:
                 truth, segmentation.classes, spacing_mm, self._options.rules, scheme.classes
             ),
             "truth_ml": extent.volumes_ml(matrix.sum(axis=1), spacing_mm, scheme.classes),
+            "truth_rano": _rano(truth, spacing_mm),
             "confusion": matrix.tolist(),
         }
 
@@ -184,6 +187,11 @@ def safe_file_name(case_id: str) -> str:
         f"%{ord(letter):02X}" if letter in "/\\%\0" or (letter == "." and index == 0) else letter
         for index, letter in enumerate(case_id)
     )
+
+
+def _rano(classes, spacing_mm):
+    """The enhancing lesions of a label map in numbers, as a mapping."""
+    return dataclasses.asdict(rano.burden(rano.enhancing_lesions(classes, spacing_mm)))
 
 
 def _reason(case_id, error):

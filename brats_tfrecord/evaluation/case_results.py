@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brats_tfrecord import metrics
-from brats_tfrecord.evaluation.intervals import bootstrap_means
+from brats_tfrecord.evaluation.intervals import bootstrap_means, patient_means
 
 USES = ("unseen", "select", "train")
 """How the model used a case, most independent first: not at all, to choose the epoch, to train."""
@@ -32,6 +32,8 @@ class CaseResult:
         volumes_ml: predicted volume of each tumour class and region in millilitres; None if the
             case failed.
         truth_ml: true volumes, as `volumes_ml`; None unless `status` is "ok".
+        rano: `metrics.rano.TumourBurden` of the prediction as a mapping; None if the case failed.
+        truth_rano: that of the true mask; None unless `status` is "ok".
         confusion: number of voxels of true class i predicted as class j, as nested lists with the
             background included; None unless `status` is "ok".
         crop: shares of the tissue outside the recipe's window, {"brain": share, "tumour": share of
@@ -53,6 +55,8 @@ class CaseResult:
     metrics: Mapping[str, Mapping[str, float | None]] | None = None
     volumes_ml: Mapping[str, float] | None = None
     truth_ml: Mapping[str, float] | None = None
+    rano: Mapping[str, float | None] | None = None
+    truth_rano: Mapping[str, float | None] | None = None
     confusion: list[list[int]] | None = None
     crop: Mapping[str, float | None] | None = None
     stages: Mapping[str, float] | None = None
@@ -107,10 +111,11 @@ def summary(rows: Sequence[CaseResult], rule_set: metrics.RuleSet, use: str = "u
         use: one of `USES`.
 
     Returns:
-        structure -> metric -> {"mean", "median", "sd", "low", "high", "n"}. Cases whose value is
-        None are not counted in n. `sd` is the sample standard deviation (n - 1), None below two
-        cases. `low` and `high` are the 95 % confidence interval of the mean
-        (`intervals.bootstrap_means`), None below two patients. Mean and median are None if n is 0.
+        structure -> metric -> {"mean", "median", "sd", "low", "high", "n", "patients"}. Cases
+        whose value is None are not counted in n; "patients" are those of the n cases. `sd` is the
+        sample standard deviation (n - 1), None below two cases. `low` and `high` are the 95 %
+        confidence interval of the mean (`intervals.bootstrap_means`), None below two patients.
+        Mean and median are None if n is 0.
     """
     selected = compared(rows, use)
     columns = [(structure, metric) for structure in structures(rows) for metric in rule_set.metrics]
@@ -122,14 +127,17 @@ def summary(rows: Sequence[CaseResult], rule_set: metrics.RuleSet, use: str = "u
         ],
         float,
     ).reshape(len(selected), len(columns))
-    intervals = bootstrap_means(values, [row.patient_id for row in selected])
+    patients = [row.patient_id for row in selected]
+    intervals = bootstrap_means(values, patients)
+    counts = np.count_nonzero(~np.isnan(patient_means(values, patients)), axis=0).tolist()
     result: Summary = {structure: {} for structure in structures(rows)}
-    for (structure, metric), column, interval in zip(columns, values.T, intervals):
+    for (structure, metric), column, interval, count in zip(columns, values.T, intervals, counts):
         low, high = interval or (None, None)
         result[structure][metric] = {
             **_describe(column[~np.isnan(column)].tolist()),
             "low": low,
             "high": high,
+            "patients": count,
         }
     return result
 

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.evaluation import case_results
 from brats_tfrecord.evaluation.case_results import CaseResult
-from brats_tfrecord.evaluation.intervals import bootstrap_means
+from brats_tfrecord.evaluation.intervals import bootstrap_means, patient_means
+from brats_tfrecord.evaluation.signed_rank import MIN_DIFFERENCES, signed_rank_test
 from brats_tfrecord.metrics import RuleSet
-
-MIN_PATIENTS_FOR_P = 6
-"""With fewer patients the two-sided signed-rank test cannot reach p < 0.05."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,9 @@ class Comparison:
             cases of the headline.
         table: structure -> metric -> {"here", "there" (means), "difference" (mean of here - there
             over the pairs), "low", "high" (95 % bootstrap interval over patients, None below two),
-            "p" (two-sided Wilcoxon signed-rank test of the patients' mean differences; None if
-            all are 0 or if there are fewer than `MIN_PATIENTS_FOR_P` patients), "n" (pairs)}. A
+            "p" (two-sided exact Wilcoxon signed-rank test of the patients' mean differences; None
+            if fewer than `signed_rank.MIN_DIFFERENCES` patients differ, which cannot reach 5 %),
+            "differing" (patients whose mean difference is not 0), "patients", "n" (pairs)}. A
             pair counts if the metric is defined on both sides; means are None if n is 0.
         pairs: region -> list of (case id, Dice here, Dice there).
     """
@@ -148,18 +146,22 @@ def _table(pairs, structures, metrics):
     patients = [here.patient_id for here, _ in pairs]
     differences = values[..., 0] - values[..., 1]
     intervals = bootstrap_means(differences, patients)
+    by_patient = patient_means(differences, patients)
     table: dict[str, dict] = {structure: {} for structure in structures}
     for index, ((structure, metric), interval) in enumerate(zip(columns, intervals)):
         defined = ~np.isnan(differences[:, index])
         low, high = interval or (None, None)
         here, there = (_mean(values[defined, index, side]) for side in (0, 1))
+        test = signed_rank_test(by_patient[:, index])
         table[structure][metric] = {
             "here": here,
             "there": there,
             "difference": _mean(differences[defined, index]),
             "low": low,
             "high": high,
-            "p": _p_value(differences[:, index], patients),
+            "p": test.p if test.differing >= MIN_DIFFERENCES else None,
+            "differing": test.differing,
+            "patients": int(np.count_nonzero(~np.isnan(by_patient[:, index]))),
             "n": int(np.count_nonzero(defined)),
         }
     return table
@@ -172,18 +174,6 @@ def _values(here, there, structure, metric):
 
 def _mean(values):
     return float(values.mean()) if values.size else None
-
-
-def _p_value(differences, patients):
-    """Two-sided p of Wilcoxon's (1945) signed-rank test; zero differences are left out."""
-    by_patient: dict[str, list[float]] = {}
-    for patient, difference in zip(patients, differences):
-        if not np.isnan(difference):
-            by_patient.setdefault(patient, []).append(difference)
-    means = [float(np.mean(values)) for values in by_patient.values()]
-    if len(means) < MIN_PATIENTS_FOR_P or not any(means):
-        return None
-    return float(stats.wilcoxon(means).pvalue)
 
 
 def _checked(row):

@@ -1,4 +1,4 @@
-"""Statistics over cases: confusion of classes, crop losses, stage times, agreement of volumes."""
+"""Statistics over cases: confusion of classes, crop losses, stage times."""
 
 import statistics
 from collections.abc import Sequence
@@ -121,55 +121,3 @@ def stage_times(rows: Sequence[CaseResult]) -> list[StageTime]:
 
 def _share(count, total):
     return float(count / total) if total else None
-
-
-MIN_CASES_FOR_LIMITS = 5
-"""With fewer cases the standard deviation is too uncertain to derive limits of agreement."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement of the volumes of one region over cases, in mL.
-
-    Attributes:
-        means: mean of true and predicted volume of each case.
-        differences: prediction - truth of each case.
-        truth, predicted: mean volumes; None without a case.
-        bias: mean difference; None below two cases.
-        low, high: limits of agreement, bias ± 1.96 sample standard deviations of the differences;
-            None below `MIN_CASES_FOR_LIMITS` cases.
-    """
-
-    means: list[float]
-    differences: list[float]
-    truth: float | None = None
-    predicted: float | None = None
-    bias: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-def agreement(rows: Sequence[CaseResult], region: str) -> Agreement:
-    """Computes the agreement of the volumes of one region.
-
-    Args:
-        rows: results that have both `volumes_ml` and `truth_ml`.
-        region: a key of both.
-    """
-    truth = [row.truth_ml[region] for row in rows if row.truth_ml is not None]
-    predicted = [row.volumes_ml[region] for row in rows if row.volumes_ml is not None]
-    differences = [after - before for before, after in zip(truth, predicted)]
-    means = [(before + after) / 2 for before, after in zip(truth, predicted)]
-    if not rows:
-        return Agreement(means, differences)
-    bias = statistics.fmean(differences)
-    half_width = 1.96 * statistics.stdev(differences) if len(rows) >= MIN_CASES_FOR_LIMITS else None
-    return Agreement(
-        means,
-        differences,
-        statistics.fmean(truth),
-        statistics.fmean(predicted),
-        bias=bias if len(rows) > 1 else None,
-        low=None if half_width is None else bias - half_width,
-        high=None if half_width is None else bias + half_width,
-    )

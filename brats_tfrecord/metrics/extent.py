@@ -1,4 +1,4 @@
-"""Volumes and diameters of the connected parts of a tumour."""
+"""Volumes and extents of the connected parts of a tumour."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 from brats_tfrecord import spec
 from brats_tfrecord.boxes import bounding_box
+from brats_tfrecord.metrics import rano
 from brats_tfrecord.spec import members, structures
 
 _NEIGHBOURS_26 = ndimage.generate_binary_structure(3, 3)
@@ -19,23 +20,28 @@ _NEIGHBOURS_26 = ndimage.generate_binary_structure(3, 3)
 
 @dataclass(frozen=True)
 class Extent:
-    """Position, volumes and diameters of one connected tumour.
+    """Position, volumes and extents of one connected tumour, edema included.
+
+    Extents are measured from outline to outline, across gaps. The diameters that RANO measures
+    are those of the enhancing tumour, in `lesions`.
 
     Attributes:
         centre: index (x, y, z) of the tumour voxel that is nearest to the centre of mass. The
             centre of mass itself may lie outside the tumour, as in a ring.
         volumes_ml: {structure: volume in mL}, as returned by `volumes_ml`.
-        diameter_mm: longest distance between two points of the outline.
-        axial_mm: longest diameter in an axial slice and the longest diameter perpendicular to it
-            in the same slice, the two measures of RANO (Wen et al. 2010, J Clin Oncol 28(11)).
+        extent_mm: longest distance between two points of the outline.
+        axial_extent_mm: longest extent in an axial slice and the longest extent perpendicular to
+            it in the same slice.
         axial_slice: z index of that slice.
+        lesions: enhancing lesions inside this tumour, the largest product of diameters first.
     """
 
     centre: tuple[int, int, int]
     volumes_ml: dict[str, float]
-    diameter_mm: float
-    axial_mm: tuple[float, float]
+    extent_mm: float
+    axial_extent_mm: tuple[float, float]
     axial_slice: int
+    lesions: tuple[rano.EnhancingLesion, ...]
 
 
 def volumes_ml(
@@ -69,7 +75,7 @@ def extents(
     Args:
         classes: uint8 [X, Y, Z] canonical class ids, LPS order.
         spacing_mm: (x, y, z) voxel spacing in millimetres.
-        smallest_mm3: parts of this volume or less are omitted.
+        smallest_mm3: parts, and enhancing lesions in them, of this volume or less are omitted.
 
     Returns:
         A list of `Extent`, empty if there is no tumour.
@@ -88,18 +94,23 @@ def extents(
         if volumes_mm3[part] > smallest_mm3
     ]
     sides = ndimage.find_objects(parts)
+    # An enhancing lesion is connected, so all of it lies in the part of any of its voxels.
+    lesions: dict[int, list[rano.EnhancingLesion]] = {}
+    for lesion in rano.enhancing_lesions(classes, spacing_mm, smallest_mm3):
+        lesions.setdefault(int(parts[tuple(lesion.centre - origin)]), []).append(lesion)
     return [
         _extent(
             parts[sides[part - 1]] == part,
             inside[sides[part - 1]],
             origin + [side.start for side in sides[part - 1]],
             spacing_mm,
+            tuple(lesions.get(part, ())),
         )
         for part in order
     ]
 
 
-def _extent(mask, classes, origin, spacing_mm):
+def _extent(mask, classes, origin, spacing_mm, lesions):
     """Measures `mask` [x, y, z], whose first voxel has the index `origin` in the volume."""
     spacing_mm = np.asarray(spacing_mm, float)
     voxels = np.argwhere(mask)
@@ -107,7 +118,7 @@ def _extent(mask, classes, origin, spacing_mm):
     centre_x, centre_y, centre_z = (int(index) for index in voxels[nearest] + origin)
     counts = np.bincount(classes[mask], minlength=len(spec.CLASS_NAMES))
     longest, across, z = max(
-        (*_axial_diameters(np.argwhere(mask[..., z]), spacing_mm[:2]), z)
+        (*_axial_extents(np.argwhere(mask[..., z]), spacing_mm[:2]), z)
         for z in np.flatnonzero(mask.any(axis=(0, 1)))
     )
     return Extent(
@@ -116,11 +127,12 @@ def _extent(mask, classes, origin, spacing_mm):
         _farthest(_outline(voxels[_on_surface(mask)], spacing_mm))[0],
         (longest, across),
         int(z + origin[2]),
+        lesions,
     )
 
 
-def _axial_diameters(voxels, spacing_mm):
-    """(longest, longest perpendicular) diameter in mm of the voxels [N, 2] of a slice."""
+def _axial_extents(voxels, spacing_mm):
+    """(longest, longest perpendicular) extent in mm of the voxels [N, 2] of a slice."""
     points = _outline(voxels, spacing_mm)
     longest, start, end = _farthest(points)
     along = (end - start) / longest

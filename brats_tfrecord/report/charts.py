@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.evaluation.case_results import CaseResult
-from brats_tfrecord.evaluation.tallies import agreement
+from brats_tfrecord.evaluation.volume_agreement import Agreement, agreement
 from brats_tfrecord.report.figures import new_figure
 
 DPI = 150
@@ -50,8 +50,9 @@ def distribution_figure(rows: Sequence[CaseResult], metric_names: Sequence[str])
 def volume_figure(rows: Sequence[CaseResult]) -> Figure | None:
     """Draws the Bland-Altman plot (1986) of every region's volume, one point per case.
 
-    The bias is drawn from two cases on, the limits of agreement from
-    `tallies.MIN_CASES_FOR_LIMITS`.
+    Cases of one patient are joined by a line. The bias is drawn from two patients on, the limits
+    of agreement and their 95 % confidence intervals (bands) from
+    `volume_agreement.MIN_PATIENTS_FOR_LIMITS`.
 
     Args:
         rows: results that have both volumes.
@@ -65,21 +66,40 @@ def volume_figure(rows: Sequence[CaseResult]) -> Figure | None:
     for axes, region in zip(figure.subplots(1, 3), spec.REGIONS):
         volumes = agreement(rows, region)
         axes.axhline(0, color="#777777", linewidth=0.8)
-        if volumes.bias is not None:
-            axes.axhline(volumes.bias, color="black", linewidth=1.4)
-        for limit in (volumes.low, volumes.high):
-            if limit is not None:
-                axes.axhline(limit, color="black", linewidth=1.1, linestyle=(0, (5, 3)))
-        axes.scatter(volumes.means, volumes.differences, **_marker(region))
+        _draw_limits(axes, volumes)
+        _join_patients(axes, volumes)
+        axes.scatter(volumes.means, volumes.differences, zorder=3, **_marker(region))
         axes.set_title(f"{region}, {spec.REGION_TITLES[region]}", fontsize=10)
         axes.set_xlabel("mean of truth and prediction (mL)", fontsize=9)
-        y_limit = 1.15 * max(
-            1.0, *np.abs(volumes.differences), abs(volumes.low or 0), abs(volumes.high or 0)
-        )
+        ends = (*(volumes.low_interval or ()), *(volumes.high_interval or ()))
+        y_limit = 1.15 * max(1.0, *np.abs(volumes.differences), *map(abs, ends))
         axes.set(xlim=(0, 1.08 * max(1.0, *volumes.means)), ylim=(-y_limit, y_limit))
         _style(axes)
     figure.axes[0].set_ylabel("prediction − truth (mL)", fontsize=9)
     return figure
+
+
+def _draw_limits(axes: Axes, volumes: Agreement) -> None:
+    """Draws the bias as a solid line, and the dashed limits in the bands of their intervals."""
+    if volumes.bias is not None:
+        axes.axhline(volumes.bias, color="black", linewidth=1.4)
+    for limit, interval in (
+        (volumes.low, volumes.low_interval),
+        (volumes.high, volumes.high_interval),
+    ):
+        if limit is not None and interval is not None:
+            axes.axhspan(*interval, color="#5b7a99", alpha=0.18, linewidth=0)
+            axes.axhline(limit, color="black", linewidth=1.1, linestyle=(0, (5, 3)))
+
+
+def _join_patients(axes: Axes, volumes: Agreement) -> None:
+    """Joins the points of each patient with several cases, in ascending order of the means."""
+    of_patient: dict[str, list[tuple[float, float]]] = {}
+    for patient, *point in zip(volumes.patients, volumes.means, volumes.differences):
+        of_patient.setdefault(patient, []).append((point[0], point[1]))
+    for joined in of_patient.values():
+        if len(joined) > 1:
+            axes.plot(*zip(*sorted(joined)), color="#8a8a8a", linewidth=0.9, zorder=2)
 
 
 def pairs_figure(pairs: Mapping[str, Sequence[tuple[str, float, float]]]) -> Figure | None:

@@ -2,16 +2,23 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from brats_tfrecord import files, metrics, spec
-from brats_tfrecord.evaluation import case_results, tallies
+from brats_tfrecord.evaluation import (
+    case_results,
+    intervals,
+    signed_rank,
+    tallies,
+    volume_agreement,
+)
 from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.compare import Comparison
+from brats_tfrecord.metrics import rano
 from brats_tfrecord.report import charts
 from brats_tfrecord.report.figures import to_png
 from brats_tfrecord.report.gallery import Picture
@@ -77,6 +84,21 @@ def write_report(
     files.write_text(path, page)
 
 
+def few_patients(table: Mapping[str, Mapping[str, Mapping]], structures: Iterable[str]) -> bool:
+    """Tells whether an interval of a table is from fewer than `intervals.FEW_PATIENTS` patients.
+
+    Args:
+        table: structure -> metric -> {"low", "patients", …}, a `case_results.Summary` or the
+            `table` of a comparison.
+        structures: the structures to look at.
+    """
+    return any(
+        entry["low"] is not None and entry["patients"] < intervals.FEW_PATIENTS
+        for structure in structures
+        for entry in table[structure].values()
+    )
+
+
 def _environment(rule_set):
     """The jinja2 environment with the filters and constants of the templates."""
     environment = jinja2.Environment(
@@ -100,12 +122,19 @@ def _environment(rule_set):
         "decimals": metrics.METRIC_DECIMALS,
         "rule_set": rule_set,
         "verdict": _verdict,
+        "few_here": few_patients,
         "blocks": _blocks(rule_set),
         "by_lesion": "missed_lesions" in rule_set.metrics,
         "case_metrics": (
             _LESION_CASE_METRICS if "lesion_dice" in rule_set.metrics else _CASE_METRICS
         ),
-        "min_cases_for_limits": tallies.MIN_CASES_FOR_LIMITS,
+        "min_patients_for_limits": volume_agreement.MIN_PATIENTS_FOR_LIMITS,
+        "min_differences": signed_rank.MIN_DIFFERENCES,
+        "few_patients": intervals.FEW_PATIENTS,
+        "measurable_mm": rano.MEASURABLE_MM,
+        "thick_mm": rano.THICK_MM,
+        "max_targets": rano.MAX_TARGETS,
+        "few_patients_note": intervals.FEW_PATIENTS_NOTE,
     }
     return environment
 
@@ -157,8 +186,11 @@ def _agreement(compared, rule_set):
         "distribution": _data_uri(charts.distribution_figure(compared, rule_set.metrics)),
         "confusion": tallies.confusion(compared),
         "volumes": _data_uri(charts.volume_figure(measured)),
-        "agreement": {region: tallies.agreement(measured, region) for region in spec.REGIONS},
+        "agreement": {
+            region: volume_agreement.agreement(measured, region) for region in spec.REGIONS
+        },
         "measured": len(measured),
+        "measured_patients": len({row.patient_id for row in measured}),
     }
 
 
@@ -183,7 +215,13 @@ def _fitting(pictures):
 
 
 def _verdict(metric, entry):
-    """Returns "better" or "worse" if the interval of the difference excludes 0, otherwise ""."""
+    """Returns "better" or "worse" if interval and test both exclude chance, otherwise "".
+
+    The interval of the difference excludes 0, and the exact test has p below `signed_rank.ALPHA`,
+    which it cannot have below `signed_rank.MIN_DIFFERENCES` non-zero differences.
+    """
+    if entry["p"] is None or entry["p"] >= signed_rank.ALPHA:
+        return ""
     if entry["low"] is None or entry["low"] <= 0 <= entry["high"]:
         return ""
     higher = entry["low"] > 0

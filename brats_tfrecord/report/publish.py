@@ -8,6 +8,7 @@ from brats_tfrecord.evaluation import case_results
 from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.compare import Comparison
 from brats_tfrecord.evaluation.evaluate import Evaluation
+from brats_tfrecord.evaluation.intervals import FEW_PATIENTS, FEW_PATIENTS_NOTE
 from brats_tfrecord.report import gallery, html, tables
 from brats_tfrecord.serving.recognition import BY_PATIENT, BY_SCAN
 from brats_tfrecord.wording import plural
@@ -76,6 +77,7 @@ def headline_lines(
             for name in _METRICS
         ]
         text.append(f"  {region:3} {'   '.join(cells)}")
+    text += _few_patients(summary)
     return text + [
         f"  {name}: " + ", ".join(f"{region} Dice {dice:.3f}" for region, dice in scores.items())
         for name, scores in baselines
@@ -93,7 +95,7 @@ def comparison_lines(comparison: Comparison | None, path: Path | str) -> list[st
         return [f"No case of the headline can be compared with {path}."]
     text = [
         f"Against {path}, the same {plural(comparison.cases, f'{comparison.use} case')}: "
-        "mean difference, here - there [95 % confidence interval], Wilcoxon p"
+        "mean difference, here - there [95 % confidence interval], exact Wilcoxon p"
     ]
     if comparison.met_there:
         text.append(
@@ -105,10 +107,24 @@ def comparison_lines(comparison: Comparison | None, path: Path | str) -> list[st
         for name in _METRICS:
             entry = comparison.table[region][name]
             difference = _with_interval({**entry, "mean": entry["difference"]}, name, "+")
-            p = "" if entry["p"] is None else f", p {entry['p']:.3g}"
-            cells.append(f"{metrics.METRIC_TITLES[name]} {difference}{p}")
+            cells.append(f"{metrics.METRIC_TITLES[name]} {difference}{_p_value(entry)}")
         text.append(f"  {region:3} {'   '.join(cells)}")
-    return text
+    return text + _few_patients(comparison.table)
+
+
+def _p_value(entry):
+    """Formats the p value of a comparison, or why there is none."""
+    if entry["p"] is not None:
+        return f", p {entry['p']:.3g}"
+    if not entry["n"]:
+        return ""
+    return f", no p ({entry['differing']} of {plural(entry['patients'], 'patient')} differ)"
+
+
+def _few_patients(table):
+    """The note on too narrow intervals as a list of lines; empty if the lines above have none."""
+    shown = {region: {name: table[region][name] for name in _METRICS} for region in spec.REGIONS}
+    return [f"  {FEW_PATIENTS_NOTE}"] if html.few_patients(shown, spec.REGIONS) else []
 
 
 def _recognised(rows: Sequence[CaseResult]) -> Iterator[str]:
@@ -137,11 +153,12 @@ def _excluded(rows: Sequence[CaseResult], use: str | None) -> Iterator[str]:
 
 
 def _with_interval(entry, metric, sign=""):
-    """Formats a mean with its interval, such as "0.812 [0.701, 0.903]"."""
+    """Formats a mean with its interval, such as "0.812 [0.701, 0.903]"; a * marks few patients."""
     decimals = metrics.METRIC_DECIMALS[metric]
     if entry["mean"] is None:
         return "undefined"
     text = f"{entry['mean']:{sign}.{decimals}f}"
     if entry["low"] is None:
         return text
-    return f"{text} [{entry['low']:{sign}.{decimals}f}, {entry['high']:{sign}.{decimals}f}]"
+    star = "*" if entry["patients"] < FEW_PATIENTS else ""
+    return f"{text} [{entry['low']:{sign}.{decimals}f}, {entry['high']:{sign}.{decimals}f}]{star}"

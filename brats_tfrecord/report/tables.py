@@ -14,16 +14,19 @@ from brats_tfrecord.metrics import RuleSet
 from brats_tfrecord.wording import csv_cell
 
 _TEXT_COLUMNS = ("case_id", "patient_id", "grade", "use", "recognised_by", "status", "reason")
+_RANO_COLUMNS = {"rano": "rano", "rano_truth": "truth_rano"}
+"""Prefix of a column -> attribute of a `CaseResult`."""
 
 
 def write_csv(path: Path | str, rows: Sequence[CaseResult], rule_set: RuleSet) -> None:
     """Writes one line per case, with all attributes of a `CaseResult` except `confusion`.
 
     Columns: case_id, patient_id, grade, use, recognised_by, status, reason; STRUCTURE_metric;
-    NAME_ml (predicted) and NAME_truth_ml; crop_brain_lost and crop_tumour_lost (shares);
-    post_processing; warnings; seconds_STAGE and seconds, the only columns that differ between runs.
-    Numbers have full precision; undefined or missing values are empty cells. Text that a
-    spreadsheet would interpret as a formula is prefixed with an apostrophe.
+    NAME_ml (predicted) and NAME_truth_ml; rano_NAME and rano_truth_NAME
+    (`metrics.rano.TumourBurden`); crop_brain_lost and crop_tumour_lost (shares); post_processing;
+    warnings; seconds_STAGE and seconds, the only columns that differ between runs. Numbers have
+    full precision; undefined or missing values are empty cells. Text that a spreadsheet would
+    interpret as a formula is prefixed with an apostrophe.
     """
     table = io.StringIO()
     cells = [_cells(row, rule_set) for row in rows]
@@ -85,11 +88,17 @@ def _columns(rows, rule_set):
         for name in names
         if any(name in (getattr(row, attribute) or ()) for row in rows)
     ]
+    diameters = [
+        f"{prefix}_{name}"
+        for prefix, attribute in _RANO_COLUMNS.items()
+        for name in dict.fromkeys(name for row in rows for name in getattr(row, attribute) or ())
+    ]
     stages = dict.fromkeys(stage for row in rows for stage in row.stages or ())
     return [
         *_TEXT_COLUMNS,
         *scores,
         *volumes,
+        *diameters,
         "crop_brain_lost",
         "crop_tumour_lost",
         "post_processing",
@@ -108,6 +117,9 @@ def _cells(row, rule_set):
         cells |= {f"{structure}_{metric}": scores[metric] for metric in rule_set.metrics}
     cells |= {f"{name}_ml": volume for name, volume in (row.volumes_ml or {}).items()}
     cells |= {f"{name}_truth_ml": volume for name, volume in (row.truth_ml or {}).items()}
+    for prefix, attribute in _RANO_COLUMNS.items():
+        burden = getattr(row, attribute) or {}
+        cells |= {f"{prefix}_{name}": value for name, value in burden.items()}
     cells |= {f"crop_{tissue}_lost": share for tissue, share in (row.crop or {}).items()}
     cells |= {_stage_column(stage): time for stage, time in (row.stages or {}).items()}
     return cells | {"seconds": row.seconds}

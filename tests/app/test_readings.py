@@ -63,6 +63,23 @@ def test_table_lists_volumes_and_agreement_of_every_structure():
     assert head == ("", "Truth mL")
 
 
+def test_diameters_are_those_of_the_measurable_enhancing_lesions():
+    classes = np.full((60, 50, 12), spec.ED, np.uint8)
+    whole = extent.extents(classes, (1, 1, 1))
+    assert readings.rano_diameters(whole[0]) == "–"
+    assert readings.rano_sum(whole) == "RANO: no enhancing lesion above 50 mm³."
+    classes[2:8, 2:8, 2:8] = spec.ET  # 6 mm wide
+    small = extent.extents(classes, (1, 1, 1))
+    assert readings.rano_diameters(small[0]) == "not measurable"
+    assert readings.rano_sum(small) == "RANO: 1 enhancing lesion, none measurable."
+    classes[20:35, 20, 2:8] = classes[27, 14:27, 2:8] = spec.ET  # a cross, 15 x 13 mm
+    [tumour] = extent.extents(classes, (1, 1, 1))
+    assert readings.rano_diameters(tumour) == "15.0 × 13.0"
+    assert readings.rano_sum([tumour]) == (
+        "RANO: 2 enhancing lesions, 1 measurable; sum of the products 195 mm²."
+    )
+
+
 def test_csv_has_all_figures_and_no_cell_that_a_spreadsheet_evaluates():
     scene, result = segmented("=cmd|'/c calc'!A1")
     rows = list(csv.DictReader(io.StringIO(downloads.csv_of(scene, result))))
@@ -95,7 +112,8 @@ def test_summary_makes_no_request_and_escapes_names():
     assert page.count('src="data:image/png') == 6 and page.count("src=") == 6
     assert not re.search(r"https?://|<script|<link", page)
     assert "not a medical device" in page and "(4 in files)" in page
-    assert "{:.1f} × {:.1f}".format(*segmented()[1].extents[0].axial_mm) in page
+    assert "{:.1f} × {:.1f}".format(*segmented()[1].extents[0].axial_extent_mm) in page
+    assert "RANO: 1 enhancing lesion, " in page
     assert "HD95" not in summary.page_of(*segmented(with_truth=False), CARD)
 
 

@@ -9,7 +9,7 @@ from brats_tfrecord import metrics
 from brats_tfrecord.evaluation import case_results, intervals
 
 RULES = metrics.RULE_SETS["brats2020"]
-UNDEFINED = {"mean": None, "median": None, "sd": None, "low": None, "high": None, "n": 0}
+UNDEFINED = dict.fromkeys(("mean", "median", "sd", "low", "high")) | {"n": 0, "patients": 0}
 
 
 def result(case_id, use="unseen", dice=0.8, sensitivity=0.9, **changes):
@@ -51,6 +51,7 @@ def test_summary_includes_only_compared_cases_of_the_requested_use():
         "mean": 0.1,
         "median": 0.1,
         "n": 1,
+        "patients": 1,
     }
 
 
@@ -60,6 +61,7 @@ def test_summary_leaves_out_undefined_values():
         "mean": 0.5,
         "median": 0.5,
         "n": 1,
+        "patients": 1,
     }
     assert case_results.summary(rows[:1], RULES)["TC"]["sensitivity"] == UNDEFINED
     assert case_results.summary([], RULES)["WT"]["hd95"] == UNDEFINED
@@ -80,6 +82,7 @@ def test_interval_resamples_patients_not_cases():
     dice = case_results.summary(rows, RULES)["WT"]["dice"]
     assert dice["mean"] == pytest.approx(0.5)
     assert (dice["low"], dice["high"]) == pytest.approx((0.2, 0.6))
+    assert (dice["n"], dice["patients"]) == (4, 2)
     dice = case_results.summary(rows[1:], RULES)["WT"]["dice"]
     assert dice["low"] is None, "no interval from a single patient"
 
@@ -97,6 +100,13 @@ def test_interval_agrees_with_a_plain_bootstrap():
     )
     assert first == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=0.06)
     assert first == second and first != fewer
+
+
+def test_patients_are_averaged_over_their_defined_values():
+    values = np.array([[0.2, 1.0], [0.6, np.nan], [0.4, np.nan], [0.9, 5.0]])
+    means = intervals.patient_means(values, ["b", "a", "b", "c"])
+    np.testing.assert_allclose(means, [[0.3, 1], [0.6, np.nan], [0.9, 5]])
+    assert intervals.patient_means(np.empty((0, 2)), []).shape == (0, 2)
 
 
 def test_interval_hardly_depends_on_the_chunk_size(monkeypatch):

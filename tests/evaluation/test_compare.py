@@ -63,6 +63,7 @@ def test_differences_are_paired_case_by_case(other):
     assert (dice["here"], dice["there"], dice["difference"]) == pytest.approx((0.8, 0.6, 0.2))
     assert (dice["low"], dice["high"]) == pytest.approx((0.1, 0.3))
     assert dice["n"] == 2 and dice["p"] is None, "two pairs are too few for a test"
+    assert (dice["patients"], dice["differing"]) == (2, 2)
     assert comparison.table["ET"]["hd95"]["difference"] == pytest.approx(-2)
     assert comparison.table["ED"]["assd"] == {
         "here": None,
@@ -71,6 +72,8 @@ def test_differences_are_paired_case_by_case(other):
         "low": None,
         "high": None,
         "p": None,
+        "differing": 0,
+        "patients": 0,
         "n": 0,
     }
 
@@ -90,7 +93,19 @@ def test_p_value_is_the_signed_rank_test_over_patients(other):
     ).table["TC"]["dice"]
     assert twice["p"] == pytest.approx(dice["p"]), "cases are averaged by patient"
     assert (twice["low"], twice["high"]) == pytest.approx((dice["low"], dice["high"]))
-    assert twice["n"] == 14
+    assert (twice["n"], twice["patients"], twice["differing"]) == (14, 7, 7)
+
+
+@pytest.mark.parametrize("equal, differing, tested", [(15, 5, False), (0, 5, False), (14, 6, True)])
+def test_a_test_needs_six_patients_that_differ(other, equal, differing, tested):
+    """Five of 20 patients that differ are as few as five of five: the smallest p is 0.0625."""
+    count = equal + differing
+    there = [result(f"p{n}", 0.5) for n in range(count)]
+    here = [result(f"p{n}", 0.5 if n < equal else 0.51 + n / 100) for n in range(count)]
+    dice = compare.compare(here, other(there), RULES).table["WT"]["dice"]
+    assert (dice["patients"], dice["differing"]) == (count, differing)
+    assert dice["p"] == (stats.wilcoxon(range(1, 7)).pvalue if tested else None)
+    assert dice["low"] > 0, "the bootstrap alone would call it better"
 
 
 def test_equal_evaluations_have_zero_differences(other):

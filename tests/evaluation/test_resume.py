@@ -210,7 +210,9 @@ def test_a_signal_stops_and_says_how_to_resume(options, tmp_path, sent, code):
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in errors
-    assert "2 of 4 cases are finished and saved" in errors and "run the same command again" in errors
+    assert (
+        "2 of 4 cases are finished and saved" in errors and "run the same command again" in errors
+    )
     assert "\r" not in errors and "evaluating: 1/4 cases, " in errors and "ETA 0:00:" in errors
 
 

@@ -1,7 +1,5 @@
 """Totals over cases; expected values are computed by hand."""
 
-import pytest
-
 from brats_tfrecord.evaluation import case_results, tallies
 
 
@@ -42,36 +40,3 @@ def test_stage_times_are_in_order_of_appearance_with_their_shares():
         tallies.StageTime("predict", 1, 4.0, 4.0, 0.5),
     ]
     assert tallies.stage_times([row()]) == []
-
-
-def measured(*pairs):
-    return [
-        case_results.CaseResult(
-            f"case {k}",
-            f"{k}",
-            None,
-            "unseen",
-            "ok",
-            metrics={},
-            truth_ml={"WT": truth},
-            volumes_ml={"WT": predicted},
-        )
-        for k, (truth, predicted) in enumerate(pairs)
-    ]
-
-
-def test_bias_and_limits_of_five_cases():
-    agreement = tallies.agreement(measured((10, 11), (20, 22), (30, 33), (40, 44), (50, 55)), "WT")
-    assert agreement.differences == [1, 2, 3, 4, 5] and agreement.means[1] == 21
-    assert (agreement.truth, agreement.predicted, agreement.bias) == (30, 33, 3)
-    # The sample variance of 1 ... 5 is 2.5.
-    assert agreement.high == pytest.approx(3 + 1.96 * 2.5**0.5)
-    assert agreement.low == pytest.approx(3 - 1.96 * 2.5**0.5)
-
-
-@pytest.mark.parametrize("count, has_bias", [(0, False), (1, False), (2, True), (4, True)])
-def test_few_cases_have_no_limits_and_one_has_no_bias(count, has_bias):
-    agreement = tallies.agreement(measured(*[(10, 12)] * count), "WT")
-    assert (agreement.bias is not None) == has_bias
-    assert agreement.low is None and agreement.high is None
-    assert (agreement.truth is not None) == (count > 0)

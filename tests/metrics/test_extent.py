@@ -16,8 +16,8 @@ def test_row_of_voxels_is_measured_from_face_to_face():
     classes[3:8, 4, 5] = spec.ED
     [tumour] = extents(classes, (2, 1, 3), smallest_mm3=0)
     assert tumour.centre == (5, 4, 5)
-    assert tumour.diameter_mm == pytest.approx(10)  # 5 voxels of 2 mm
-    assert tumour.axial_mm == pytest.approx((10, 1)) and tumour.axial_slice == 5
+    assert tumour.extent_mm == pytest.approx(10)  # 5 voxels of 2 mm
+    assert tumour.axial_extent_mm == pytest.approx((10, 1)) and tumour.axial_slice == 5
     assert tumour.volumes_ml == pytest.approx(
         {"WT": 0.03, "TC": 0, "ET": 0, "NCR/NET": 0, "ED": 0.03}
     )
@@ -28,7 +28,7 @@ def test_single_voxel_and_empty_mask():
     assert extents(classes, (1, 1, 1)) == []
     classes[7, 8, 9] = spec.ET
     [tumour] = extents(classes, (1, 1, 1), smallest_mm3=0)
-    assert (tumour.centre, tumour.diameter_mm, tumour.axial_mm) == ((7, 8, 9), 1, (1, 1))
+    assert (tumour.centre, tumour.extent_mm, tumour.axial_extent_mm) == ((7, 8, 9), 1, (1, 1))
     assert extents(classes, (1, 1, 1)) == [], "1 mm³ is below the default of 50"
 
 
@@ -38,15 +38,15 @@ def test_diameters_of_a_cross_and_of_oblique_stairs():
     classes[8, 6:13, 3] = spec.NCR  # 7 mm along y
     classes[8, 9, 3:13] = spec.ET  # 10 mm upwards
     [tumour] = extents(classes, (1, 1, 1), smallest_mm3=0)
-    assert tumour.axial_mm == pytest.approx((13, 7)) and tumour.axial_slice == 3
-    assert tumour.diameter_mm == pytest.approx(13)
+    assert tumour.axial_extent_mm == pytest.approx((13, 7)) and tumour.axial_slice == 3
+    assert tumour.extent_mm == pytest.approx(13)
     assert tumour.volumes_ml == pytest.approx(
         {"WT": 0.028, "TC": 0.016, "ET": 0.01, "NCR/NET": 0.006, "ED": 0.012}
     )
     steps = np.zeros(SHAPE, np.uint8)
     steps[range(4, 10), 9, range(4, 10)] = spec.ET
     [stairs] = extents(steps, (1, 1, 1), smallest_mm3=0)
-    assert stairs.diameter_mm == pytest.approx(np.hypot(6, 5)), "face to face: 5 + 1 and 5"
+    assert stairs.extent_mm == pytest.approx(np.hypot(6, 5)), "face to face: 5 + 1 and 5"
 
 
 def test_volumes_of_five_classes_include_the_resection_cavity():
@@ -74,7 +74,7 @@ def test_centre_of_a_ring_is_a_tumour_voxel():
     classes[..., 8] = np.where((radius > 5) & (radius < 7), spec.ET, 0)
     [tumour] = extents(classes, (1, 1, 1))
     assert classes[tumour.centre] == spec.ET
-    assert tumour.axial_mm == pytest.approx((13.9, 13.5), abs=1.0)
+    assert tumour.axial_extent_mm == pytest.approx((13.9, 13.5), abs=1.0)
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.floats(0.5, 3)] * 3))
@@ -87,6 +87,6 @@ def test_diameters_and_volumes_are_consistent(seed, spacing_mm):
     )
     for part in parts:
         assert classes[part.centre] == spec.ET
-        longest, across = part.axial_mm
-        assert across <= longest + 1e-9 <= part.diameter_mm + 2e-9
+        longest, across = part.axial_extent_mm
+        assert across <= longest + 1e-9 <= part.extent_mm + 2e-9
         assert longest >= min(spacing_mm[:2])

@@ -13,10 +13,17 @@ LESION_METRICS = (*METRICS, "lesion_dice", "lesion_hd95")
 DASHED = "--"
 
 
-def scored(metrics_of, truth_ml=None, volumes_ml=None):
+def scored(metrics_of, truth_ml=None, volumes_ml=None, patient="a"):
     """A case with metrics {region: {metric: value}}."""
     return case_results.CaseResult(
-        "a", "a", None, "unseen", "ok", metrics=metrics_of, truth_ml=truth_ml, volumes_ml=volumes_ml
+        "a",
+        patient,
+        None,
+        "unseen",
+        "ok",
+        metrics=metrics_of,
+        truth_ml=truth_ml,
+        volumes_ml=volumes_ml,
     )
 
 
@@ -24,16 +31,20 @@ def same_in_all(dice, hd95):
     return scored({region: {"dice": dice, "hd95": hd95} for region in spec.REGIONS})
 
 
-def measured(truth, predicted):
+def measured(truth, predicted, patient="a"):
     """A case with volumes {region: mL}."""
-    return scored({region: {"dice": 1.0} for region in spec.REGIONS}, truth, predicted)
+    return scored({region: {"dice": 1.0} for region in spec.REGIONS}, truth, predicted, patient)
 
 
-def with_differences(differences):
-    """Cases with these differences of the volumes of all regions."""
+def with_differences(differences, patients="abcdefgh"):
+    """Cases of these patients with these differences of the volumes of all regions."""
     return [
-        measured(dict.fromkeys(spec.REGIONS, 10.0), dict.fromkeys(spec.REGIONS, 10.0 + difference))
-        for difference in differences
+        measured(
+            dict.fromkeys(spec.REGIONS, 10.0),
+            dict.fromkeys(spec.REGIONS, 10.0 + difference),
+            patient,
+        )
+        for difference, patient in zip(differences, patients)
     ]
 
 
@@ -135,7 +146,7 @@ def test_a_metric_without_values_leaves_empty_axes():
 def test_volumes_show_prediction_minus_truth_over_their_mean():
     rows = [
         measured({"WT": 10.0, "TC": 4.0, "ET": 1.0}, {"WT": 14.0, "TC": 3.0, "ET": 1.0}),
-        measured({"WT": 20.0, "TC": 8.0, "ET": 2.0}, {"WT": 22.0, "TC": 9.0, "ET": 2.5}),
+        measured({"WT": 20.0, "TC": 8.0, "ET": 2.0}, {"WT": 22.0, "TC": 9.0, "ET": 2.5}, "b"),
     ]
     figure = charts.volume_figure(rows)
     assert titles(figure) == ["WT, whole tumour", "TC, tumour core", "ET, enhancing tumour"]
@@ -159,12 +170,23 @@ def test_volumes_of_few_cases_have_no_bias_or_no_limits(differences, lines):
         assert heights(axes, "-") == lines and heights(axes, DASHED) == []
 
 
-def test_limits_of_agreement_are_dashed_lines():
+def test_limits_of_agreement_are_dashed_lines_in_the_bands_of_their_intervals():
     for axes in charts.volume_figure(with_differences([1, 2, 3, 4, 5])).axes:
-        half_width = 1.96 * 2.5**0.5  # the sample variance of 1 … 5 is 2.5
+        sd = 2.5**0.5  # the sample variance of 1 … 5 is 2.5
         assert heights(axes, "-") == [0, 3]
-        assert heights(axes, DASHED) == pytest.approx([3 - half_width, 3 + half_width])
-        assert axes.get_ylim()[1] > 3 + half_width
+        assert heights(axes, DASHED) == pytest.approx([3 - 1.96 * sd, 3 + 1.96 * sd], abs=1e-3)
+        # The factors of the exact interval for five patients are 0.923 and 5.975.
+        bands = sorted((band.get_y(), band.get_y() + band.get_height()) for band in axes.patches)
+        expected = [(3 - 5.975 * sd, 3 - 0.923 * sd), (3 + 0.923 * sd, 3 + 5.975 * sd)]
+        np.testing.assert_allclose(bands, expected, atol=2e-3)
+        assert axes.get_ylim()[1] > 3 + 5.975 * sd
+
+
+def test_cases_of_one_patient_are_joined():
+    figure = charts.volume_figure(with_differences([4, 1, 2], "aba"))
+    joined = [line for line in figure.axes[0].lines if line.get_color() == "#8a8a8a"]
+    # Means of truth and prediction of patient a: 10 and 14, 10 and 12.
+    assert [line.get_xydata().tolist() for line in joined] == [[[11, 2], [12, 4]]]
 
 
 def test_pairs_are_ordered_by_the_other_models_dice():

@@ -1,6 +1,7 @@
 """The text and the structure of the HTML report, read by a parser."""
 
 import base64
+import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import pytest
 
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.metrics import rano
 from brats_tfrecord.report import charts, figures, html
 from brats_tfrecord.report.gallery import Picture
 
@@ -103,7 +105,7 @@ def page(tmp_path, rows, **options):
     return Page(path.read_text(encoding="utf-8"))
 
 
-def entry(difference, low, high, p=0.04):
+def entry(difference, low, high, p=0.04, differing=7, patients=12):
     return {
         "here": 0.8,
         "there": 0.8 - difference,
@@ -111,6 +113,8 @@ def entry(difference, low, high, p=0.04):
         "low": low,
         "high": high,
         "p": p,
+        "differing": differing,
+        "patients": patients,
         "n": 7,
     }
 
@@ -136,7 +140,7 @@ def test_headline_has_mean_interval_median_deviation_and_n_of_unseen_cases(tmp_p
     headline, used = read.text.split("Not the headline")
     assert "2 cases of 2 patients that were not used to train or select" in headline
     whole = next(row for row in read.rows if row[0] == "WT whole tumour")
-    assert whole[1] == "0.750 [0.700, 0.800] median 0.750 SD 0.071, n 2"
+    assert whole[1] == "0.750 [0.700, 0.800]* median 0.750 SD 0.071, n 2"
     assert whole[5] == "– no interval median – SD –, n 0", "sensitivity, undefined in every case"
     assert "1.000" not in headline.split("How to read the table")[0]
     assert "train: used to fit the model" in used
@@ -230,7 +234,8 @@ def test_confusion_has_shares_by_row_except_for_the_background(tmp_path):
 
 def test_volumes_crop_losses_and_times_are_summarised(tmp_path):
     rows = page(tmp_path, [result("a"), result("b", crop={"brain": 0.1, "tumour": 1e-6})]).rows
-    assert ["WT", "25.8", "24.8", "−1.00", "–"] in rows
+    bias = "−1.00 [−1.00, −1.00]"
+    assert ["WT whole tumour", "25.8", "24.8", bias, "–", "–"] in rows
     assert ["unseen", "brain", "2", "2", "8.12 %", "10.00 %", "b"] in rows
     assert ["", "tumour", "2", "1", "< 0.01 %", "< 0.01 %", "b"] in rows
     assert ["predict", "2", "3.00", "3.00", "75.0 %"] in rows
@@ -258,6 +263,60 @@ def test_comparison_has_intervals_p_values_and_verdicts(tmp_path):
         in read.text
     )
     assert "1 of these cases trained or selected the other model" in read.text
+
+
+@pytest.mark.parametrize(
+    "p, differing, low, verdict",
+    [
+        (0.03, 7, 0.02, "better"),
+        (None, 5, 0.02, ""),  # five of 20 patients differ: p cannot be below 0.0625
+        (0.05, 7, 0.02, ""),
+        (0.03, 7, -0.02, ""),
+    ],
+)
+def test_a_verdict_needs_interval_and_test(tmp_path, p, differing, low, verdict):
+    change = entry(0.1, low, 0.2, p, differing, patients=20)
+    read = page(tmp_path, [result("a")], comparison=comparison(dice=change))
+    row = next(row for row in read.rows if row[0] == "WT whole tumour" and "against" in row[1])
+    assert ("better" in row[1]) == (verdict == "better") and "worse" not in row[1]
+    assert ("5 of 20 differ" in row[1]) == (differing == 5)
+
+
+@pytest.mark.parametrize("count, marked", [(9, True), (10, False)])
+def test_intervals_of_fewer_than_ten_patients_are_marked(tmp_path, count, marked):
+    rows = [result(f"p{n}", dice=0.5 + n / 20) for n in range(count)]
+    narrow = entry(0.1, -0.1, 0.3, patients=count)
+    compared = comparison(**dict.fromkeys(RULES.metrics, narrow))
+    read = page(tmp_path, rows, comparison=compared)
+    headline, other = (
+        next(row for row in read.rows if row[0] == "WT whole tumour" and text in row[1])
+        for text in ("median", "against")
+    )
+    assert ("]*" in headline[1]) == ("]*" in other[1]) == marked
+    # regions, classes, comparison
+    assert read.text.count("* An interval from fewer than 10 patients is too narrow") == 3 * marked
+
+
+def test_diameters_of_prediction_and_truth_are_listed(tmp_path):
+    def measured(*values):
+        return dataclasses.asdict(rano.TumourBurden(*values))
+
+    rows = [
+        result(
+            "a",
+            rano=measured(3, 1, 21.54, 12.0, 258.48),
+            truth_rano=measured(1, 0, None, None, 0.0),
+        ),
+        result("b", rano=measured(0, 0, None, None, 0.0)),
+    ]
+    read = page(tmp_path, rows)
+    start = next(k for k, row in enumerate(read.rows) if "largest (mm)" in row)
+    assert read.rows[start + 1 : start + 3] == [
+        ["a", "unseen", "1 of 3", "21.5 × 12.0", "258", "0 of 1", "not measurable", "0"],
+        ["b", "unseen", "0 of 0", "–", "0", "–", "–", "–"],
+    ]
+    assert "both at least 10 mm" in read.text and "#rano" in read.addresses
+    assert "Diameters of the enhancing" not in page(tmp_path, [result("a")]).text
 
 
 def test_text_from_outside_is_escaped(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.evaluation import case_results, compare
+from brats_tfrecord.evaluation.intervals import FEW_PATIENTS_NOTE
 from brats_tfrecord.report import publish
 
 RULES = metrics.RULE_SETS["nnunet"]
@@ -27,11 +28,18 @@ def test_headline_names_use_rules_and_intervals():
         "2 unseen cases, nnunet rules",
         "  mean [95 % confidence interval over 2 patients]",
         *(
-            f"  {region}  Dice 0.500 [0.250, 0.750]   HD95 (mm) 0.50 [0.25, 0.75]"
+            f"  {region}  Dice 0.500 [0.250, 0.750]*   HD95 (mm) 0.50 [0.25, 0.75]*"
             for region in ("WT", "TC", "ET")
         ),
+        f"  {FEW_PATIENTS_NOTE}",
         "  threshold: WT Dice 0.500",
     ]
+
+
+def test_intervals_of_ten_patients_need_no_note():
+    lines = publish.headline_lines([scored(str(n), n / 10) for n in range(10)], RULES)
+    assert "*" not in "".join(lines)
+    assert "*" in "".join(publish.headline_lines([scored(str(n), n / 9) for n in range(9)], RULES))
 
 
 def test_headline_warns_if_no_case_is_unseen():
@@ -69,7 +77,12 @@ def test_headline_counts_cases_without_metrics():
 
 
 def test_comparison_lines_have_the_sign_of_here_minus_there():
-    entry = {"difference": -0.025, "low": -0.1, "high": 0.05, "p": 0.21}
+    entry = {"difference": -0.025, "low": -0.1, "high": 0.05, "p": 0.21} | {
+        "n": 12,
+        "patients": 12,
+        "differing": 8,
+    }
+    few = entry | {"p": None, "patients": 9, "differing": 5}
     comparison = compare.Comparison(
         other={},
         use="unseen",
@@ -77,15 +90,17 @@ def test_comparison_lines_have_the_sign_of_here_minus_there():
         met_there=1,
         only_here=0,
         only_there=0,
-        table={region: {"dice": entry, "hd95": entry | {"p": None}} for region in spec.REGIONS},
+        table={region: {"dice": entry, "hd95": few} for region in spec.REGIONS},
         pairs={},
     )
-    first, second, *regions = publish.comparison_lines(comparison, "old.json")
+    first, second, *regions, note = publish.comparison_lines(comparison, "old.json")
     assert first.startswith("Against old.json, the same 2 unseen cases: mean difference, here - ")
     assert second == "  1 of them trained or selected the other model, which favours it"
     assert regions[0] == (
-        "  WT  Dice -0.025 [-0.100, +0.050], p 0.21   HD95 (mm) -0.03 [-0.10, +0.05]"
+        "  WT  Dice -0.025 [-0.100, +0.050], p 0.21   HD95 (mm) -0.03 [-0.10, +0.05]*, "
+        "no p (5 of 9 patients differ)"
     )
+    assert note == f"  {FEW_PATIENTS_NOTE}"
     assert len(regions) == 3
 
 

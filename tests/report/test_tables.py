@@ -1,12 +1,14 @@
 """The files metrics.csv and metrics.json."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
 
 from brats_tfrecord import metrics
 from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.metrics import rano
 from brats_tfrecord.report import tables
 
 RULES = metrics.RULE_SETS["brats2020"]
@@ -98,6 +100,19 @@ def test_csv_has_every_case_in_full_precision(tmp_path):
         "0.04",
     )
     assert read[0]["post_processing"] == "ET to NCR/NET: 34 voxels"
+
+
+def test_csv_has_the_diameters_of_prediction_and_truth(tmp_path):
+    burden = dataclasses.asdict(rano.TumourBurden(2, 1, 21.5, 12.0, 258.0))
+    none = dataclasses.asdict(rano.TumourBurden(0, 0, None, None, 0.0))
+    rows = [result("a", rano=burden, truth_rano=none), failed("f")]
+    tables.write_csv(tmp_path / "metrics.csv", rows, RULES)
+    with open(tmp_path / "metrics.csv", newline="", encoding="utf-8") as stream:
+        first, second = csv.DictReader(stream)
+    names = ("lesions", "measurable", "longest_mm", "across_mm", "sum_mm2")
+    assert [first[f"rano_{name}"] for name in names] == ["2", "1", "21.5", "12.0", "258.0"]
+    assert [first[f"rano_truth_{name}"] for name in names] == ["0", "0", "", "", "0.0"]
+    assert {second[f"rano_{name}"] for name in names} == {""}
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-x", "@SUM(A1)", "\t=1", "\r=1"])
