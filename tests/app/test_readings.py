@@ -72,21 +72,6 @@ def test_csv_has_all_figures_and_no_cell_that_a_spreadsheet_evaluates():
         assert float(row["dice"]) == result.metrics[row["structure"]]["dice"]
 
 
-@pytest.mark.parametrize(
-    "name, safe",
-    [
-        ("../../etc/passwd", "_.._etc_passwd"),
-        (".hidden", "hidden"),
-        ("--flag", "flag"),
-        ("Ä ö", "_"),
-        ("///", "_"),
-        ("", "case"),
-    ],
-)
-def test_file_names_keep_only_safe_characters(name, safe):
-    assert downloads.safe_file_name(name) == safe
-
-
 def test_summary_makes_no_request_and_escapes_names():
     page = summary.page_of(*segmented(HOSTILE), CARD)
     assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
