@@ -109,7 +109,7 @@ class CaseEvaluator:
             },
             seconds=finished - started,
             post_processing=segmentation.post_processing,
-            warnings=segmentation.warnings,
+            warnings=tuple(dict.fromkeys((*segmented.notes, *segmentation.warnings))),
         )
 
     def _scores(self, segmented):

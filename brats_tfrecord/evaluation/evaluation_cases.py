@@ -24,6 +24,7 @@ class SegmentedCase:
         volumes: modality -> float32 [X, Y, Z], zero outside the brain, for pictures.
         crop: shares of the tissue outside the recipe's window, as in `case_results.CaseResult`.
         stages: stage -> seconds, reading first.
+        notes: anomalies of the case's names and files.
     """
 
     segmentation: Segmentation
@@ -31,6 +32,7 @@ class SegmentedCase:
     volumes: dict[str, np.ndarray]
     crop: dict[str, float | None]
     stages: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -123,4 +123,5 @@ def _segment(case, names, segmenter, settings):
         {name: raw.volumes[..., channel] for channel, name in enumerate(names)},
         crop_of_case(raw, truth, segmenter.recipe),
         dict(segmentation.seconds),
+        (*case.notes, *raw.notes),
     )
