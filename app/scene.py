@@ -1,5 +1,6 @@
 """A case prepared for display, once per session."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ class Scene:
 
     Attributes:
         case_id, patient_id, label_scheme, modalities, geometry: as in `nifti.RawCase`.
-        digest, seconds, warnings: as in `intake.LoadedCase`.
+        digest, seconds, warnings, notes: as in `intake.LoadedCase`.
         layers: the images, and the truth if the case has one.
         truth_ml: region or class -> millilitres of the truth, or None.
         truth_extents: connected tumours of the truth.
@@ -31,6 +32,7 @@ class Scene:
     digest: str
     seconds: float
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     layers: tuple[canvas.Layer, ...]
     truth_ml: dict[str, float] | None
     truth_extents: tuple[extent.Extent, ...]
@@ -58,7 +60,14 @@ class Scene:
             None,
             self.geometry,
         )
-        return intake.LoadedCase(raw, self.truth(), self.digest, self.seconds, self.warnings)
+        return intake.LoadedCase(
+            raw, self.truth(), self.digest, self.seconds, self.warnings, self.notes
+        )
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Peak bytes of `unpacked`: float32 channels, the truth, and one volume as it is stored."""
+        return math.prod(self.geometry.lps_shape) * (4 * len(self.modalities) + 1 + 8)
 
     def _array(self, name):
         layer = next(layer for layer in self.layers if layer.name == name)
@@ -86,6 +95,7 @@ def prepare(case: intake.LoadedCase) -> Scene:
         case.digest,
         case.seconds,
         case.warnings,
+        case.notes,
         tuple(layers),
         truth_ml,
         tuple(extents),

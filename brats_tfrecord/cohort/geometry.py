@@ -56,7 +56,9 @@ class Geometry:
         """The reason to doubt left and right in images of this geometry, for people, or ""."""
         if not self.bare:
             return ""
-        return f"affine of the images {self.bare}: taken as it is, but left and right rest on it"
+        return (
+            f"affine of the images {self.bare}: taken as it is, but left and right may be swapped"
+        )
 
     @property
     def lps_shape(self) -> tuple[int, int, int]:

@@ -196,7 +196,7 @@ def test_failed_cases_come_first_and_unlabelled_ones_are_marked(tmp_path):
 
 
 def test_a_warning_is_printed_once_with_its_cases(tmp_path):
-    odd = "affine of the images is a bare identity: left and right rest on it"
+    odd = "affine of the images is a bare identity: left and right may be swapped"
     rows = [result(f"case {k}", warnings=(odd,)) for k in range(1, 7)]
     rows[0] = result("case 1", warnings=(odd, HOSTILE))
     read = page(tmp_path, rows)
