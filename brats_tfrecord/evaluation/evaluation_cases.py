@@ -24,7 +24,8 @@ class SegmentedCase:
         volumes: modality -> float32 [X, Y, Z], zero outside the brain, for pictures.
         crop: shares of the tissue outside the recipe's window, as in `case_results.CaseResult`.
         stages: stage -> seconds, reading first.
-        notes: anomalies of the case's names and files.
+        notes: anomalies of the case's names and files; empty for a record, whose conversion has
+            reported them.
     """
 
     segmentation: Segmentation

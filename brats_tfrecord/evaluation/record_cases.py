@@ -75,7 +75,7 @@ def _record_case(dataset, case):
         volumes = {name: _volume(stored, name, dataset.recipe) for name in PICTURE_MODALITIES}
         segmentation = segmenter.segment_stored(stored)
         stages = {"reading": reading, **segmentation.seconds}
-        return SegmentedCase(segmentation, truth, volumes, crop, stages, case.warnings)
+        return SegmentedCase(segmentation, truth, volumes, crop, stages)
 
     return EvaluationCase(
         case.case_id, case.patient_id, case.grade, case.labelled, lambda: case.key, segment
