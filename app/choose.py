@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import intake, messages
+from app import intake, memory, messages, readings, uploads
 from app import scene as scenes
 from app.batch import Batch
 from brats_tfrecord import spec
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
 FOLDER, UPLOAD, PHANTOM = "Folder", "Upload", "Phantom"
 LEFT_OUT = "left out"
 PHANTOM_SEED, PHANTOM_INDEX = 2027, 0
+_PHANTOM_BYTES = 600 << 20
+"""Peak bytes of making the phantom."""
 
 
 def choose_case(batch: Batch | None, segmenter: Segmenter) -> scenes.Scene | None:
@@ -35,6 +38,8 @@ def choose_case(batch: Batch | None, segmenter: Segmenter) -> scenes.Scene | Non
         "Case", sources, default=sources[0], required=True, width="stretch", key="source"
     )
     any_spacing = segmenter.recipe.any_spacing
+    if source != UPLOAD:
+        uploads.keep_only(())
     if source == PHANTOM:
         return _scene_of((PHANTOM,), _make_phantom)
     if source == UPLOAD:
@@ -59,7 +64,10 @@ def _choose_from_folder(batch, any_spacing):
         return None
     st.button("← All cases", on_click=_close_case, width="stretch", key="close")
     return _scene_of(
-        (FOLDER, case_id), lambda: intake.load_case(batch.cases[case_id], any_spacing=any_spacing)
+        (FOLDER, case_id),
+        lambda reserve: intake.load_case(
+            batch.cases[case_id], any_spacing=any_spacing, reserve=reserve
+        ),
     )
 
 
@@ -73,39 +81,39 @@ def _close_case():
     st.session_state.case = None
 
 
-def _make_phantom():
+def _make_phantom(reserve):
     """Returns a synthetic case of the size of BraTS volumes, with its truth."""
+    reserve(_PHANTOM_BYTES)
     phantom = generate.make_case(PHANTOM_SEED, PHANTOM_INDEX)
     return intake.from_arrays("Phantom", phantom.volumes, phantom.mask, generate.geometry())
 
 
 def _choose_uploads(needed, any_spacing):
     """Shows the uploader and the kind of each file; returns the `Scene` if they form a case."""
-    uploads = st.file_uploader(
-        f"NIfTI files of one case in one drop: {', '.join(needed)}, and a segmentation if there "
-        "is one",
-        type=["nii", "gz"],
-        accept_multiple_files=True,
-        key="uploads",
-    )
-    if not uploads:
+    try:
+        chosen = uploads.file_uploader(
+            f"NIfTI files of one case in one drop: {', '.join(needed)}, and a segmentation if "
+            "there is one"
+        )
+    except InputError as error:
+        messages.show(error)
+        return None
+    if not chosen:
         return None
     problem = st.empty()  # above the boxes, which may fill the screen
-    contents = [upload.getvalue() for upload in uploads]
-    recognised = intake.recognise([upload.name for upload in uploads], contents)
+    contents = [upload.getvalue() for upload in chosen]
+    recognised = intake.recognise([upload.name for upload in chosen], contents)
     try:
-        assignment = _assign_kinds(uploads, recognised, needed)
-        scheme = recognised.label_scheme
-        if "seg" in assignment and (scheme is None or assignment != dict(recognised.kinds)):
-            scheme = _choose_label_scheme(recognised.files[assignment["seg"]].label_scheme)
+        assignment, scheme = _ask(chosen, recognised, needed)
         return _scene_of(
-            (UPLOAD, scheme, *sorted(assignment.items()), *(file.file_id for file in uploads)),
-            lambda: intake.load_uploads(
-                [(file.name, content) for file, content in zip(uploads, contents)],
+            (UPLOAD, scheme, *sorted(assignment.items()), *(file.file_id for file in chosen)),
+            lambda reserve: intake.load_uploads(
+                [(file.name, content) for file, content in zip(chosen, contents)],
                 assignment,
                 needed,
                 label_scheme=scheme,
                 any_spacing=any_spacing,
+                reserve=reserve,
             ),
         )
     except InputError as error:
@@ -114,29 +122,45 @@ def _choose_uploads(needed, any_spacing):
         return None
 
 
-def _assign_kinds(uploads, recognised, needed):
-    """Shows a box for each file; returns kind -> index, from the names or as chosen."""
+def _ask(chosen, recognised, needed):
+    """Shows the recognition, to be corrected; returns (kind -> index, label scheme or None).
+
+    The name of a mask may be wrong about its label scheme, so its box is always there.
+    """
     kinds = {index: kind for kind, index in recognised.kinds.items()}
     is_open = bool(recognised.conflicts or recognised.ignored) or not (
         set(needed) <= set(recognised.kinds) or intake.FOUR_D in recognised.kinds
     )
     title = f"Recognised: {', '.join(recognised.kinds) or 'nothing'}"
-    with st.expander(title, expanded=is_open):
+    details = st.expander(title, expanded=is_open)
+    with details:
         for conflict in recognised.conflicts:
             st.warning(messages.plain(conflict))
-        chosen = {
+        kind_of = {
             index: st.selectbox(
                 messages.plain(file.shown),
                 [*intake.KINDS, LEFT_OUT],
                 index=[*intake.KINDS, LEFT_OUT].index(kinds.get(index, LEFT_OUT)),
                 format_func=lambda kind: intake.KINDS.get(kind, LEFT_OUT),
                 # Other files may change what a file is recognised as; a new key shows the new kind.
-                key=f"kind_{uploads[index].file_id}_{kinds.get(index, '')}",
+                key=f"kind_{chosen[index].file_id}_{kinds.get(index, '')}",
             )
             for index, file in enumerate(recognised.files)
         }
+    assignment = _assignment(recognised, kind_of)
+    if "seg" not in assignment:
+        return assignment, None
+    mask = assignment["seg"]
+    known = recognised.files[mask].label_scheme
+    with details if known else contextlib.nullcontext():
+        scheme = _choose_label_scheme(known, f"label_scheme_{chosen[mask].file_id}_{known}")
+    return assignment, scheme
+
+
+def _assignment(recognised, kind_of):
+    """Returns kind -> index; raises `InputError` if two files have one kind."""
     assignment: dict[str, int] = {}
-    for index, kind in chosen.items():
+    for index, kind in kind_of.items():
         if kind in assignment:
             raise InputError(
                 f"{recognised.files[index].shown}: is taken as {kind}, as is "
@@ -148,30 +172,28 @@ def _assign_kinds(uploads, recognised, needed):
     return assignment
 
 
-def _choose_label_scheme(known):
-    """Asks for the label scheme of a mask; `known` is the one from its name, or None."""
+def _choose_label_scheme(known, key):
+    """Asks for the label scheme of a mask; `known` is the one from its name, or None.
+
+    The `key` belongs to the mask: a choice for one file must not apply to the next.
+    """
     schemes = list(spec.LABEL_SCHEMES)
     return st.selectbox(
         "Label scheme of the segmentation",
         schemes,
-        key="label_scheme",
+        key=key,
         index=schemes.index(known) if known else None,
-        format_func=lambda name: f"{name} ({_meaning(name)})",
+        format_func=readings.meaning_of,
     )
 
 
-def _meaning(scheme):
-    values = spec.LABEL_SCHEMES[scheme].values
-    return ", ".join(f"{value} {name}" for value, name in list(zip(values, spec.CLASS_NAMES))[1:])
-
-
 def _scene_of(choice, load):
-    """Returns the `Scene` of `load()`, called only if `choice` differs from the last call's."""
+    """Returns the `Scene` of `load(reserve)`, called only if `choice` differs from the last."""
     state = st.session_state
     if state.get("chosen") != choice:
         state.pop("scene", None)  # frees the last case before the next is read
         state.chosen = None
-        with st.spinner("Reading…"):
-            state.scene = scenes.prepare(load())
+        with st.spinner("Reading…"), memory.READING.reader() as reserve:
+            state.scene = scenes.prepare(load(reserve))
         state.chosen = choice
     return state.scene

@@ -40,14 +40,40 @@ def _show_table(batch):
             "Click a row's box to open the case; the magnifying glass above the table searches it."
         )
         if any(row.status == DONE for row in rows.values()):
-            st.download_button(
-                "Table as CSV",
-                csv_of(rows),
-                "cohort.csv",
-                "text/csv",
-                on_click="ignore",
-                key="cohort_csv",
-            )
+            _show_downloads(batch, rows)
+
+
+def _show_downloads(batch, rows):
+    saved = len(batch.saved_label_maps())
+    table, archive, text = st.columns((1, 1, 3), vertical_alignment="center")
+    table.download_button(
+        "Table as CSV",
+        csv_of(rows),
+        "cohort.csv",
+        "text/csv",
+        on_click="ignore",
+        key="cohort_csv",
+        width="stretch",
+    )
+    archive.download_button(
+        f"{saved} label map{'' if saved == 1 else 's'} as ZIP",
+        batch.archive,
+        "label_maps.zip",
+        "application/zip",
+        on_click="ignore",
+        key="cohort_zip",
+        width="stretch",
+        disabled=not saved,
+        help="NIfTI files in the geometry and label values of the cases",
+    )
+    done = sum(row.status == DONE for row in rows.values())
+    if batch.output_dir is not None:
+        text.caption(f"Label maps are also written to {messages.plain(batch.output_dir)}")
+    elif saved < done:
+        text.caption(
+            f"The ZIP holds the last {saved} of {done} label maps; start the viewer with "
+            "`--output_dir=FOLDER` to have all written to the server's disk."
+        )
 
 
 def _open_selected():
@@ -108,6 +134,7 @@ def _cells(case_id, row):
         **{f"{region} mL": _rounded(volumes.get(region), 1) for region in spec.REGIONS},
         **{f"Dice {region}": _rounded(dice.get(region), 3) for region in spec.REGIONS},
         "Seconds": _rounded(row.seconds, 1),
+        **({"Warnings": "; ".join(row.warnings)} if row.warnings else {}),
     }
 
 
@@ -123,6 +150,7 @@ def csv_of(rows: Mapping[str, Row]) -> str:
             *(f"{name}_ml" for name in structures),
             *(f"{region}_dice" for region in spec.REGIONS),
             "seconds",
+            "warnings",
         ]
     )
     for case_id, row in done.items():
@@ -133,6 +161,7 @@ def csv_of(rows: Mapping[str, Row]) -> str:
                 *(f"{volumes[name]:.3f}" for name in structures),
                 *(dice.get(region, "") for region in spec.REGIONS),
                 f"{row.seconds:.2f}",
+                csv_cell("; ".join(row.warnings)),
             ]
         )
     return stream.getvalue()

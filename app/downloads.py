@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -12,6 +11,7 @@ import streamlit as st
 from app import summary
 from app.jobs import Result
 from app.scene import Scene
+from brats_tfrecord import files
 from brats_tfrecord.wording import csv_cell
 
 if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
 
 def show_downloads(scene: Scene, result: Result, card: ModelCard) -> None:
     """Shows the three download buttons."""
-    name = safe_file_name(scene.case_id)
+    name = files.safe_file_name(scene.case_id)
     segmentation, numbers, page = st.columns(3)
     segmentation.download_button(
         "NIfTI",
@@ -73,8 +73,3 @@ def csv_of(scene: Scene, result: Result) -> str:
             ]
         )
     return stream.getvalue()
-
-
-def safe_file_name(case_id: str) -> str:
-    """Replaces the characters of `case_id` that are unsafe at the beginning of a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", case_id).lstrip(".-") or "case"

@@ -8,7 +8,7 @@ decompressed, and never more than the headers declare.
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,9 +49,11 @@ class LoadedCase:
     Attributes:
         raw: volumes of all available modalities, LPS order, unprocessed.
         truth: uint8 [X, Y, Z] canonical class ids, or None without a mask.
-        digest: SHA-256 of the files' contents; does not depend on their names.
+        digest: SHA-256 of the files' contents and of the label scheme of the mask; does not depend
+            on their names.
         seconds: duration of reading.
         warnings: one line for each reason to doubt results on this case.
+        notes: one line for each harmless anomaly of its names and files.
         voxels: modality -> digest of its voxels (`cohort.voxel_digest`).
     """
 
@@ -60,6 +62,7 @@ class LoadedCase:
     digest: str
     seconds: float
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     voxels: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -73,7 +76,11 @@ class LoadedCase:
 
 
 def load_case(
-    case: Case, *, any_spacing: bool = False, memory_limit: int = MEMORY_LIMIT
+    case: Case,
+    *,
+    any_spacing: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
+    reserve: Callable[[int], object] | None = None,
 ) -> LoadedCase:
     """Reads a case of a cohort: all modalities it has, and its mask if it has one.
 
@@ -81,6 +88,7 @@ def load_case(
         case: the files.
         any_spacing: whether spacings other than 1 mm are allowed, as the model's recipe decides.
         memory_limit: peak bytes that reading may take.
+        reserve: called with the peak bytes, known from the headers, before voxels are read.
 
     Raises:
         CaseError: as in `load_uploads`, or the label scheme lacks a value of the mask.
@@ -94,7 +102,7 @@ def load_case(
     )
     if case.mask is not None:
         opened["seg"] = case.mask
-    raw = _read(case, opened, names, any_spacing, memory_limit)
+    raw = _read(case, opened, names, any_spacing, memory_limit, reserve)
     doubts: list[str] = []
     for channel, modality in enumerate(raw.modalities):
         volume = raw.volumes[..., channel]
@@ -112,6 +120,7 @@ def load_uploads(
     label_scheme: str | None = None,
     any_spacing: bool = False,
     memory_limit: int = MEMORY_LIMIT,
+    reserve: Callable[[int], object] | None = None,
 ) -> LoadedCase:
     """Reads uploaded files as one case.
 
@@ -122,7 +131,7 @@ def load_uploads(
         needed: modalities that must be assigned; a 4-D file has all.
         label_scheme: name of the scheme of the mask's values; None to derive it from the mask's
             name.
-        any_spacing, memory_limit: as in `load_case`.
+        any_spacing, memory_limit, reserve: as in `load_case`.
 
     Raises:
         InputError: the assignment lacks a needed modality, has an unknown kind or index or one
@@ -136,7 +145,7 @@ def load_uploads(
     ordered = {kind: assignment[kind] for kind in KINDS if kind in assignment}
     opened = _open_uploads(uploads, names, ordered)
     case = _case(names, ordered, opened, _scheme(names, ordered, label_scheme))
-    raw = _read(case, opened, list(case.images), any_spacing, memory_limit)
+    raw = _read(case, opened, list(case.images), any_spacing, memory_limit, reserve)
     return _loaded(case, raw, _doubts(names, ordered, case, raw), started)
 
 
@@ -180,11 +189,13 @@ def _open_uploads(uploads, names, assignment):
     }
 
 
-def _read(case, opened, modalities, any_spacing, memory_limit):
+def _read(case, opened, modalities, any_spacing, memory_limit, reserve):
     """Checks the headers of `opened` (kind -> file), then reads the `nifti.RawCase`."""
     headers = {kind: header_checks.read_header(file, kind) for kind, file in opened.items()}
     header_checks.check_geometries(opened, headers, any_spacing)
     header_checks.check_memory(opened, headers, memory_limit)
+    if reserve:
+        reserve(header_checks.peak_bytes(headers)[0])
     try:
         return nifti.read_case(case, modalities, any_spacing=any_spacing)
     except MemoryError as error:
@@ -318,14 +329,15 @@ def _named(case, modality):
 def _loaded(case, raw, doubts, started):
     """Makes the `LoadedCase`; converts the mask to classes."""
     truth = None
-    doubts = list(doubts)
+    doubts = [*filter(None, [raw.geometry.caveat]), *doubts]
+    notes = dict.fromkeys(note for note in (*case.notes, *raw.notes) if note not in doubts)
     if raw.mask is not None:
         truth = _truth(case, raw)
         if not truth.any():
             doubts.append(f"{case.mask}: holds no tumour voxel")
     voxels = voxel_digest.digests_of(raw.modalities, raw.volumes)
     seconds = time.monotonic() - started
-    return LoadedCase(raw, truth, _digest(case), seconds, tuple(doubts), voxels=voxels)
+    return LoadedCase(raw, truth, _digest(case), seconds, tuple(doubts), tuple(notes), voxels)
 
 
 def _truth(case, raw):
@@ -345,7 +357,7 @@ def _truth(case, raw):
 
 
 def _digest(case):
-    """Hex SHA-256 of the kinds and contents of the case's files."""
+    """Hex SHA-256 of the kinds and contents of the case's files, and of the mask's label scheme."""
     contents = {**case.images, "seg": case.mask} if case.mask else case.images
     digests = {}
     for file in contents.values():
@@ -356,4 +368,6 @@ def _digest(case):
                 else files.sha256(file)
             )
     lines = [f"{kind} {digests[file]}" for kind, file in sorted(contents.items())]
+    if case.mask is not None:  # its values mean other classes in another scheme
+        lines.append(case.label_scheme)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

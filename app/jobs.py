@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app import canvas, canvas_layers
 from app.intake import LoadedCase
 from app.scene import Scene
+from app.spool import Spool
 from brats_tfrecord import metrics
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.metrics import extent
@@ -36,6 +38,7 @@ class Result:
         extents: connected tumours, the largest first.
         metrics: structure -> figures of `metrics.case_metrics`, or None without a truth.
         changes: a sentence for each change that post-processing made.
+        warnings: a sentence for each reason to doubt the segmentation.
         seconds: stage -> seconds, reading included, in order.
     """
 
@@ -45,6 +48,7 @@ class Result:
     extents: tuple[extent.Extent, ...]
     metrics: dict[str, dict[str, float | None]] | None
     changes: tuple[str, ...]
+    warnings: tuple[str, ...]
     seconds: dict[str, float]
 
     @property
@@ -56,20 +60,28 @@ class Result:
 class Queue:
     """Segments the cases of all sessions one after another.
 
-    Results are kept by the digest of the case, so that equal files are segmented once. When they
-    exceed `kept_bytes`, the least recently used are dropped.
+    Results are kept by the digest of the case, so that equal files are segmented once: those used
+    last in memory, all of them on disk until their limit is reached (`spool.Spool`).
     """
 
-    def __init__(self, segmenter: Segmenter, most_waiting: int = 8, kept_bytes: int = 200 << 20):
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        most_waiting: int = 8,
+        kept_bytes: int = 200 << 20,
+        disk_bytes: int = 2 << 30,
+    ):
         """Starts with an empty queue.
 
         Args:
             segmenter: the model.
             most_waiting: number of unfinished segmentations above which `submit` refuses.
-            kept_bytes: bytes of all kept results.
+            kept_bytes: bytes of all results in memory.
+            disk_bytes: bytes of all results on disk.
         """
         self._segmenter, self._most_waiting, self._kept_bytes = segmenter, most_waiting, kept_bytes
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
+        self._spool = Spool(disk_bytes)
         self._jobs: dict[str, Job] = {}  # by digest, the most recently used last
         self._lock = threading.Lock()
 
@@ -82,7 +94,7 @@ class Queue:
             InputError: too many cases are waiting.
         """
         with self._lock:
-            job = self._jobs.pop(case.digest, None)
+            job = self._take(case.digest)
             if job is None or job.error is not None:
                 waiting = sum(not queued.done for queued in self._jobs.values())
                 if waiting >= self._most_waiting:
@@ -90,7 +102,8 @@ class Queue:
                         f"{waiting} segmentations are already waiting; try again when some of "
                         "them are done"
                     )
-                job = Job(self._pool, self._segmenter, case)
+                job = Job(case.digest, case.seconds)
+                job.run_on(self._pool, self._segmenter, case, self._keep)
             self._jobs[case.digest] = job
             self._drop_oldest()
             return job
@@ -98,9 +111,12 @@ class Queue:
     def find(self, digest: str) -> Job | None:
         """Returns the job of the case with this digest, or None."""
         with self._lock:
-            job = self._jobs.pop(digest, None)
+            was_in_memory = digest in self._jobs
+            job = self._take(digest)
             if job is not None:
                 self._jobs[digest] = job
+                if not was_in_memory:
+                    self._drop_oldest()
             return job
 
     def ahead_of(self, job: Job) -> int:
@@ -109,6 +125,17 @@ class Queue:
             return sum(
                 queued.number < job.number and not queued.done for queued in self._jobs.values()
             )
+
+    def _take(self, digest):
+        """Removes a job from memory, or restores it from the disk; None if there is neither."""
+        job = self._jobs.pop(digest, None)
+        if job is None and (stored := self._spool.get(digest)) is not None:
+            job = Job(digest)
+            job.finish(pickle.loads(stored))  # written by this process
+        return job
+
+    def _keep(self, digest, result):
+        self._spool.put(digest, pickle.dumps(result))
 
     def _drop_oldest(self):
         sizes = {digest: job.result.size for digest, job in self._jobs.items() if job.result}
@@ -131,13 +158,27 @@ class Job:
 
     _latest = 0
 
-    def __init__(self, pool: Executor, segmenter: Segmenter, case: Scene | LoadedCase):
-        """Queues the segmentation of `case` on the executor `pool`."""
+    def __init__(self, digest: str, reading: float = 0):
+        """Makes a job that is neither queued nor done; `reading` is in seconds."""
         Job._latest += 1
-        self.number, self.digest = Job._latest, case.digest
+        self.number, self.digest = Job._latest, digest
         self.stages: list[tuple[str, float]] = []
-        self._reading = case.seconds
-        self._future = pool.submit(self._run, segmenter, case)
+        self._reading = reading
+        self._future: Future[Result | Exception] = Future()
+
+    def run_on(
+        self,
+        pool: Executor,
+        segmenter: Segmenter,
+        case: Scene | LoadedCase,
+        keep: Callable[[str, Result], object],
+    ) -> None:
+        """Queues the segmentation of `case` on `pool`; calls `keep` with digest and result."""
+        self._future = pool.submit(self._run, segmenter, case, keep)
+
+    def finish(self, result: Result) -> None:
+        """Ends the job with a result of an earlier one."""
+        self._future.set_result(result)
 
     @property
     def done(self) -> bool:
@@ -170,9 +211,13 @@ class Job:
         spent = [(name, stop - start) for (name, start), (_, stop) in itertools.pairwise(starts)]
         return [("reading", self._reading), *spent]
 
-    def _run(self, segmenter: Segmenter, case: Scene | LoadedCase) -> Result | Exception:
+    def _run(
+        self, segmenter: Segmenter, case: Scene | LoadedCase, keep: Callable[[str, Result], object]
+    ) -> Result | Exception:
         try:
-            return self._segment(segmenter, case.unpacked())
+            result = self._segment(segmenter, case.unpacked())
+            keep(self.digest, result)
+            return result
         except Exception as error:
             if not isinstance(error, InputError):
                 _log.exception("segmentation of %s failed", case.case_id)
@@ -205,6 +250,7 @@ class Job:
             tuple(extent.extents(segmentation.classes, spacing_mm)),
             figures,
             segmentation.post_processing,
+            segmentation.warnings,
             seconds,
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import canvas_layers, messages, render
+from app import canvas_layers, memory, messages, render
 from app.jobs import Result
 from app.scene import Scene
 from brats_tfrecord import spec
@@ -29,11 +29,7 @@ def show(
     """
     st.caption("This browser has no WebGL 2: plain pictures instead of the interactive view.")
     state = st.session_state
-    field = _cached(
-        "field",
-        scene,
-        lambda: render.field_of_view(scene.unpacked().raw.volumes, scene.geometry.spacing_mm),
-    )
+    field = _cached("field", scene, lambda: _field_of(scene))
     opened_at = (scene.digest, result is not None, centre)
     if state.get("flat_opened_at") != opened_at:
         state.flat_opened_at = opened_at
@@ -42,6 +38,12 @@ def show(
         for plane in PLANES:
             state[f"slice_{plane.name}"] = position[plane.axis]
     _show_planes(scene, result, classes, field)
+
+
+def _field_of(scene):
+    with memory.READING.reader() as reserve:
+        reserve(scene.unpacked_bytes)
+        return render.field_of_view(scene.unpacked().raw.volumes, scene.geometry.spacing_mm)
 
 
 @st.fragment
@@ -53,21 +55,15 @@ def _show_planes(scene, result, classes, field):
         position = tuple(by_axis[axis] for axis in range(3))
         window = _cached(f"window_{modality}", scene, lambda: grey_window(volume[volume != 0]))
         # All are drawn before the first is sent, so that the planes change together.
-        pictures = [
-            render.png_data_url(
-                render.render_plane(
-                    volume,
-                    plane,
-                    position,
-                    window=window,
-                    field=field,
-                    classes=overlay,
-                    shown=shown,
-                    opacity=opacity,
-                )
-            )
-            for plane in PLANES
-        ]
+        pictures = render.plane_urls(
+            volume,
+            position,
+            window=window,
+            field=field,
+            classes=overlay,
+            shown=shown,
+            opacity=opacity,
+        )
         for column, picture, plane in zip(st.columns(3), pictures, PLANES):
             with column:
                 st.image(picture, width="stretch")

@@ -48,9 +48,16 @@ RANO_RULE = (
 """How `Extent.lesions` are measured, for the reader of a table."""
 
 
+def warnings_of(scene: Scene, result: Result | None) -> tuple[str, ...]:
+    """Returns the warnings about a case and about its segmentation, each once."""
+    return tuple(dict.fromkeys((*scene.warnings, *(result.warnings if result else ()))))
+
+
 def show_volumes(scene: Scene, result: Result | None) -> None:
     """Shows the volume of every structure, and Dice and HD95 if there are truth and prediction."""
     st.html(table(*volume_rows(scene, result)))
+    if scene.truth_ml:
+        st.caption(f"Truth read as {meaning_of(scene.label_scheme)}")
 
 
 def volume_rows(
@@ -87,6 +94,13 @@ def volume_rows(
         for name in max(columns.values(), key=len)
     ]
     return ("", *columns, *scores.values()), rows
+
+
+def meaning_of(label_scheme: str) -> str:
+    """Describes a label scheme: "msd (2 NCR/NET, 1 ED, 3 ET)"."""
+    scheme = spec.LABEL_SCHEMES[label_scheme]
+    values = list(zip(scheme.values, scheme.class_names))[1:]
+    return f"{label_scheme} ({', '.join(f'{value} {name}' for value, name in values)})"
 
 
 def choose_lesion(key: str, extents: Sequence[Extent]) -> int | None:

@@ -8,12 +8,13 @@ three planes of a case are drawn at one scale.
 import base64
 import io
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from brats_tfrecord import spec
-from brats_tfrecord.report.slices import Plane
+from brats_tfrecord.report.slices import PLANES, Plane
 
 SIZE = 512
 """Width and height of an image in pixels."""
@@ -63,6 +64,17 @@ def render_plane(
         labels = _resized(labels, size, Image.Resampling.NEAREST).astype(np.uint8)
         picture = _blended(picture, labels, shown, opacity)
     return _annotated(picture.astype(np.uint8), plane, position, field)
+
+
+def plane_urls(volume: np.ndarray, position: Sequence[int], **look: Any) -> list[str]:
+    """Draws the three planes of `report.slices.PLANES` through `position`, as `data:` URLs.
+
+    Args:
+        volume: [X, Y, Z] intensities.
+        position: voxel (x, y, z) of the crosshair.
+        **look: keyword arguments of `render_plane`.
+    """
+    return [png_data_url(render_plane(volume, plane, position, **look)) for plane in PLANES]
 
 
 def field_of_view(volumes: np.ndarray, spacing_mm: Sequence[float]) -> FieldOfView:

@@ -1,5 +1,6 @@
 """A case prepared for display, once per session."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Scene:
 
     Attributes:
         case_id, patient_id, label_scheme, modalities, geometry: as in `nifti.RawCase`.
-        digest, seconds, warnings, voxels: as in `intake.LoadedCase`.
+        digest, seconds, warnings, notes, voxels: as in `intake.LoadedCase`.
         layers: the images, and the truth if the case has one.
         truth_ml: region or class -> millilitres of the truth, or None.
         truth_extents: connected tumours of the truth.
@@ -32,6 +33,7 @@ class Scene:
     digest: str
     seconds: float
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     layers: tuple[canvas.Layer, ...]
     truth_ml: dict[str, float] | None
     truth_extents: tuple[extent.Extent, ...]
@@ -61,8 +63,13 @@ class Scene:
             self.geometry,
         )
         return intake.LoadedCase(
-            raw, self.truth(), self.digest, self.seconds, self.warnings, voxels=self.voxels
+            raw, self.truth(), self.digest, self.seconds, self.warnings, self.notes, self.voxels
         )
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Peak bytes of `unpacked`: float32 channels, the truth, and one volume as it is stored."""
+        return math.prod(self.geometry.lps_shape) * (4 * len(self.modalities) + 1 + 8)
 
     def _array(self, name):
         layer = next(layer for layer in self.layers if layer.name == name)
@@ -90,6 +97,7 @@ def prepare(case: intake.LoadedCase) -> Scene:
         case.digest,
         case.seconds,
         case.warnings,
+        case.notes,
         tuple(layers),
         truth_ml,
         tuple(extents),

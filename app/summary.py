@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import jinja2
 import numpy as np
 
-from app import canvas_layers, readings, render
+from app import canvas_layers, memory, readings, render
 from app.jobs import Result
 from app.scene import Scene
 from brats_tfrecord import __version__, spec
 from brats_tfrecord.cohort.nifti import RawCase
-from brats_tfrecord.report.slices import PLANES, grey_window
+from brats_tfrecord.report.slices import grey_window
 
 if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
     from brats_tfrecord.serving.card import ModelCard
@@ -33,7 +33,12 @@ def page_of(scene: Scene, result: Result, card: ModelCard) -> str:
         result: its segmentation.
         card: card of the model.
     """
-    raw = scene.unpacked().raw
+    with memory.READING.reader() as reserve:
+        reserve(scene.unpacked_bytes)
+        return _page_of(scene, scene.unpacked().raw, result, card)
+
+
+def _page_of(scene, raw, result, card):
     modalities = [name for name in _PREFERRED if name in raw.modalities] or raw.modalities[:1]
     return _template().render(
         case_id=raw.case_id,
@@ -50,7 +55,9 @@ def page_of(scene: Scene, result: Result, card: ModelCard) -> str:
         rano_rule=readings.RANO_RULE,
         regions=tuple(spec.REGIONS),
         scored=result.metrics is not None,
-        warnings=scene.warnings,
+        warnings=readings.warnings_of(scene, result),
+        notes=scene.notes,
+        truth_read_as=readings.meaning_of(scene.label_scheme) if scene.truth_ml else None,
         changes=result.changes,
         spacing=raw.geometry.spacing_mm,
         shape=raw.geometry.lps_shape,
@@ -81,23 +88,16 @@ def _planes(
     classes: np.ndarray,
 ) -> list[str]:
     volume = raw.volumes[..., raw.modalities.index(modality)]
-    window = grey_window(volume[volume != 0])
-    return [
-        render.png_data_url(
-            render.render_plane(
-                volume,
-                plane,
-                position,
-                window=window,
-                field=field,
-                classes=classes,
-                shown=range(1, len(spec.CLASS_NAMES)),
-                opacity=0.45,
-                size=_PIXELS,
-            )
-        )
-        for plane in PLANES
-    ]
+    return render.plane_urls(
+        volume,
+        position,
+        window=grey_window(volume[volume != 0]),
+        field=field,
+        classes=classes,
+        shown=range(1, len(spec.CLASS_NAMES)),
+        opacity=0.45,
+        size=_PIXELS,
+    )
 
 
 def _legend(scheme):

@@ -11,6 +11,7 @@ Usage:
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from app.batch import Batch
 from app.canvas import TRUTH, View, canvas
 from app.jobs import Job, Queue, Result
 from app.scene import Scene
-from brats_tfrecord import spec
+from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.wording import plural
@@ -64,6 +65,7 @@ def main() -> None:
     st.html(STYLE)
     if {"--help", "-h"} & set(sys.argv[1:]):
         st.code(command_line().format_help(), language=None)
+        print_once(command_line().format_help())
         return
     with messages.one_line_errors():
         segmenter, queue, batch = start_up(sys.argv[1:])
@@ -77,12 +79,12 @@ def main() -> None:
                 show_start(batch, segmenter)
             return
         case_id = choose.folder_case()
-        follow = partial(batch.follow, case_id) if batch and case_id else None
+        follow = partial(batch.follow, case_id, scene.warnings) if batch and case_id else None
         with st.sidebar:
             result = segmentation_of(scene, queue, follow)
             show_sidebar(scene, result, segmenter)
         if batch and case_id and result:
-            batch.enter(case_id, result)
+            batch.enter(case_id, scene.warnings, result)
         show_case(scene, result, segmenter.scheme)
 
 
@@ -97,10 +99,15 @@ def start_up(arguments: Sequence[str]) -> tuple[Segmenter, Queue, Batch | None]:
     """
     try:
         options = command_line().parse_args(arguments)
-        check_loopback()
-        # The folder is checked before the model, which takes longer to load.
+        check_address(options.allow_network)
+        if options.output_dir and not options.cases_dir:
+            raise InputError(
+                f"--output_dir={options.output_dir}: takes the label maps of a folder's cases; "
+                "expected --cases_dir too"
+            )
+        # The folders are checked before the model, which takes longer to load.
         batch = (
-            load_batch(options.cases_dir, options.label_scheme, options.model)
+            load_batch(options.cases_dir, options.label_scheme, options.model, options.output_dir)
             if options.cases_dir
             else None
         )
@@ -184,7 +191,7 @@ def show_canvas(
         classes=classes,
         initial=View(image=layers[0].name, overlay=overlay),
         key="canvas",
-        picture_name=downloads.safe_file_name(scene.case_id),
+        picture_name=files.safe_file_name(scene.case_id),
         go_to_mm=goal_mm,
         go_to_count=st.session_state.goal_count,
     )
@@ -195,8 +202,10 @@ def show_canvas(
 
 def show_sidebar(scene: Scene, result: Result | None, segmenter: Segmenter) -> None:
     """Shows warnings, volumes, downloads, durations, and whether training used the case."""
-    for warning in scene.warnings:
-        st.warning(messages.plain(warning))
+    warnings = readings.warnings_of(scene, result)
+    if warnings:
+        bullet = "• " if len(warnings) > 1 else ""
+        st.warning("  \n".join(bullet + messages.plain(warning) for warning in warnings))
     if result or scene.truth_ml:
         readings.show_volumes(scene, result)
     if result:
@@ -208,6 +217,8 @@ def show_sidebar(scene: Scene, result: Result | None, segmenter: Segmenter) -> N
         )
         use = readings.use_of(scene, segmenter.card)
         st.caption(f"{stages}  \n{use}")
+    for note in scene.notes:
+        st.caption(f"Note: {messages.plain(note)}")
     st.caption(DISCLAIMER)
 
 
@@ -247,16 +258,50 @@ def command_line() -> CommandLine:
         help="label scheme of the masks of --cases_dir, if their names do not decide it: "
         + ", ".join(spec.LABEL_SCHEMES),
     )
+    parser.add_argument(
+        "--output_dir",
+        metavar="FOLDER",
+        help="folder on this machine to write the label maps of finished cases to, as "
+        "CASE_prediction.nii.gz; without it, download them as a ZIP file",
+    )
+    parser.add_argument(
+        "--allow_network",
+        action="store_true",
+        help="let --server.address be other than this machine's own: whoever reaches it sees the "
+        "images, and there is no log-in",
+    )
     return parser
 
 
-def check_loopback() -> None:
-    """Refuses to run without our config.toml: Streamlit would listen on every network card."""
-    if not st.get_option("server.address"):
+def check_address(allow_network: bool) -> None:
+    """Checks the address that Streamlit listens on.
+
+    Raises:
+        InputError: there is none, because our config.toml was not read: Streamlit would listen on
+            every network card; or other machines can reach it, and `allow_network` is not set.
+    """
+    address = st.get_option("server.address")
+    if not address:
         raise InputError(
             "app/.streamlit/config.toml was not read, so this page would be open to "
             "the network; restart it with streamlit run --server.address=127.0.0.1"
         )
+    if not (allow_network or is_local(address)):
+        raise InputError(
+            f"--server.address={address}: this page would be open to the network, without a "
+            "log-in; restart it with --server.address=127.0.0.1 behind a proxy or an SSH tunnel "
+            "(docs/viewer.md), or give --allow_network after the two hyphens"
+        )
+
+
+def is_local(address: str) -> bool:
+    """Returns whether only this machine can reach an address: loopback, or a Unix socket."""
+    if address == "localhost" or address.startswith("unix://"):
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @st.cache_resource(show_spinner="Loading the model…")
@@ -277,10 +322,18 @@ def queue_of(model: str) -> Queue:
 
 
 @st.cache_resource(show_spinner="Looking for cases…")
-def load_batch(cases_dir: str, label_scheme: str, model: str) -> Batch:
+def load_batch(cases_dir: str, label_scheme: str, model: str, output_dir: str | None) -> Batch:
     """Finds the cases of a folder, once for all sessions."""
     cases = layouts.find_cases(cases_dir, label_scheme=label_scheme)
-    return Batch(cases, queue_of(model), load_segmenter(model).recipe.any_spacing)
+    if output_dir:
+        files.require_outside("--output_dir", output_dir, "--cases_dir", cases_dir)
+        files.require_writable("--output_dir", output_dir)
+    return Batch(
+        cases,
+        queue_of(model),
+        load_segmenter(model).recipe.any_spacing,
+        Path(output_dir) if output_dir else None,
+    )
 
 
 def segmentation_of(

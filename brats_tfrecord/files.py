@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from brats_tfrecord.errors import InputError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exceeded disk quota."""
+
+_RESERVED = frozenset('/\\%:*?"<>|')
+"""Characters that some operating system refuses in a file name, and the mark of an encoded byte."""
+
+_MAX_NAME_BYTES = 180
+"""Length of a `safe_file_name`: systems allow 255 bytes, and callers add an ending."""
 
 _TEMPORARY = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.(tmp|old)")
 """The names that `_temporary` makes: the target's name, and whether it is a new or an old state."""
@@ -159,6 +166,36 @@ def require_outside(
             f"{flag}={folder}: lies within {other_flag}={other_folder}, which it would "
             "change; expected a folder elsewhere"
         )
+
+
+def safe_file_name(case_id: str) -> str:
+    """Returns a case id as the beginning of a file name; different ids give different names.
+
+    Letters of every script are kept. Percent-encoded as UTF-8 bytes are the characters that an
+    operating system reserves, invisible ones (control characters, marks of direction), and a dot
+    or a hyphen at the beginning, which would hide the file or look like an option. A result above
+    180 bytes is cut and ends in a digest of the id.
+
+    >>> safe_file_name("../Пациент 1"), safe_file_name("50%")
+    ('%2E.%2FПациент 1', '50%25')
+    """
+    name = "".join(
+        _percent(letter) if _is_unsafe(letter) or (letter in ".-" and not index) else letter
+        for index, letter in enumerate(case_id)
+    )
+    if len(name.encode()) <= _MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name.encode()[: _MAX_NAME_BYTES - 17].decode(errors='ignore')}~{digest}"
+
+
+def _is_unsafe(letter):
+    category = unicodedata.category(letter)
+    return letter in _RESERVED or category[0] == "C" or (category[0] == "Z" and letter != " ")
+
+
+def _percent(letter):
+    return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogatepass"))
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

@@ -157,14 +157,30 @@ class Visitor(Reader):
         self.press_segment()
         self.segmented()
 
-    def upload(self, files):
-        """Uploads (name, bytes) pairs; returns the error message of the page."""
+    def offer(self, files):
+        """Uploads (name, bytes) pairs; the page may ask questions about them."""
+        self.source("Upload")
         self.page.locator("input[type=file]").set_input_files(
             [
                 {"name": name, "mimeType": "application/gzip", "buffer": bytes(data)}
                 for name, data in files
             ]
         )
+
+    def choose_scheme(self, scheme):
+        box = self.page.get_by_role("combobox", name="Label scheme of the segmentation")
+        box.fill(scheme)
+        self.page.get_by_role("option", name=scheme).click()
+
+    def figures(self):
+        """Structure -> cells of the table of volumes: predicted and true mL, Dice, HD95."""
+        rows = self.page.locator("table.numbers tbody tr")
+        cells = [row.locator("td").all_inner_texts() for row in rows.all()]
+        return {name.strip(): values for name, *values in cells}
+
+    def upload(self, files):
+        """Uploads (name, bytes) pairs; returns the error message of the page."""
+        self.offer(files)
         box = self.page.get_by_test_id("stAlertContentError")
         box.first.wait_for()
         return box.first.inner_text()

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 from brats_tfrecord import files
 
@@ -122,3 +124,29 @@ def test_a_lock_file_removed_before_it_is_locked_is_created_again(tmp_path, monk
     monkeypatch.setattr(files.fcntl, "flock", flock_late)
     with files.locked(tmp_path / "lock"):
         assert (tmp_path / "lock").exists() and len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "case_id, name",
+    [
+        ("BraTS20_Training_001", "BraTS20_Training_001"),
+        ("Пациент 1", "Пациент 1"),
+        ("病例1", "病例1"),
+        ("../../etc/x%2F", "%2E.%2F..%2Fetc%2Fx%252F"),
+        ("--flag", "%2D-flag"),
+        ("a:b?<i>", "a%3Ab%3F%3Ci%3E"),
+        ("\N{RIGHT-TO-LEFT OVERRIDE}gz", "%E2%80%AEgz"),
+        ("a\nb\0", "a%0Ab%00"),
+    ],
+)
+def test_file_names_of_cases_keep_letters_of_every_script(case_id, name):
+    assert files.safe_file_name(case_id) == name
+
+
+@hypothesis.given(strategies.lists(strategies.text("a%./\0Я病~ ", max_size=90), min_size=2))
+def test_file_names_of_cases_differ_and_fit_into_a_folder(case_ids):
+    names = {case_id: files.safe_file_name(case_id) for case_id in case_ids}
+    assert len(set(names.values())) == len(names)
+    for name in names.values():
+        assert len(name.encode()) <= 180 and not set("/\0") & set(name)
+        assert not name.startswith(".")

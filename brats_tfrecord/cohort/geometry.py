@@ -52,6 +52,15 @@ class Geometry:
         return "is a bare identity" if np.allclose(self.affine, np.eye(4), atol=1e-6) else ""
 
     @property
+    def caveat(self) -> str:
+        """The reason to doubt left and right in images of this geometry, for people, or ""."""
+        if not self.bare:
+            return ""
+        return (
+            f"affine of the images {self.bare}: taken as it is, but left and right may be swapped"
+        )
+
+    @property
     def lps_shape(self) -> tuple[int, int, int]:
         """Shape (X, Y, Z) of the array in LPS order."""
         x, y, z = (int(self.shape[axis]) for axis in np.argsort(self._to_lps[:, 0]))

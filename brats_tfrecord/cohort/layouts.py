@@ -19,6 +19,9 @@ from brats_tfrecord.cohort.case import Case, Cohort, ImageFiles
 from brats_tfrecord.cohort.walk import Leftovers, folders
 from brats_tfrecord.errors import InputError
 
+_ANY_SCHEME = "brats2023"
+"""Label scheme of a cohort without masks whose names do not decide one."""
+
 _STRAY_MASK_NOTE: tuple[str, ...] = (
     "no file ends in _seg: the mask under its original name, such as "
     "W39_1998.09.19_Segm.nii, is taken",
@@ -40,7 +43,9 @@ def find_cohort(root: Path | str, layout: str = "auto", label_scheme: str = "aut
 
     Raises:
         InputError: `root` is no folder, contains no case, contains a case or a modality twice, or
-            mixes layouts or label schemes; or its names do not decide the label scheme.
+            mixes layouts or label schemes; or its names do not decide the label scheme of its
+            masks. Cases without a mask take the scheme of the others; where no case has a mask,
+            any scheme does.
     """
     _check_choice("--layout", layout, naming.LAYOUTS)
     _check_choice("--label_scheme", label_scheme, spec.LABEL_SCHEMES)
@@ -62,6 +67,8 @@ class _Search:
         self.grades: dict[str, str | None] = {}
         self.leftovers = Leftovers()
         self.first: Case | None = None
+        self.first_labelled: Case | None = None
+        self.scheme_without_masks: str | None = None
         self.reason = f"--label_scheme={label_scheme}, whatever the names say"
         # One dict for all cases with the same endings, to save memory.
         self._endings: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
@@ -107,9 +114,20 @@ class _Search:
                 replace(case, grade=self.grades.get(case.case_id)) if case.grade is None else case
                 for case in cases
             ]
-        return Cohort(
-            self.root, cases, self.first.layout, self.first.label_scheme, self.reason, notes
-        )
+        scheme, reason = self._cohort_scheme()
+        cases = [
+            case if case.label_scheme == scheme else replace(case, label_scheme=scheme)
+            for case in cases
+        ]
+        return Cohort(self.root, cases, self.first.layout, scheme, reason, notes)
+
+    def _cohort_scheme(self):
+        """Returns (label scheme, reason); only cases without a mask may lack one."""
+        if self.first_labelled:
+            return self.first_labelled.label_scheme, self.reason
+        if self.label_scheme != "auto":
+            return self.label_scheme, self.reason
+        return (self.scheme_without_masks or _ANY_SCHEME, "of no importance: no case has a mask")
 
     def _accepts(self, layout):
         return self.layout in ("auto", layout)
@@ -163,30 +181,34 @@ class _Search:
             naming.patient_of(case_id),
             images,
             mask,
-            self._scheme(layout, case_id, folder),
+            self._scheme(layout, case_id, folder, labelled=mask is not None),
             grades.grade_of_folder(folder),
             layout,
             notes=notes,
         )
 
-    def _scheme(self, layout, case_id, folder):
+    def _scheme(self, layout, case_id, folder, labelled=False):
+        """Returns the label scheme by flag or names; `_ANY_SCHEME` if no mask needs one."""
         if self.label_scheme != "auto":
             return self.label_scheme
-        scheme, reason = naming.scheme_of(layout, case_id, os.path.abspath(folder))
-        if self.first is None:
+        try:
+            scheme, reason = naming.scheme_of(layout, case_id, os.path.abspath(folder))
+        except InputError:
+            if labelled:
+                raise
+            return _ANY_SCHEME
+        if not labelled:
+            self.scheme_without_masks = self.scheme_without_masks or scheme
+        if self.first_labelled is None:
             self.reason = reason
         return scheme
 
     def _add(self, case, folder):
         self.first = self.first or case
-        for attribute in ("layout", "label_scheme"):
-            expected, value = getattr(self.first, attribute), getattr(case, attribute)
-            if value != expected:
-                raise InputError(
-                    f"{self.root}: mixes {attribute.replace('_', ' ')}s, {expected} (such as "
-                    f"{self.first.case_id}) and {value} (such as {case.case_id}); convert each "
-                    f"separately, or choose with --{attribute}={expected}|{value}"
-                )
+        self._require_same(case, self.first, "layout")
+        if case.mask is not None:
+            self.first_labelled = self.first_labelled or case
+            self._require_same(case, self.first_labelled, "label_scheme")
         if case.case_id in self.cases:
             first_image = next(iter(self.cases[case.case_id].images.values()))
             raise InputError(
@@ -194,6 +216,15 @@ class _Search:
                 f"{first_image.parent} and {folder}; remove one of them"
             )
         self.cases[case.case_id] = case
+
+    def _require_same(self, case, first, attribute):
+        expected, value = getattr(first, attribute), getattr(case, attribute)
+        if value != expected:
+            raise InputError(
+                f"{self.root}: mixes {attribute.replace('_', ' ')}s, {expected} (such as "
+                f"{first.case_id}) and {value} (such as {case.case_id}); convert each "
+                f"separately, or choose with --{attribute}={expected}|{value}"
+            )
 
     def _add_grades(self, path):
         try:

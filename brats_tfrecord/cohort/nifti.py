@@ -181,10 +181,8 @@ def _read_images(
         check_grid(path, geometry, paths[0], first, "image", notes)
         if voxels.fill(stack[index], case.channels.get(modality)) < 0:
             notes.append("negative intensities: kept, they take no part in the bias correction")
-    if first.bare:
-        notes.append(
-            f"affine of the images {first.bare}: taken as it is, but left and right rest on it"
-        )
+    if first.caveat:
+        notes.append(first.caveat)
     return stack, first
 
 

@@ -124,7 +124,7 @@ class CaseEvaluator:
             },
             seconds=finished - started,
             post_processing=segmentation.post_processing,
-            warnings=segmentation.warnings,
+            warnings=tuple(dict.fromkeys((*segmented.notes, *segmentation.warnings))),
             recognised_by=known.by,
         )
 
@@ -178,15 +178,7 @@ class CaseEvaluator:
 
     def _segmentation_path(self, case):
         folder = Path(self._options.output_dir) / "segmentations"
-        return folder / f"{safe_file_name(case.case_id)}.nii.gz"
-
-
-def safe_file_name(case_id: str) -> str:
-    """Returns a case id as a file name: slashes, "%", NUL and a leading dot are percent-encoded."""
-    return "".join(
-        f"%{ord(letter):02X}" if letter in "/\\%\0" or (letter == "." and index == 0) else letter
-        for index, letter in enumerate(case_id)
-    )
+        return folder / f"{files.safe_file_name(case.case_id)}.nii.gz"
 
 
 def _rano(classes, spacing_mm):

@@ -41,7 +41,8 @@ class CaseResult:
         stages: seconds of each stage, or None.
         seconds: total time of the case, or None.
         post_processing: changes made by post-processing, one short text each; may be empty.
-        warnings: reasons to distrust the segmentation, one short text each; may be empty.
+        warnings: anomalies of the input and reasons to distrust the segmentation, one short text
+            each; may be empty.
         recognised_by: ground on which the model recognised the case, "case id", "same scan" or
             "patient" (`serving.recognition`); None if it is unseen.
     """

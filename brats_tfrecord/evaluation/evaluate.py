@@ -126,7 +126,7 @@ def _disk_full_is_stopped(root):
 
 def _evaluate_cases(source, evaluator, options):
     """Evaluates or restores every case, and reports progress; returns the results."""
-    progress, rows = Progress(len(source.cases)), []
+    progress, rows, shown = Progress(len(source.cases)), [], set()
     for note in source.notes:
         progress.write(f"note: {note}")
     try:
@@ -135,7 +135,9 @@ def _evaluate_cases(source, evaluator, options):
             if row.status == "failed":
                 progress.write(f"failed: {row.reason}")
             for warning in row.warnings:
-                progress.write(f"warning: {row.case_id}: {warning}")
+                if warning not in shown:  # the report names all its cases
+                    progress.write(f"warning: {row.case_id}: {warning}")
+            shown.update(row.warnings)
             rows.append(row)
             progress.advance(restored)
     except KeyboardInterrupt:

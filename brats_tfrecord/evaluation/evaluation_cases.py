@@ -25,6 +25,8 @@ class SegmentedCase:
         crop: shares of the tissue outside the recipe's window, as in `case_results.CaseResult`.
         stages: stage -> seconds, reading first.
         voxels: modality -> digest of its voxels (`cohort.voxel_digest`).
+        notes: anomalies of the case's names and files; empty for a record, whose conversion has
+            reported them.
     """
 
     segmentation: Segmentation
@@ -33,6 +35,7 @@ class SegmentedCase:
     crop: dict[str, float | None]
     stages: dict[str, float]
     voxels: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -141,4 +141,5 @@ def _segment(case, names, segmenter, settings):
         crop_of_case(raw, truth, segmenter.recipe),
         dict(segmentation.seconds),
         voxels=voxels,
+        notes=(*case.notes, *raw.notes),
     )

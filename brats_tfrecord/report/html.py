@@ -145,6 +145,7 @@ def _case_context(rows, rule_set):
     return {
         "rows": sorted(rows, key=lambda row: row.status != "failed"),
         "failures": [row for row in rows if row.status == "failed"],
+        "warnings": _cases_of_warnings(rows),
         "unlabelled": sum(row.status == "unlabelled" for row in rows),
         "compared": sum(row.status == "ok" for row in rows),
         "groups": groups,
@@ -157,6 +158,15 @@ def _case_context(rows, rule_set):
         ],
         "stage_times": tallies.stage_times(rows),
     }
+
+
+def _cases_of_warnings(rows):
+    """{warning: ids of its cases}, in the order of the rows."""
+    cases: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in row.warnings:
+            cases.setdefault(warning, []).append(row.case_id)
+    return cases
 
 
 def _groups(rows, rule_set):

@@ -98,7 +98,7 @@ class RecordSegmenter:
             case.geometry,
             changes,
             timer.seconds,
-            prediction.warnings,
+            (*prediction.warnings, *filter(None, [case.geometry.caveat])),
         )
 
     def _resampled(self, prediction, shape):

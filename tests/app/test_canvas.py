@@ -32,6 +32,8 @@ kinds = {{"flair": "image", "t1ce": "image", "prediction": "labels", "truth": "l
          "probability": "scalar"}}
 layers = [Layer(name, name.upper(), kind, (folder / f"{{name}}.nii.gz").read_bytes(),
                 (0, 1) if kind == "scalar" else None) for name, kind in kinds.items()]
+if st.toggle("Another case"):
+    layers = [Layer("flair", "FLAIR", "image", (folder / "other.nii.gz").read_bytes())]
 runs = st.session_state.runs = st.session_state.get("runs", 0) + 1
 st.button("Run again")
 st.session_state.jumps = st.session_state.get("jumps", 0) + st.button("Go to the lesion")
@@ -77,7 +79,7 @@ def head():
 def server(tmp_path_factory):
     """(address, path of the log) of a real server with one page."""
     folder = tmp_path_factory.mktemp("page")
-    for name, volume in head().items():
+    for name, volume in {**head(), "other": head()["flair"] * 2}.items():
         image = nibabel.Nifti1Image(volume, AFFINE)
         if name == "probability":
             image.header.set_slope_inter(1 / 250, 0)
@@ -322,6 +324,32 @@ def test_unchanged_volumes_are_not_uploaded_or_drawn_again(reader):
     once = drawn(lambda: reader.act("fit"))
     assert drawn(lambda: reader.press("ArrowUp")) == once > 0
     assert drawn(lambda: reader.run("Run again")) == 0
+
+
+@pytest.mark.browser
+def test_the_pointer_may_move_while_another_case_is_fetched(reader):
+    """The other case has no prediction, which is on the screen until its files have come."""
+    held = []
+    reader.page.route("**/media/**", lambda route: held.append(route))
+    reader.page.get_by_text("Another case", exact=True).click()
+    reader.frame.locator("#stage[data-state=loading]").wait_for()
+    canvas = reader.frame.locator("canvas").first
+    for x in (180, 220):
+        canvas.click(position={"x": x, "y": 200})
+    assert "PREDICTION" in reader.status(), "the status line describes the picture"
+    canvas.dblclick(position={"x": 200, "y": 200})
+    canvas.press("ArrowUp")
+    assert held
+    for route in held:
+        route.continue_()
+    reader.page.unroute("**/media/**")
+    reader.settled()
+    assert "PREDICTION" not in reader.status()
+    assert not reader.complaints
+    reader.page.get_by_text("Another case", exact=True).click()
+    reader.page.wait_for_timeout(300)
+    reader.settled()
+    reader.choose("overlay", "prediction")
 
 
 @pytest.mark.browser

@@ -163,6 +163,35 @@ def test_digest_depends_on_the_contents_only():
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_digest_depends_on_the_label_scheme_of_a_mask():
+    """The same values are other classes in another scheme, so Dice and HD95 differ."""
+
+    def digest(files, scheme):
+        kinds = intake.recognise([name for name, _ in files]).kinds
+        return intake.load_uploads(files, kinds, NEEDED, label_scheme=scheme).digest
+
+    labelled = upload(seg=nifti(labels() // 2))  # values that every scheme has
+    assert digest(labelled, "msd") != digest(labelled, "brats2023")
+    unlabelled = upload(seg=None)
+    assert digest(unlabelled, "msd") == digest(unlabelled, "brats2023")
+
+
+def test_a_bare_affine_is_a_warning_and_harmless_anomalies_are_notes():
+    volumes = {name: nifti(brain(seed), np.eye(4)) for seed, name in enumerate(MODALITIES)}
+    volumes["t2"] = nifti(np.where(brain(9) > 990, -5, brain(9)).astype(np.int16), np.eye(4))
+    case = load(upload(**volumes, seg=None))
+    [warning] = case.warnings
+    assert warning.startswith("affine of the images is a bare identity: taken as it is, but left")
+    [note] = [note for note in case.notes if "negative" in note]
+    assert note.startswith("negative intensities: kept")
+
+
+def test_the_memory_for_reading_is_reserved_before_voxels_are_read():
+    reserved = []
+    load(upload(), reserve=reserved.append)
+    assert reserved == [60 * np.prod(SHAPE)]
+
+
 def test_names_never_become_paths_and_stay_one_line():
     prefix = "../../escape/\u202e<script>\n'; rm\0"
     files = [(f"{prefix}_{name}.nii", nifti(brain(seed))) for seed, name in enumerate(MODALITIES)]

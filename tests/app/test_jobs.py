@@ -168,7 +168,7 @@ def test_a_full_queue_refuses_until_a_job_is_done():
 
 def test_least_recently_used_results_are_dropped_above_the_limit():
     size = segmented().size
-    queue = jobs.Queue(Answering(go=True), kept_bytes=2 * size + size // 2)
+    queue = jobs.Queue(Answering(go=True), kept_bytes=2 * size + size // 2, disk_bytes=0)
     for digest in "abca":
         finished(queue.submit(loaded(digest=digest)))
     finished(queue.submit(loaded(digest="d")))
@@ -176,6 +176,17 @@ def test_least_recently_used_results_are_dropped_above_the_limit():
     # The limit is checked when a case is submitted: now the result of "d" counts too.
     finished(queue.submit(loaded(digest="d")))
     assert [digest for digest in "abcd" if queue.find(digest)] == ["c", "d"]
+
+
+def test_a_result_that_memory_has_no_room_for_is_restored_from_the_disk():
+    segmenter = Answering(go=True)
+    queue = jobs.Queue(segmenter, kept_bytes=0)
+    results = {digest: finished(queue.submit(loaded(digest=digest))).result for digest in "ab"}
+    for digest, result in results.items():
+        job = queue.find(digest)
+        assert job.done and job.result == result and job.result is not result
+        assert queue.submit(loaded(digest=digest)).result == result
+    assert segmenter.cases == 2, "none was segmented again"
 
 
 @pytest.mark.parametrize("error, logged", [(CaseError("A: no t1ce"), 0), (KeyError("bug"), 1)])

@@ -25,7 +25,9 @@ def case(with_truth=True):
     volumes = np.moveaxis(np.stack([whole, whole / 3, whole * 1e4]), 0, -1)
     truth = (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 4).astype(np.uint8)
     raw = nifti.RawCase("case", "patient", None, "brats2023", MODALITIES, volumes, None, GEOMETRY)
-    return intake.LoadedCase(raw, truth if with_truth else None, "digest", 0.5, ("odd",))
+    return intake.LoadedCase(
+        raw, truth if with_truth else None, "digest", 0.5, ("odd",), ("a note",)
+    )
 
 
 @pytest.mark.parametrize("with_truth", [True, False])
@@ -38,6 +40,7 @@ def test_unpacked_restores_the_case(with_truth):
     assert np.array_equal(unpacked.truth, packed.truth) if with_truth else unpacked.truth is None
     assert replace(unpacked.raw, volumes=None) == replace(packed.raw, volumes=None)
     assert (unpacked.digest, unpacked.seconds, unpacked.warnings) == ("digest", 0.5, ("odd",))
+    assert unpacked.notes == ("a note",)
     assert unpacked.case_id == scenes.prepare(packed).case_id == "case"
 
 

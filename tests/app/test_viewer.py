@@ -17,22 +17,27 @@ import browser
 import nibabel
 import numpy as np
 import pytest
+import stand_in
 import streamlit
 from recognised_scans import EXPECTED
 from streamlit.testing.v1 import AppTest
 from tiny_uploads import brain, nifti, upload, zeros_gz, zipped
 
+from app import uploads, viewer
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import layouts
+from brats_tfrecord.cohort.case import RELEASE_2023_SUFFIXES
 from brats_tfrecord.cohort.nifti import read_case
 from brats_tfrecord.metrics import extent
 from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import masks
+from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import predict
 
 pytestmark = pytest.mark.slow
 
 CASE = "BraTS20_Training_001"
+HEAD = (56, 48, 40)
 
 load_once = cache(predict.Segmenter)
 
@@ -281,8 +286,57 @@ def test_upload_of_other_names_is_assigned_by_hand(start, tiny_model, small_coho
     assert "scan_c.nii.gz: is taken as flair, as is scan_b.nii.gz" in errors(page)[0]
     page.selectbox(key=boxes[2].key).set_value("t1ce").run()
     assert "its name does not say which label scheme" in errors(page)[0]
-    page.selectbox(key="label_scheme").set_value("brats2020").run()
+    scheme_box(page).set_value("brats2020").run()
     assert not errors(page) and layer_names(page) == ["flair", "t1ce", "t2", "truth"]
+
+
+def scheme_box(page):
+    [box] = [box for box in page.selectbox if box.label == "Label scheme of the segmentation"]
+    return box
+
+
+def test_a_label_scheme_by_name_can_be_corrected_and_the_dice_follows(
+    start, tiny_model, small_cohort
+):
+    page = start(f"--model={tiny_model}")
+    files = uploads_of(small_cohort, "t2", "flair", "t1ce")
+    [case] = [case for case in layouts.find_cases(small_cohort) if case.case_id == CASE]
+    image = nibabel.load(case.mask)
+    labels = np.asarray(image.dataobj).astype(np.uint8)
+    labels[labels == 4] = 3  # ET in brats2023 and msd, which disagree about 1 and 2
+    mask = nibabel.Nifti1Image(labels, image.affine).to_bytes()
+    files.append((f"{CASE}_seg.nii", mask, "application/octet-stream"))
+    page.file_uploader[0].set_value(files).run()
+    assert "holds label 3; scheme brats2020 knows 0, 1, 2, 4" in errors(page)[0]
+    jobs = {}
+    for scheme in ("msd", "brats2023"):
+        scheme_box(page).set_value(scheme).run()
+        assert not errors(page) and page.button(key="segment").label == "Segment"
+        assert any(f"Truth read as {scheme}" in caption.value for caption in page.caption)
+        jobs[scheme] = segmented(page).session_state["job"].result.metrics
+    assert jobs["msd"]["ED"] != jobs["brats2023"]["ED"]
+    assert jobs["msd"]["WT"] == jobs["brats2023"]["WT"]
+    scheme_box(page).set_value("msd").run()
+    assert page.session_state["job"].result.metrics == jobs["msd"]
+
+
+def test_uploads_above_the_limit_of_a_session_are_dropped_with_one_line(
+    start, tiny_model, small_cohort, monkeypatch
+):
+    page = start(f"--model={tiny_model}")
+    files = uploads_of(small_cohort, "t2", "flair", "t1ce")
+    page.file_uploader[0].set_value([*files, *files, *files, *files, *files]).run()
+    [error] = errors(page)
+    assert re.match(r"15 files of \d+ MB were uploaded and have been removed; expected", error)
+    monkeypatch.setattr(uploads, "MAX_BYTES", 100)
+    page.run()
+    assert not errors(page) and not page.file_uploader[0].value
+    page.file_uploader[0].set_value(files).run()
+    assert "3 files of" in errors(page)[0]
+    monkeypatch.setattr(uploads, "MAX_BYTES", 1 << 30)
+    page.run()
+    page.file_uploader[0].set_value(files).run()
+    assert not errors(page) and layer_names(page) == ["flair", "t1ce", "t2"]
 
 
 @pytest.mark.parametrize(
@@ -310,12 +364,13 @@ def test_modules_import_without_tensorflow():
     subprocess.run([sys.executable, "-c", script], cwd=browser.ROOT, check=True)
 
 
-def test_help_explains_the_flags(start):
+def test_help_explains_the_flags(start, capsys):
     page = start("--help")
     [help_text] = [code.value for code in page.code]
-    for flag in ("--model", "--cases_dir", "--label_scheme"):
-        assert f"  {flag} " in help_text
+    for flag in ("--model", "--cases_dir", "--label_scheme", "--output_dir", "--allow_network"):
+        assert f"  {flag}" in help_text
     assert not errors(page) and "streamlit run app/viewer.py -- --model" in help_text
+    assert help_text in capsys.readouterr().err
 
 
 def test_the_session_survives_a_damaged_case(start, tiny_model, small_cohort, tmp_path):
@@ -339,6 +394,38 @@ def test_the_page_is_empty_if_the_server_is_open_to_the_network(start, tiny_mode
     streamlit.config.set_option("server.address", None)
     [error] = errors(start(f"--model={tiny_model}"))
     assert "--server.address=127.0.0.1" in error
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.7", "radiology.example.org"])
+def test_an_address_that_others_can_reach_must_be_asked_for_by_name(start, address):
+    start("--model=nowhere")
+    streamlit.config.set_option("server.address", address)
+    [error] = errors(start("--model=nowhere"))
+    assert error.startswith(f"--server.address={address}: this page would be open to the network")
+    assert "--allow_network" in error
+    [error] = errors(start("--model=nowhere", "--allow_network"))
+    assert "nowhere: holds no SavedModel" in error
+
+
+def test_addresses_of_this_machine_are_local():
+    for address in ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost", "unix:///run/a.sock"):
+        assert viewer.is_local(address)
+    for address in ("0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "127.0.0.1.nip.io"):
+        assert not viewer.is_local(address)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--output_dir=out"], "--output_dir=out: takes the label maps of a folder's cases"),
+        (["--output_dir={cohort}/out", "--cases_dir={cohort}"], "lies within --cases_dir="),
+        (["--output_dir=/proc/out", "--cases_dir={cohort}"], "--output_dir=/proc/out: cannot be"),
+    ],
+)
+def test_an_unusable_output_folder_is_refused_at_the_start(start, small_cohort, flags, message):
+    flags = [flag.format(cohort=small_cohort) for flag in flags]
+    [error] = errors(start("--model=nowhere", *flags))
+    assert message in error
 
 
 @pytest.fixture(scope="module")
@@ -436,7 +523,6 @@ def test_bad_uploads_are_refused_on_the_page_and_the_session_lives(server, chrom
     address, log, _ = server
     reader = browser.Visitor(chromium, address).open()
     for name, (files, message) in REFUSALS.items():
-        reader.source("Upload")
         assert message in reader.upload(files()), name
         box = reader.page.get_by_test_id("stAlertContentError").first.bounding_box()
         assert box["y"] + box["height"] < 800, f"{name}: seen without scrolling"
@@ -447,6 +533,65 @@ def test_bad_uploads_are_refused_on_the_page_and_the_session_lives(server, chrom
     reader.settled()
     assert reader.page.get_by_role("combobox").first.input_value() == CASE
     _quiet(reader, log)
+
+
+@pytest.mark.browser
+def test_figures_follow_a_corrected_label_scheme_in_every_session(chromium, tmp_path):
+    """A mask of brats2023, first taken for msd; the model segments this head without error."""
+    files = bare_uploads()
+    caveat = (
+        "affine of the images is a bare identity: taken as it is, but left and right may be swapped"
+    )
+    recipe = Recipe(bias_correction="none", crop="brain", crop_shape=HEAD)
+    model = stand_in.save_model(tmp_path / "model", recipe, stand_in.raw_case(HEAD, np.eye(4))[1])
+    with browser.streamlit(browser.VIEWER, tmp_path, arguments=[f"--model={model}"]) as server:
+        address, log, _ = server
+        reader = browser.Visitor(chromium, address, height=1000)
+        reader.page.goto(address)
+        reader.offer(files)
+        figures = {}
+        for scheme in ("msd", "brats2023"):
+            reader.choose_scheme(scheme)
+            reader.segment()
+            reader.page.get_by_text(f"Truth read as {scheme}").wait_for()
+            figures[scheme] = reader.figures()
+            assert reader.page.get_by_text(caveat).bounding_box()["y"] < 700, "without scrolling"
+            reader.page.screenshot(path=tmp_path / f"{scheme}.png")
+        wrong, right = figures["msd"], figures["brats2023"]
+        assert [cells[2:] for cells in right.values()] == [["1.000", "0.00"]] * 5
+        assert wrong["WT"] == right["WT"], "the union of all classes"
+        for structure in ("TC", "NCR/NET", "ED"):
+            dice, hd95 = map(float, wrong[structure][2:])
+            assert dice < 0.9 and hd95 > 1, structure
+        with reader.page.expect_download() as download:
+            reader.page.get_by_role("button", name="Summary").click()
+        summary = Path(download.value.path()).read_text()
+        assert caveat in summary and "Truth read as brats2023" in summary
+        other = browser.Visitor(chromium, address)
+        other.page.goto(address)
+        other.offer(files)
+        other.choose_scheme("brats2023")
+        other.segmented()
+        assert other.figures() == right
+        _quiet(other, log)
+        _quiet(reader, log)
+
+
+def bare_uploads():
+    """[(name, bytes)] of a head with the values of brats2023 and an identity as affine.
+
+    The names follow a release, but without its ids they do not decide the label scheme.
+    """
+    classes, raw = stand_in.raw_case(HEAD, np.eye(4))
+    volumes = {
+        suffix: raw.volumes[..., raw.modalities.index(name)].astype(np.int16)
+        for name, suffix in RELEASE_2023_SUFFIXES.items()
+    }
+    volumes["seg"] = masks.to_file_values(classes, spec.LABEL_SCHEMES["brats2023"])
+    return [
+        (f"P1-{kind}.nii", nibabel.Nifti1Image(volume[::-1, ::-1], np.eye(4)).to_bytes())
+        for kind, volume in volumes.items()
+    ]
 
 
 def _quiet(reader, log):

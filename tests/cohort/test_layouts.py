@@ -177,6 +177,29 @@ def test_mixed_label_schemes_are_refused_and_either_can_be_chosen(tmp_path):
     assert cohort.reason == "--label_scheme=brats2024, whatever the names say"
 
 
+MET, PED = "BraTS-MET-00001-000", "BraTS-PED-00002-000"  # names that decide no label scheme
+
+
+def test_cases_without_a_mask_need_no_label_scheme(tmp_path):
+    for case_id in (MET, PED):
+        make_2023(tmp_path / "unlabelled", case_id, "t1n t1c t2w t2f")
+    cohort = find_cohort(tmp_path)
+    assert [case.case_id for case in cohort.cases] == [MET, PED]
+    assert cohort.reason == "of no importance: no case has a mask"
+    make_2023(tmp_path / "labelled", "BraTS-MET-00003-000")
+    with pytest.raises(InputError, match="BraTS-MET-00003-000: neither its id nor a folder"):
+        find_cohort(tmp_path)
+
+
+def test_cases_without_a_mask_take_the_label_scheme_of_the_others(tmp_path):
+    make_2023(tmp_path, "BraTS-GLI-00008-000", "t1n t1c t2w t2f")  # a name of brats2023
+    make_2023(tmp_path, "BraTS-GLI-00009-100")
+    make_2023(tmp_path, MET, "t1n t1c t2w t2f")
+    cohort = find_cohort(tmp_path)
+    assert {case.label_scheme for case in cohort.cases} == {"brats2024"} == {cohort.label_scheme}
+    assert "GLI timepoints from 100 up" in cohort.reason
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -217,7 +217,7 @@ def test_images_with_a_bare_affine_are_read_and_noted(tmp_path, bare):
     raw = nifti.read_case(make_case(tmp_path, **bare, seg={"array": labels(), **bare}))
     np.testing.assert_array_equal(raw.mask, raw.geometry.to_lps(labels()))
     [note] = raw.notes
-    assert note.startswith("affine of the images") and "left and right rest on it" in note
+    assert note.startswith("affine of the images") and "left and right may be swapped" in note
 
 
 def test_a_qform_is_used_without_an_sform(tmp_path):

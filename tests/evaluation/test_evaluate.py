@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from brats_tfrecord import metrics, spec
+from brats_tfrecord import files, metrics, spec
 from brats_tfrecord.cohort import layouts, nifti
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
@@ -177,7 +177,7 @@ def test_unlabelled_cases_are_segmented_and_names_are_escaped(
     assert [row.status for row in rows] == ["unlabelled"] * 4
     assert all(row.metrics is None and row.volumes_ml["WT"] > 0 for row in rows)
     assert sorted(path.name for path in (tmp_path / "out/segmentations").iterdir()) == sorted(
-        f"{row.case_id}.nii.gz" for row in rows
+        f"{files.safe_file_name(row.case_id)}.nii.gz" for row in rows
     )
     assert "No case has a mask to compare with" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()

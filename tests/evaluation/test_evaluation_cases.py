@@ -136,3 +136,21 @@ def test_crop_shares_of_files_are_those_of_the_dataset(cohort, tmp_path):
     }
     assert 0.1 < shares["brain"] < 0.9 and 0.1 < shares["tumour"] < 0.9
     assert file_cases.crop_of_case(raw, None, dataset.recipe)["tumour"] is None
+
+
+def test_notes_on_names_and_files_come_with_the_segmentation(tmp_path):
+    folder = write_tiny_case(tmp_path, 1)
+    mask = next(folder.glob("*_seg.nii.gz"))
+    image = nibabel.load(mask)
+    nibabel.save(image, mask.with_name("W39_1998.09.19_Segm.nii"))
+    mask.unlink()
+    path = next(folder.glob("*_flair.nii.gz"))
+    voxels = np.asarray(nibabel.load(path).dataobj).astype(np.int16)
+    voxels[0, 0, 0] = -1
+    nibabel.save(nibabel.Nifti1Image(voxels, image.affine), path)
+    [case] = file_cases.from_files(tmp_path, model("brats2020")).cases
+    segmenter = types.SimpleNamespace(
+        recipe=Recipe(), segment_raw=lambda raw, reading: types.SimpleNamespace(seconds={})
+    )
+    stray, negative = case.segment(segmenter).notes
+    assert stray.startswith("no file ends in _seg") and negative.startswith("negative intensities")

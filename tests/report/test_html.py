@@ -199,6 +199,16 @@ def test_failed_cases_come_first_and_unlabelled_ones_are_marked(tmp_path):
     assert '<tr class="failed">' in read.source and '<tr class="unlabelled">' in read.source
 
 
+def test_a_warning_is_printed_once_with_its_cases(tmp_path):
+    odd = "affine of the images is a bare identity: left and right may be swapped"
+    rows = [result(f"case {k}", warnings=(odd,)) for k in range(1, 7)]
+    rows[0] = result("case 1", warnings=(odd, HOSTILE))
+    read = page(tmp_path, rows)
+    assert f"case 1, case 2, case 3, case 4 and 2 others : {odd}" in read.text
+    assert f"case 1 : {HOSTILE}" in read.text and read.text.count(odd) == 1
+    assert "Warnings about" not in page(tmp_path, [result("case 1")]).text
+
+
 def test_a_row_has_metrics_volumes_crop_and_seconds(tmp_path):
     read = page(tmp_path, [result("a")])
     row = next(row for row in read.rows if row[0] == "a")

@@ -232,6 +232,16 @@ def test_a_constant_modality_causes_a_warning(segmenter):
     )
 
 
+def test_a_bare_affine_causes_a_warning_in_records_and_files_alike(segmenter):
+    _, raw = stand_in.raw_case(SHAPE)
+    raw = dataclasses.replace(
+        raw, geometry=dataclasses.replace(raw.geometry, qform_code=0, sform_code=0)
+    )
+    [warning] = segmenter.segment_raw(raw).warnings
+    assert warning.startswith("affine of the images has no orientation code: taken as it is")
+    assert segmenter.segment_stored(stored(raw)).warnings == (warning,)
+
+
 def test_other_types_and_file_names_are_refused(segmenter, segmentation, tmp_path):
     with pytest.raises(TypeError, match="expected one of the cases of find_cases, got a str"):
         segmenter.segment("cohort/BraTS20_Training_001")

@@ -46,7 +46,7 @@ export function listenToUser(stage, host) {
   }, { capture: true, passive: false });
   stage.addEventListener("dblclick", (event) => {
     event.stopPropagation();
-    host.setWindow("image", host.image().window.auto);
+    if (sceneOf(event)) host.setWindow("image", host.image().window.auto);
   }, true);
   stage.addEventListener("mousedown", (event) => {
     if (!sceneOf(event) || event.button !== 2) return;
@@ -75,9 +75,11 @@ function actOnKey(event, { views, classes, state, change }, plane) {
 
 // Drag with the right button: horizontally changes the window's width, vertically its level.
 function dragWindow(start, { image, setWindow }) {
-  const { cal_min: low, cal_max: high, window: { whole } } = image();
+  const volume = image();
+  const { cal_min: low, cal_max: high, window: { whole } } = volume;
   const perPixel = (whole[1] - whole[0]) / 600;
   const moving = (event) => {
+    if (image() !== volume) return; // another case is shown meanwhile
     const half = Math.max((high - low) / 2 + (event.clientX - start.clientX) * perPixel,
       perPixel);
     const level = (low + high) / 2 + (start.clientY - event.clientY) * perPixel;

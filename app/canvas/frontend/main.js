@@ -14,7 +14,9 @@ const volumes = new Volumes();
 const state = { overlayOn: true };
 let [layers, classes, initial, goTo, reporting, pictureName] = [[], [], {}, null, false, ""];
 const views = []; // { holder, scene, caption }
-const shown = { image: null, overlays: [], box: null };
+// What the canvases show. It lags behind `layers` and `state` while files are fetched, and whatever
+// describes the picture reads it, because pointer and keys do not wait.
+const shown = { layer: null, image: null, overlays: [], box: null, classes: [], compare: "off" };
 let height; // of the frame, from Python
 let reportTimer;
 let losses = []; // times at which the graphics card was reset
@@ -91,14 +93,16 @@ async function prefetch() {
 
 // Draws the state. `recentre` moves the crosshair to the middle of the brain.
 async function draw(recentre = false) {
-  const now = { ...state };
+  // Python may send another case while this one's files are fetched.
+  const [now, source] = [{ ...state }, { layers, classes, volumes }];
   stage.dataset.state = "loading";
-  const image = await volumes.get(layerOf(now.image));
-  const overlays = await overlaysOf({ layers, classes, volumes }, now, repaint);
+  const layer = layerOf(now.image);
+  const image = await volumes.get(layer);
+  const overlays = await overlaysOf(source, now, repaint);
   if (recentre || !shown.box) shown.box = boxOf(image);
-  const before = views[0]?.scene.nv.volumes.length && !recentre ? views[0].scene.crosshair : null;
+  const before = views[0]?.scene.ready && !recentre ? views[0].scene.crosshair : null;
   await setViewCount(overlays.length);
-  Object.assign(shown, { image, overlays });
+  Object.assign(shown, { layer, image, overlays, classes: source.classes, compare: now.compare });
   for (const [k, { scene, caption }] of views.entries()) {
     const { volume, title, kind } = overlays[k];
     scene.setVolumes(image, volume, shown.box);
@@ -132,7 +136,7 @@ async function setViewCount(count) {
 // Replaces the canvases after a reset of the graphics card; the volumes are still in memory.
 function lost(event) {
   event.preventDefault();
-  const crosshair = views[0]?.scene.crosshair;
+  const crosshair = views[0]?.scene.ready ? views[0].scene.crosshair : null;
   losses = [...losses.filter((time) => Date.now() - time < 60000), Date.now()];
   if (losses.length > 4) {
     showMessage("The graphics card keeps failing. Reload the page.");
@@ -179,13 +183,18 @@ function change(fields, whole = true) {
   if (whole) {
     queue(() => draw());
   } else {
-    views.forEach(({ scene }, k) => scene.setLook(lookOf(state, shown.overlays[k].kind)));
+    views.forEach(({ scene }, k) => scene.setLook(lookOf(state, shown.overlays[k]?.kind)));
     redraw();
   }
 }
 
+function windowed(which) {
+  return which === "image" ? shown.image : shown.overlays[0]?.volume;
+}
+
 function setWindow(which, [low, high]) {
-  const volume = which === "image" ? shown.image : shown.overlays[0].volume;
+  const volume = windowed(which);
+  if (!volume) return;
   [volume.cal_min, volume.cal_max] = [low, high];
   showWindow(panel, which, [low, high]);
   cancelAnimationFrame(setWindow.frame);
@@ -198,8 +207,8 @@ function setWindow(which, [low, high]) {
 const act = {
   window: setWindow,
   resetWindow(which) {
-    const volume = which === "image" ? shown.image : shown.overlays[0].volume;
-    setWindow(which, volume.window.auto);
+    const automatic = windowed(which)?.window.auto;
+    if (automatic) setWindow(which, automatic);
   },
   fit() {
     for (const { scene } of views) scene.fit();
@@ -211,14 +220,14 @@ const act = {
     const pictures = views.map(({ scene, caption }) => ({ canvas: scene.canvas,
       caption: caption.textContent }));
     const line = Array.from(status.children, (part) => part.textContent).join("  ·  ");
-    save(compose(pictures, legendEntries(), line), `${pictureName}_${state.image}.png`);
+    save(compose(pictures, legendEntries(), line), `${pictureName}_${shown.layer.name}.png`);
   },
 };
 
 function legendEntries() {
-  if (state.compare === "difference") return DIFFERENCE;
+  if (shown.compare === "difference") return DIFFERENCE;
   const labels = shown.overlays.some(({ volume, kind }) => volume && kind === "labels");
-  return labels ? classes.filter(({ id }) => !state.hidden.includes(id)) : [];
+  return labels ? shown.classes.filter(({ id }) => !state.hidden.includes(id)) : [];
 }
 
 function moveTo(mm) {
@@ -235,12 +244,14 @@ function centreCrosshair() {
 
 // Updates the other canvas and the status line after the crosshair of `scene` has moved.
 function moved(scene) {
+  if (!scene.ready) return;
   follow(scene);
   showStatus();
   if (!reporting) return;
   clearTimeout(reportTimer);
-  reportTimer = setTimeout(() => report({ mm: scene.crosshair, values: values(scene.crosshair) }),
-    300);
+  reportTimer = setTimeout(() => {
+    if (scene.ready) report({ mm: scene.crosshair, values: values(scene.crosshair) });
+  }, 300);
 }
 
 function follow(scene) {
@@ -249,38 +260,43 @@ function follow(scene) {
   }
 }
 
-// Returns {layer name: value} of the displayed layers at RAS millimetres.
+// Returns [{ name, title, value, entries }] of the displayed layers at RAS millimetres; `entries`
+// are the names of a label's values, or null.
+function readings(mm) {
+  const rows = [{ ...shown.layer, value: valueAt(shown.image, mm), entries: null }];
+  for (const { layer, volume, kind } of shown.overlays) {
+    if (!volume) continue;
+    const named = layer ? { name: layer.name, title: layer.title,
+      entries: kind === "labels" ? shown.classes : null }
+      : { name: "difference", title: "Difference", entries: DIFFERENCE };
+    rows.push({ ...named, value: valueAt(volume, mm) });
+  }
+  return rows;
+}
+
 function values(mm) {
-  const byLayer = { [state.image]: valueAt(shown.image, mm) };
-  for (const { layer, volume } of shown.overlays) {
-    if (layer && volume) byLayer[layer.name] = valueAt(volume, mm);
-  }
-  if (state.compare === "difference") {
-    byLayer.difference = valueAt(shown.overlays[0].volume, mm);
-  }
-  return byLayer;
+  return Object.fromEntries(readings(mm).map(({ name, value }) => [name, value]));
 }
 
 // Shows position and values at the crosshair in the status line.
 function showStatus() {
-  if (!shown.image || !views.length) return;
+  if (!views[0]?.scene.ready) return;
   const mm = views[0].scene.crosshair;
   const parts = [
     ["voxel", `(${indexOf(shown.image, mm).join(", ")})`],
     ["RAS", `${mm.map((part) => part.toFixed(1)).join(", ")} mm`],
   ];
-  for (const [name, value] of Object.entries(values(mm))) {
-    const layer = layerOf(name);
-    const names = name === "difference" ? DIFFERENCE : layer.kind === "labels" ? classes : null;
-    parts.push([layer?.title ?? "Difference", names
-      ? names.find(({ id }) => id === value)?.name ?? "none" : short(value)]);
+  for (const { title, value, entries } of readings(mm)) {
+    parts.push([title, entries ? entries.find(({ id }) => id === value)?.name ?? "none"
+      : short(value)]);
   }
   status.replaceChildren(...parts.map(([name, value]) => element("span", {}, `${name} `,
     element("b", {}, value))));
 }
 
 listenToUser(stage, {
-  views: () => views.map(({ scene }) => scene), classes: () => classes, image: () => shown.image,
+  views: () => views.map(({ scene }) => scene).filter((scene) => scene.ready),
+  classes: () => shown.classes, image: () => shown.image,
   state, change, setWindow, follow,
 });
 window.addEventListener("resize", () => fitHeight(height));

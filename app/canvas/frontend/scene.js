@@ -96,6 +96,11 @@ export class Scene {
     return scene;
   }
 
+  // Whether there is a volume: NiiVue computes no position without one.
+  get ready() {
+    return this.nv.volumes.length > 0;
+  }
+
   close() {
     cancelAnimationFrame(this.frame);
     this.canvas.removeEventListener("webglcontextlost", this.lost);
