@@ -26,11 +26,13 @@ class Stopped(RuntimeError):
 
     Attributes:
         exit_code: 75 by default (EX_TEMPFAIL of sysexits.h, on which SLURM scripts requeue).
+        is_lost_peer: whether the reason is that another process of the run has ended.
     """
 
-    def __init__(self, message: str, exit_code: int = 75) -> None:
+    def __init__(self, message: str, exit_code: int = 75, is_lost_peer: bool = False) -> None:
         super().__init__(message, exit_code)
         self.exit_code = exit_code
+        self.is_lost_peer = is_lost_peer
 
     def __str__(self) -> str:
         return self.args[0]

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ _RESERVED = frozenset('/\\%:*?"<>|')
 
 _MAX_NAME_BYTES = 180
 """Length of a `safe_file_name`: systems allow 255 bytes, and callers add an ending."""
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""Error numbers of a file system that cannot do what was asked, such as Lustre without flock."""
 
 _TEMPORARY = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.(tmp|old)")
 """The names that `_temporary` makes: the target's name, and whether it is a new or an old state."""
@@ -77,6 +81,35 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def temporary_folder(path: Path | str) -> Iterator[Path]:
+    """Yields a new, hidden folder beside `path`, which is removed when the block ends.
+
+    After a kill `remove_orphans` removes it.
+    """
+    temporary = _temporary(Path(path))
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush_to_disk(path: Path | str) -> None:
+    """Waits until a file's bytes, or the names in a folder, are on the disk (fsync).
+
+    File systems that cannot do it for folders are left to their own order of writing.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def remove_orphans(folder: Path | str, deep: bool = True) -> None:
     """Removes temporary files and folders of killed writers; restores folders not yet replaced.
 
@@ -104,8 +137,13 @@ def locked(path: Path | str) -> Iterator[None]:
 
     The lock ends with its process. The file of a killed process remains, but does not block.
 
+    On a file system without locks the block runs unlocked, after a line on stderr: refusing would
+    shut out everyone whose cluster mounts its disks so, and a lock file alone would have to be
+    removed by hand after every kill.
+
     Raises:
         Locked: another process holds the lock.
+        OSError: the file cannot be created or locked for another reason.
     """
     path = Path(path)
     with _lock(path) as stream:
@@ -124,15 +162,34 @@ def _lock(path):
         stream = open(path, "a+")  # noqa: SIM115 - the caller closes it
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:  # EWOULDBLOCK, and nothing else, means that it is held
             with stream:
-                stream.seek(0)
-                raise Locked(stream.read().strip() or "unknown") from error
+                raise Locked(_holder(stream) or "unknown") from error
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                stream.close()
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            _warn_unlocked(path, _holder(stream), error)
         # The previous holder may have removed the file after it was opened here.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
                 return stream
         stream.close()
+
+
+def _holder(stream):
+    stream.seek(0)
+    return stream.read().strip()
+
+
+def _warn_unlocked(path, holder, error):
+    used = f" It was last used by {holder}, which may still be at work." if holder else ""
+    print(
+        f"{path.parent}: this file system has no locks ({error.strerror}); continuing without: "
+        f"make sure that nothing else writes to this folder.{used}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 class Locked(Exception):

@@ -1,5 +1,6 @@
 """Atomic replacement of files and folders, and the lock that one process at a time holds."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -109,6 +110,62 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
     with files.locked(tmp_path / "lock"):
         assert str(os.getpid()) in (tmp_path / "lock").read_text()
     assert not (tmp_path / "lock").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_used_unlocked_with_one_line(
+    tmp_path, monkeypatch, capsys, number
+):
+    monkeypatch.setattr(files.fcntl, "flock", raising(number))
+    for holder, more in (
+        ("", ""),
+        ("process 7 on node3", " It was last used by process 7 on node3, which may still be"),
+    ):
+        (tmp_path / "lock").write_text(holder)
+        with files.locked(tmp_path / "lock"):
+            assert str(os.getpid()) in (tmp_path / "lock").read_text()
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(
+            f"{tmp_path}: this file system has no locks ({os.strerror(number)}); continuing "
+            f"without: make sure that nothing else writes to this folder.{more}"
+        )
+
+
+def test_another_error_of_the_lock_is_not_taken_for_a_holder(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.fcntl, "flock", raising(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error.*lock"):
+        with files.locked(tmp_path / "lock"):
+            pass
+
+
+def raising(number):
+    """A flock that fails with an error number."""
+
+    def flock(stream, operation):
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+def test_a_temporary_folder_is_removed_and_so_is_that_of_a_killed_process(tmp_path):
+    with files.temporary_folder(tmp_path / "state") as folder:
+        (folder / "part").touch()
+        assert folder.parent == tmp_path and folder.name.startswith(".state.")
+    assert not list(tmp_path.iterdir())
+    folder.mkdir()
+    files.remove_orphans(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_flushed_is_left_alone_but_a_file_is_an_error(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    files.flush_to_disk(tmp_path)
+    monkeypatch.setattr(files.os, "fsync", lambda number: raising(errno.EINVAL)(number, 0))
+    files.flush_to_disk(tmp_path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        files.flush_to_disk(tmp_path / "file")
 
 
 def test_a_lock_file_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch):

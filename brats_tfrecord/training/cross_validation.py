@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,13 +27,17 @@ def fold_row(fold: int, cases: int, best: Mapping) -> dict:
         best: row of `History` of the best epoch.
 
     Returns:
-        dict of `COLUMNS`; the Dice are the means over the fold's cases in the best epoch.
+        dict of `COLUMNS`; the Dice are the means over the fold's cases in the best epoch, NaN if
+        its row of the history was lost.
     """
     return {
         "fold": fold,
         "cases": cases,
         "best_epoch": best["epoch"],
-        **{name: best[f"val_{name}"] for name in FIGURES},
+        **{
+            name: math.nan if best[f"val_{name}"] is None else best[f"val_{name}"]
+            for name in FIGURES
+        },
     }
 
 

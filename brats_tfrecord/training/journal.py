@@ -28,6 +28,11 @@ class NullJournal:
         return []
 
     @property
+    def notices(self) -> list[str]:
+        """Lines about damage to the run's folder that its user should know of."""
+        return []
+
+    @property
     def best_epoch(self) -> int | None:
         """The first epoch with the highest mean Dice; None if no epoch was validated."""
         return None
@@ -69,10 +74,11 @@ class Journal(NullJournal):
             finished_epochs: number of epochs that the restored checkpoint has behind it.
 
         Raises:
-            InputError: history.csv lacks the rows of these epochs.
+            InputError: history.csv has rows of several epochs, but there is no checkpoint.
         """
         options = trainer.options
-        self._history = History(options.model_dir, finished_epochs)
+        known_rows = run_card.measured_rows(run_card.read(trainer))
+        self._history = History(options.model_dir, finished_epochs, known_rows)
         self._card = RunCard(trainer, finished_epochs)
         self._overlays = Overlays(
             trainer.dataset,
@@ -85,6 +91,10 @@ class Journal(NullJournal):
     @property
     def rows(self) -> list[dict]:
         return self._history.rows
+
+    @property
+    def notices(self) -> list[str]:
+        return self._history.notices
 
     @property
     def best_epoch(self) -> int | None:

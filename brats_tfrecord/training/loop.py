@@ -45,7 +45,8 @@ def train(options: TrainOptions) -> TrainResult | None:
         dataset, train_folds, strategy = prepare(options, stop)
         peers = Peers(strategy)
         cleanup.enter_context(run_folder.held(options, peers))
-        run_folder.claim_together(options, dataset, peers)
+        precision = devices.resolve_precision(options.precision, strategy)
+        run_folder.claim_together(options, dataset, precision, peers)
         run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers)
         if run.is_finished:
             run.journal.say(
@@ -54,6 +55,7 @@ def train(options: TrainOptions) -> TrainResult | None:
             )
         else:
             cleanup.enter_context(run.journal.session())
+            cleanup.enter_context(run_folder.input_errors_shared(options, peers))
             run.train()
         return run.result() if peers.chief else None
 
@@ -103,12 +105,9 @@ class _Run:
             self.position = self._checkpoints.restore_last()
             self.journal = Journal(trainer, self.position.epoch) if peers.chief else NullJournal()
         # This comparison also keeps the chief from writing before all processes have read.
-        peers.require_same(
-            {
-                "the checkpoint": (self.position.epoch, self.position.step),
-                "what --precision=auto means": trainer.precision,
-            }
-        )
+        peers.require_same({"the checkpoint": (self.position.epoch, self.position.step)})
+        for notice in (*self._checkpoints.notices, *self.journal.notices):
+            self.journal.say(notice)
         self._last_save = time.monotonic()
         self._has_state = self.position != Position()
 
@@ -219,6 +218,7 @@ class _Run:
         return means
 
     def _finish_epoch(self, row: dict, redraw: bool) -> None:
+        best_before = self.journal.best_epoch
         self.journal.add_epoch(row, redraw)
         best = self.journal.best_epoch
         if best == row["epoch"]:
@@ -226,7 +226,8 @@ class _Run:
         self.position = Position(row["epoch"])
         self._save()
         if self._peers.chief:
-            self._checkpoints.remove_best_except(best)
+            # The state before this one, should it be needed, knows of the best epoch until then.
+            self._checkpoints.remove_best_except(best, best_before)
 
     def _save_and_stop_if_due(self, is_saved: bool = False) -> None:
         """Saves the state if it is time to, and stops the run if that was requested.

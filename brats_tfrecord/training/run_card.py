@@ -15,7 +15,6 @@ import numpy as np
 
 from brats_tfrecord import __version__, files
 from brats_tfrecord.training.logbook.run_card_text import to_markdown
-from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer
 
 FILE_NAME = "run_card.json"
@@ -44,9 +43,7 @@ class RunCard:
         self._description = _description(trainer)
         self._began = now()
         self._epochs_before = finished_epochs
-        self._earlier_sessions = _read_sessions(
-            self._folder / FILE_NAME, options, trainer.dataset.fingerprint
-        )
+        self._earlier_sessions = _sessions(read(trainer))
 
     def write(self, state: str, rows: list[dict], best_epoch: int | None) -> None:
         """Writes both files.
@@ -80,6 +77,36 @@ class RunCard:
         }
         files.write_json(self._folder / FILE_NAME, card)
         files.write_text(self._folder / TEXT_NAME, to_markdown(card))
+
+
+def read(trainer: Trainer) -> dict | None:
+    """Reads the card of the run in the trainer's folder.
+
+    Returns:
+        Content of run_card.json; None if it is missing, damaged or of another run.
+    """
+    identity = trainer.options.identity()
+    # auto and the precision that it means are the same run.
+    identity.pop("precision")
+    try:
+        card = files.read_json(Path(trainer.options.model_dir) / FILE_NAME)
+        is_same_run = (
+            card["dataset"]["fingerprint"] == trainer.dataset.fingerprint
+            and card["arithmetic"]["precision"] == trainer.precision
+            and all(card["flags"].get(name, value) == value for name, value in identity.items())
+        )
+        return card if is_same_run else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # a damaged card is no reason to refuse a run
+
+
+def measured_rows(card: dict | None) -> list[dict]:
+    """Returns the rows of the history that a card holds: of the best epoch, and of the last."""
+    try:
+        rows = [card["result"][name] for name in ("best", "last")] if card else []
+        return [{**row, "epoch": int(row["epoch"])} for row in rows if row]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def now() -> datetime.datetime:
@@ -133,20 +160,16 @@ def _versions(addons: bool) -> dict[str, str]:
     }
 
 
-def _read_sessions(path: Path, options: TrainOptions, fingerprint: str) -> list[dict]:
-    """Reads the sessions of a card; none if it is missing, damaged or of another run."""
+def _sessions(card: dict | None) -> list[dict]:
+    """The earlier sessions of a card; none if there is no card."""
     try:
-        card = files.read_json(path)
-        sessions = [dict(session) for session in card["sessions"]]
-        is_same_run = card["dataset"]["fingerprint"] == fingerprint and all(
-            card["flags"].get(name) == value for name, value in options.identity().items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # a damaged card is no reason to refuse a run
+        sessions = [dict(session) for session in card["sessions"]] if card else []
+    except (KeyError, TypeError, ValueError):
+        return []
     for session in sessions:
         if session.get("state") == RUNNING:
             session["state"] = KILLED
-    return sessions if is_same_run else []
+    return sessions
 
 
 def _measured(rows: Iterable[dict], epoch: int | None) -> dict:

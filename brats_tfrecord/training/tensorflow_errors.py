@@ -46,7 +46,8 @@ def _explanation(error: tf.errors.OpError, options: TrainOptions) -> InputError 
         reason = aborted[1] if aborted else message.strip().splitlines()[-1]
         return Stopped(
             f"a peer was lost ({reason.strip().split('. ')[0][:200]}); run the same "
-            "command again on all workers to continue"
+            "command again on all workers to continue",
+            is_lost_peer=True,
         )
     # TensorFlow puts errors of the loader's threads into messages of its own.
     input_error = re.search(r"InputError: (.*)", message)

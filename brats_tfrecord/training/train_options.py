@@ -54,6 +54,13 @@ class TrainOptions:
         "Fraction of the patches, from 0 to 1, that are centred on tumour. The others are placed "
         "anywhere.",
     )
+    foreground: str = option(
+        "voxels",
+        "What these patches are centred on. voxels: any tumour voxel, so mostly edema, the largest "
+        "class; classes: each tumour class of the case is equally likely, then each of its voxels, "
+        "so that small classes are seen as often as large ones.",
+        choices=augment.FOREGROUNDS,
+    )
     patches_per_case: int = option(
         1,
         "Patches of each case per epoch, shuffled among those of other cases. Reading a small "
@@ -118,8 +125,8 @@ class TrainOptions:
     weight_decay: str = option(
         "auto",
         "Fraction of each weight, times the learning rate, that every update subtracts: less "
-        "overfitting, less capacity. auto is 0.01 for adamw and 0 otherwise. adam has no weight "
-        "decay.",
+        "overfitting, less capacity. Biases and the parameters of norm layers are left alone. auto "
+        "is 0.01 for adamw and 0 otherwise. adam has no weight decay.",
     )
     clip_norm: float = option(
         0.0,
@@ -202,7 +209,8 @@ class TrainOptions:
     precision: str = option(
         "auto",
         "Precision of the layers. auto is mixed_float16 on GPUs of compute capability 7.0 or more, "
-        "mixed_bfloat16 on CPUs with AVX512-BF16 or AMX, and float32 otherwise.",
+        "mixed_bfloat16 on CPUs with AVX512-BF16 or AMX, and float32 otherwise. A run keeps the "
+        "precision it began with: where auto means another, it is refused until that one is given.",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     xla: bool = option(

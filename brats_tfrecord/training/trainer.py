@@ -59,6 +59,7 @@ class Trainer:
             options.patches_per_case,
             options.foreground_fraction,
             augment.LEVELS[options.augment],
+            options.foreground,
         )
         self.patch_shape = self._patches.shape(dataset.crop_shape)
         self.epoch_steps = input_pipeline.steps_per_epoch(

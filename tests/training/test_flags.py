@@ -20,6 +20,7 @@ LEARNING = {
     "modalities": {"modalities": "t1,t2"},
     "patch_size": {"patch_size": 12},
     "foreground_fraction": {"foreground_fraction": 1.0},
+    "foreground": {"foreground": "classes"},
     "patches_per_case": {"patches_per_case": 2},
     "augment": {"augment": "none"},
     "batch_size": {"batch_size": 1},

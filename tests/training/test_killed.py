@@ -1,6 +1,7 @@
 """Processes that are killed or stopped by signals while they train, and started again."""
 
 import csv
+import os
 import random
 import signal
 import subprocess
@@ -67,9 +68,9 @@ def course(folder):
         ]
 
 
-def start(command, folder):
+def start(command, folder, **options):
     return subprocess.Popen(
-        command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
 
 
@@ -92,6 +93,66 @@ def test_a_run_killed_within_an_epoch_resumes_exactly(command, unbroken, tmp_pat
     rerun = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True)
     assert "finished epochs and " in rerun.stdout
     assert course(tmp_path) == course(unbroken)
+
+
+KILLED_BETWEEN_RENAMES = """
+import os, pathlib, signal
+
+replace = pathlib.Path.replace
+
+def replace_or_die(path, target):
+    if path.name == "last-00001-000002.index":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, target)
+
+pathlib.Path.replace = replace_or_die
+"""
+WITHOUT_LOCKS = """
+import errno, fcntl, os
+
+def flock(stream, operation):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+fcntl.flock = flock
+"""
+
+
+def changed(tmp_path, code):
+    """Environment of a process that runs `code` when Python starts."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(code)
+    paths = [str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def test_a_run_killed_between_the_renames_of_a_checkpoint_resumes_exactly(
+    command, unbroken, tmp_path
+):
+    """SIGKILL after the data of a state is in place, before its index is."""
+    folder = tmp_path / "model"
+    process = start(command, folder, env=changed(tmp_path, KILLED_BETWEEN_RENAMES))
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    names = {path.name for path in (folder / "checkpoints").glob("last-*")}
+    data = "data-00000-of-00001"
+    assert names == {
+        f"last-00001-000002.{data}",
+        *(f"last-00001-00000{step}.{part}" for step in (0, 1) for part in ("index", data)),
+    }
+    rerun = subprocess.run(command(folder), check=True, capture_output=True, text=True)
+    assert rerun.stdout.count("continuing from the state before it, last-00001-000001\n") == 1
+    assert course(folder) == course(unbroken)
+    assert not list(folder.rglob(".*"))
+
+
+def test_a_file_system_without_locks_costs_one_line(command, unbroken, tmp_path):
+    environment = changed(tmp_path, WITHOUT_LOCKS)
+    done = subprocess.run(
+        command(tmp_path / "model"), check=True, capture_output=True, text=True, env=environment
+    )
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{tmp_path}/model: this file system has no locks (No locks available)")
+    assert course(tmp_path / "model") == course(unbroken)
 
 
 @pytest.mark.soak

@@ -252,8 +252,50 @@ def test_a_finished_model_without_checkpoints_is_not_replaced(copy):
         loop.train(copy)
 
 
-def test_a_damaged_checkpoint_is_refused(copy):
-    [data] = (pathlib.Path(copy.model_dir) / "checkpoints").glob("last-*.data*")
-    data.write_bytes(data.read_bytes()[:100])
+def test_if_both_checkpoints_are_damaged_the_run_is_refused(copy):
+    first, second = (pathlib.Path(copy.model_dir) / "checkpoints").glob("last-*.data*")
+    for data in (first, second):
+        data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(InputError, match="last-00003-000000: this checkpoint is damaged"):
         loop.train(copy)
+
+
+def test_from_the_checkpoint_before_a_damaged_one_the_run_ends_as_it_did(copy, finished, capsys):
+    """The state before the last epoch's validation, which is then repeated."""
+    checkpoints = pathlib.Path(copy.model_dir) / "checkpoints"
+    (checkpoints / "last-00003-000000.index").write_bytes(b"torn")
+    resumed = loop.train(copy)
+    assert "continuing from the state before it, last-00002-000002" in capsys.readouterr().out
+    np.testing.assert_array_equal(curve(resumed), curve(finished[1]))
+    for a, b in zip(resumed.weights, finished[1].weights):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("with_card", [True, False])
+def test_a_lost_history_costs_its_rows_not_the_run(copy, finished, capsys, with_card):
+    """Two more epochs, from a run of three."""
+    folder = pathlib.Path(copy.model_dir)
+    (folder / "history.csv").unlink()
+    if not with_card:
+        (folder / "run_card.json").unlink()
+    resumed = loop.train(dataclasses.replace(copy, epochs=5))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "history.csv" in line]
+    assert len(lines) == 1 and "the rows of 3 of 3 finished epochs are lost" in lines[0]
+    scores = [row["val_dice_mean"] for row in resumed.history]
+    assert [row["epoch"] for row in resumed.history] == [1, 2, 3, 4, 5]
+    best, before = resumed.best_epoch, finished[1].best_epoch
+    assert (scores[before - 1] is not None) == with_card
+    assert best == scores.index(max(score for score in scores if score is not None)) + 1
+    assert scores[3] is not None and scores[4] is not None
+
+
+def test_the_learning_rate_of_the_history_is_that_of_the_last_step(dataset, tmp_path):
+    """Two epochs of two steps, polynomial: the steps take (1, 3/4, 2/4, 1/4) ** 0.9 of it."""
+    result = loop.train(
+        options(dataset, tmp_path, epochs=2, schedule="polynomial", learning_rate=0.5)
+    )
+    np.testing.assert_allclose(
+        [row["learning_rate"] for row in result.history],
+        [0.5 * 0.75**0.9, 0.5 * 0.25**0.9],
+        rtol=1e-6,
+    )

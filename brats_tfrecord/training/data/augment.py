@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+FOREGROUNDS = ("voxels", "classes")
+"""The values of --foreground: groups of `draw_parameters`, all tumour voxels or one per class."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -99,13 +102,13 @@ def draw_parameters(
     patch_shape: Sequence[int],
     channels: int,
     foreground_fraction: float,
-    find_tumour: Callable[[], np.ndarray],
+    find_foreground: Callable[[], Sequence[np.ndarray]],
 ) -> PatchParameters:
     """Draws where a patch lies and how it is augmented.
 
-    A share of the patches is centred on a tumour voxel, each voxel equally likely (and moved into
-    the crop where it would leave it); the others lie anywhere in the crop. Tumour fills a few
-    hundredths of a crop, and patches that miss it teach little.
+    A share of the patches is centred on a voxel of a group: each group equally likely, then each of
+    its voxels (and moved into the crop where the patch would leave it). The others lie anywhere in
+    the crop. Tumour fills a few hundredths of a crop, and patches that miss it teach little.
 
     Args:
         rng: random generator; equal states draw equal parameters.
@@ -114,8 +117,9 @@ def draw_parameters(
         channels: number of image channels.
         foreground_fraction: share of patches centred on tumour, 0 to 1; a case without tumour
             has none.
-        find_tumour: function () -> flat indices (C order) of the crop's tumour voxels; called
-            only for a patch to centre.
+        find_foreground: function () -> groups of voxels, each the flat indices (C order) in the
+            crop of one voxel or more: all tumour voxels, or those of each class. Called only for a
+            patch to centre; a case without tumour has no group.
     """
 
     def chance(probability):
@@ -127,7 +131,7 @@ def draw_parameters(
     # The order of these calls is part of the result: each advances the generator.
     a = augmentation
     return PatchParameters(
-        origin=_origin(rng, crop_shape, patch_shape, foreground_fraction, find_tumour),
+        origin=_origin(rng, crop_shape, patch_shape, foreground_fraction, find_foreground),
         flips=tuple(axis for axis in range(3) if chance(a.flip)),
         turn=_turn(rng, patch_shape) if chance(a.turn) else None,
         matrix=_matrix(rng, a) if chance(a.resample) else None,
@@ -145,13 +149,15 @@ def draw_parameters(
     )
 
 
-def _origin(rng, crop_shape, patch_shape, foreground_fraction, find_tumour):
+def _origin(rng, crop_shape, patch_shape, foreground_fraction, find_foreground):
     free = np.subtract(crop_shape, patch_shape)
     anywhere = rng.integers(free + 1)
     if rng.random() < foreground_fraction:
-        tumour = find_tumour()
-        if len(tumour):
-            voxel = np.unravel_index(tumour[rng.integers(len(tumour))], crop_shape)
+        groups = find_foreground()
+        if len(groups):
+            # A single group draws no number, so the patches of --foreground=voxels never change.
+            group = groups[rng.integers(len(groups)) if len(groups) > 1 else 0]
+            voxel = np.unravel_index(group[rng.integers(len(group))], crop_shape)
             return np.clip(voxel - np.floor_divide(patch_shape, 2), 0, free)
     return anywhere
 

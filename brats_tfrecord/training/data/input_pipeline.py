@@ -43,12 +43,15 @@ class Patches:
             the crop's edge costs a quarter of its bytes.
         foreground_fraction: share of the patches that are centred on tumour.
         augmentation: probabilities and ranges of the transforms.
+        foreground: what these patches are centred on: "voxels", any tumour voxel, or "classes", a
+            voxel of a class of the case, each class equally likely.
     """
 
     size: int = 0
     per_case: int = 1
     foreground_fraction: float = 0.0
     augmentation: augment.Augmentation = augment.LEVELS["flips"]
+    foreground: str = "voxels"
 
     def shape(self, crop_shape: Sequence[int]) -> tuple[int, ...]:
         """Returns the shape (X, Y, Z) of the patches of a crop."""
@@ -211,13 +214,19 @@ class _TrainExamples:
             self._patch_shape,
             self._channels,
             self._patches.foreground_fraction,
-            lambda: self._reader.read_tumour(case),
+            functools.partial(self._foreground, case),
         )
         image, mask = augment_space.read_patch(
             self._reader, case, parameters, self._patch_shape, self._channels
         )
         augment_intensity.augment_intensities(image, parameters)
         return image, mask, case
+
+    def _foreground(self, case):
+        if self._patches.foreground == "classes":
+            return self._reader.read_classes(case)
+        tumour = self._reader.read_tumour(case)
+        return [tumour] if len(tumour) else []
 
     def _draw_order(self, epoch):
         """The case of each example of an epoch, int32: random permutations of all cases."""

@@ -92,11 +92,21 @@ class RecordReader:
 
     def read_tumour(self, case: int) -> np.ndarray:
         """Returns the flat indices (C order) of the tumour voxels of a case, int64 [N]."""
+        return _tumour(self._read_packed(case))
+
+    def read_classes(self, case: int) -> list[np.ndarray]:
+        """Returns the indices of `read_tumour` for each tumour class that the case has."""
+        packed = self._read_packed(case)
+        tumour = _tumour(packed)
+        bits = packed.reshape(-1)[tumour]
+        present = int(np.bitwise_or.reduce(bits, initial=0))
+        return [tumour[bits & bit != 0] for bit in (1 << n for n in range(1, 8)) if present & bit]
+
+    def _read_packed(self, case):
         row, packed = self._rows[case], np.empty(self.crop_shape, np.uint8)
         with self._opened(row) as read_at:
             read_at(packed, row.record_offset + row.mask_offset)
-        # Bit 0 is background; each tumour class sets a higher one.
-        return np.flatnonzero(packed > 1)
+        return packed
 
     @contextlib.contextmanager
     def _opened(self, row):
@@ -115,6 +125,11 @@ class RecordReader:
                 read_at(lines, offset + ((x + plane) * self.crop_shape[1] + y) * line_bytes)
                 for channel, stored in enumerate(channels):
                     into[plane, ..., channel] = lines[:, z : z + into.shape[2], stored]
+
+
+def _tumour(packed):
+    # Bit 0 is background; each tumour class sets a higher one.
+    return np.flatnonzero(packed > 1)
 
 
 class _RecordChecks:

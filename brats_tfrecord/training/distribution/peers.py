@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from brats_tfrecord.errors import InputError
 
+_LONGEST_TEXT = 2000
+"""Bytes of an error message that other processes get to know."""
+
 
 class Peers:
     """The processes that train together, as seen from one of them.
@@ -19,6 +22,7 @@ class Peers:
     Attributes:
         count: number of processes.
         chief: whether this process is the one that writes files and prints.
+        name: this process as messages name it, such as "worker 1".
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
@@ -30,6 +34,7 @@ class Peers:
         ]
         self._rank = tasks.index((resolver.task_type, resolver.task_id)) if resolver else 0
         self.count = len(tasks)
+        self.name = "{} {}".format(*tasks[self._rank])
         self.chief = self._rank == 0
         self._reduce_sum = tf.function(
             lambda values: strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
@@ -69,14 +74,26 @@ class Peers:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Raises an `InputError` in all processes if the block raises one in any of them."""
+        """Raises an `InputError` in all processes if the block raises one in any of them.
+
+        Each process gets its own error if it has one, and else the message of the others.
+        """
         error = None
         try:
             yield
         except InputError as own_error:
             error = own_error
         if self.anyone(error)[0]:
-            raise error or InputError("another worker refused this run; its message says why")
+            messages = self._share(f"{self.name}: {error}" if error else "")
+            raise error or InputError("; ".join(dict.fromkeys(filter(None, messages))))
+
+    def _share(self, text: str) -> list[str]:
+        """Returns the texts of all processes, each cut after `_LONGEST_TEXT` bytes."""
+        codes = np.zeros((self.count, _LONGEST_TEXT), np.int64)
+        data = np.frombuffer(text.encode()[:_LONGEST_TEXT], np.uint8)
+        codes[self._rank, : len(data)] = data
+        rows = self._sum(codes).astype(np.uint8)
+        return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
 
     def _sum(self, values: object) -> np.ndarray:
         """Sums integers over the processes, element by element."""

@@ -1,5 +1,6 @@
 """The history of a run: one row per epoch, as CSV, TensorBoard scalars and a figure."""
 
+import contextlib
 import csv
 import functools
 import io
@@ -41,31 +42,47 @@ class History:
 
     Attributes:
         rows: one dict of `COLUMNS` per epoch; empty columns are None.
+        notices: lines about rows that were lost.
     """
 
-    def __init__(self, model_dir: Path | str, finished_epochs: int = 0) -> None:
+    def __init__(
+        self, model_dir: Path | str, finished_epochs: int = 0, other_rows: Iterable[Mapping] = ()
+    ) -> None:
         """Reads the rows that earlier sessions have written.
 
         Later rows than `finished_epochs` belong to an epoch that was not saved; they are dropped.
+        Rows that history.csv lacks, or that cannot be read, are empty but for their epoch.
+
+        Args:
+            model_dir: folder of the run.
+            finished_epochs: epochs that the checkpoint has behind it.
+            other_rows: rows that are kept elsewhere, used where history.csv lacks them.
 
         Raises:
-            InputError: history.csv lacks rows of finished epochs, or has rows of several epochs
-                without a checkpoint.
+            InputError: history.csv has rows of several epochs without a checkpoint.
         """
         self._folder = Path(model_dir)
         self._path = self._folder / "history.csv"
-        rows = self._read()
+        self.notices: list[str] = []
+        rows = {row["epoch"]: row for row in self._read()}
         # A single row is possible: the session was killed after the row, before the checkpoint.
         if not finished_epochs and len(rows) > 1:
             raise InputError(
                 f"{self._path}: has rows of {len(rows)} epochs, but their checkpoints are "
                 "missing; put the checkpoints back, or choose a new --model_dir"
             )
-        self.rows = rows[:finished_epochs]
-        if [row["epoch"] for row in self.rows] != list(range(1, finished_epochs + 1)):
-            raise InputError(
-                f"{self._path}: lacks rows of the {finished_epochs} finished epochs of the "
-                "checkpoint; put the file back, or choose a new --model_dir"
+        epochs = range(1, finished_epochs + 1)
+        missing = [epoch for epoch in epochs if epoch not in rows]
+        spare = {row["epoch"]: dict(row) for row in other_rows if row["epoch"] in missing}
+        empty = dict.fromkeys(COLUMNS)
+        self.rows = [
+            rows.get(epoch) or {**empty, **spare.get(epoch, {}), "epoch": epoch} for epoch in epochs
+        ]
+        if missing:
+            kept = f" (run_card.json has epoch {' and '.join(map(str, spare))})" if spare else ""
+            self.notices.append(
+                f"{self._path}: the rows of {len(missing)} of {finished_epochs} finished epochs "
+                f"are lost{kept}; the run continues, and its best epoch is chosen from the others"
             )
         self._first_epoch = finished_epochs + 1
 
@@ -111,13 +128,12 @@ class History:
     def _read(self) -> list[dict]:
         if not self._path.is_file():
             return []
-        try:
-            with open(self._path, newline="") as stream:
-                return [_from_text(row) for row in csv.DictReader(stream)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{self._path}: is damaged; put it back, or choose a new --model_dir"
-            ) from error
+        rows = []
+        lines = self._path.read_text("utf-8", errors="replace").replace("\0", "").splitlines()
+        for row in csv.DictReader(lines):
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged row is lost
+                rows.append(_from_text(row))
+        return rows
 
     @functools.cached_property
     def _events(self) -> "EventFile":
@@ -142,6 +158,8 @@ def _to_csv(rows: Iterable[Mapping]) -> str:
 
 
 def _from_text(row: Mapping[str, str]) -> dict:
+    if None in row.values():
+        raise ValueError("the row is cut off")
     values: dict = {name: float(row[name]) if row[name] else None for name in COLUMNS}
     return {**values, "epoch": int(row["epoch"])}
 

@@ -23,8 +23,8 @@ def make_optimizer(name: str, learning_rate: Any = 1e-3, weight_decay: float = 0
             from Addons.
         learning_rate: step size, or a schedule from `schedules.make_schedule`.
         weight_decay: each update also subtracts learning rate x this x weight from every weight
-            ("lamb" scales it by layer, "novograd" includes it in its momentum). "adam" ignores
-            it.
+            that `decays` ("lamb" scales it by layer, "novograd" includes it in its momentum).
+            "adam" ignores it.
 
     Returns:
         A Keras optimizer, a legacy one from Addons: `apply_gradients(…,
@@ -34,13 +34,26 @@ def make_optimizer(name: str, learning_rate: Any = 1e-3, weight_decay: float = 0
 
 
 def create_slots(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
-    """Creates the state of `optimizer` for `variables`, which a checkpoint is restored into."""
+    """Creates the state of `optimizer` for `variables`, which a checkpoint is restored into.
+
+    Call it before the first update. Variables that do not `decays` are excluded from the decay.
+    """
     if isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
         # Legacy optimizers have no public method for it and create slots at the first step: too
         # late for NovoGrad's scalars, and a checkpoint could not be checked when it is read.
         optimizer._create_all_weights(variables)
     else:
+        optimizer.exclude_from_weight_decay([each for each in variables if not decays(each)])
         optimizer.build(variables)
+
+
+def decays(variable: tf.Variable) -> bool:
+    """Tells whether weight decay applies to a variable.
+
+    Kernels have two axes or more. Biases, and the scale and shift of norm layers, have one: they
+    are few and overfit little (Goodfellow et al. 2016, section 7.1), and a scale belongs at 1.
+    """
+    return len(variable.shape) > 1
 
 
 def _adam(learning_rate, weight_decay):
@@ -58,15 +71,43 @@ def _sgd(learning_rate, weight_decay):
 
 
 def _lamb(learning_rate, weight_decay):
-    return _addons().LAMB(learning_rate, weight_decay=weight_decay)
+    return _sparing(_addons().LAMB)(learning_rate, weight_decay=weight_decay)
 
 
 def _ranger(learning_rate, weight_decay):
-    return _addons().Lookahead(_addons().RectifiedAdam(learning_rate, weight_decay=weight_decay))
+    adam = _sparing(_addons().RectifiedAdam)(learning_rate, weight_decay=weight_decay)
+    return _addons().Lookahead(adam)
 
 
 def _novograd(learning_rate, weight_decay):
-    return _addons().NovoGrad(learning_rate, weight_decay=weight_decay)
+    return _sparing(_addons().NovoGrad)(learning_rate, weight_decay=weight_decay)
+
+
+def _sparing(addons_class: Any) -> Any:
+    """Makes a subclass of an Addons optimizer whose weight decay spares what does not `decays`.
+
+    LAMB can exclude variables by name (and then no longer scales their steps); RectifiedAdam and
+    NovoGrad cannot.
+    """
+
+    class Sparing(addons_class):
+        _spares = False
+
+        def _resource_apply_dense(self, grad, var, apply_state=None):
+            if decays(var):
+                return super()._resource_apply_dense(grad, var, apply_state)
+            self._spares = True
+            try:
+                # Without `apply_state`, all coefficients are asked for again.
+                return super()._resource_apply_dense(grad, var)
+            finally:
+                self._spares = False
+
+        def _get_hyper(self, name, dtype=None):
+            value = super()._get_hyper(name, dtype)
+            return tf.zeros_like(value) if self._spares and name == "weight_decay" else value
+
+    return Sparing
 
 
 def _addons():

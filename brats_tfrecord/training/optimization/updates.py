@@ -109,9 +109,15 @@ class Updates(tf.Module):
             return sound
 
     def learning_rate(self) -> float:
-        """Returns the learning rate of the next update."""
-        rate = self._schedule
-        return float(rate(self.optimizer.iterations) if callable(rate) else rate)
+        """Returns the learning rate of the update that the last batch is part of.
+
+        Before the first batch, it is that of the first update.
+        """
+        rate, updates = self._schedule, int(self.optimizer.iterations.numpy())
+        if not callable(rate):
+            return float(rate)
+        is_pending = self._accumulate > 1 and int(self._batches.numpy()) % self._accumulate
+        return float(rate(updates if is_pending else max(updates - 1, 0)))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -8,23 +8,23 @@ from brats_tfrecord.training.data import augment
 CROP, PATCH = (9, 7, 5), (4, 3, 5)
 
 
-def draw(seed, augmentation=augment.LEVELS["flips"], patch=PATCH, fraction=0.0, tumour=()):
-    """Draws once from two channels; `tumour` are voxels of the crop."""
-    flat = np.ravel_multi_index(np.array(tumour, int).reshape(-1, 3).T, CROP)
+def draw(seed, augmentation=augment.LEVELS["flips"], patch=PATCH, fraction=0.0, groups=()):
+    """Draws once from two channels; `groups` are lists of voxels of the crop."""
+    flat = [np.ravel_multi_index(np.array(group).T, CROP) for group in groups]
     return augment.draw_parameters(
         np.random.default_rng(seed), augmentation, CROP, patch, 2, fraction, lambda: flat
     )
 
 
 @pytest.mark.parametrize(
-    "tumour, fraction",
+    "groups, fraction",
     [
-        ([(0, 0, 0)], 0.0),
+        ([[(0, 0, 0)]], 0.0),
         ([], 1.0),  # no tumour to centre on
     ],
 )
-def test_every_origin_within_the_crop_and_every_flip_is_drawn(tumour, fraction):
-    drawn = [draw(seed, tumour=tumour, fraction=fraction) for seed in range(150)]
+def test_every_origin_within_the_crop_and_every_flip_is_drawn(groups, fraction):
+    drawn = [draw(seed, groups=groups, fraction=fraction) for seed in range(150)]
     origins = np.stack([parameters.origin for parameters in drawn])
     for axis, last in enumerate(n - p for n, p in zip(CROP, PATCH)):
         assert set(origins[:, axis]) == set(range(last + 1))
@@ -35,22 +35,47 @@ def test_every_origin_within_the_crop_and_every_flip_is_drawn(tumour, fraction):
 def test_patches_are_centred_on_tumour_voxels_as_far_as_the_crop_allows():
     # Voxel minus half the patch, moved inside: (4-2, 3-1, 0), (9-4, 0, 0), (0, 7-3, 0).
     tumour = [(4, 3, 2), (8, 0, 4), (0, 6, 0)]
-    origins = {tuple(draw(seed, fraction=1.0, tumour=tumour).origin) for seed in range(40)}
+    origins = {tuple(draw(seed, fraction=1.0, groups=[tumour]).origin) for seed in range(40)}
     assert origins == {(2, 2, 0), (5, 0, 0), (0, 4, 0)}
 
 
+def test_each_group_is_as_likely_as_the_others_however_small_it_is():
+    """28 voxels with z = 0, one with z = 2 and one with z = 4: a third of the patches each."""
+    large = [(x, y, 0) for x in range(4) for y in range(7)]
+    groups = [large, [(8, 6, 2)], [(8, 6, 4)]]
+    drawn = [draw(seed, patch=(1, 1, 1), fraction=1.0, groups=groups) for seed in range(900)]
+    depths = [parameters.origin[2] for parameters in drawn]
+    for depth in (0, 2, 4):
+        assert 0.28 < np.mean(np.equal(depths, depth)) < 0.39
+    assert len({tuple(parameters.origin) for parameters in drawn}) == 30
+
+
+def test_a_patch_of_one_group_takes_the_same_numbers_as_ever():
+    """The draws of earlier versions, one by one: a run that they began continues unchanged."""
+    tumour = [(4, 3, 2), (8, 0, 4), (0, 6, 0)]
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        anywhere = rng.integers([9 - 1 + 1, 7 - 1 + 1, 5 - 1 + 1])
+        expected = tumour[rng.integers(3)] if rng.random() < 0.5 else anywhere
+        flips = tuple(axis for axis in range(3) if rng.random() < 0.5)
+        drawn = draw(seed, patch=(1, 1, 1), fraction=0.5, groups=[tumour])
+        assert tuple(drawn.origin) == tuple(expected) and drawn.flips == flips
+
+
 def test_the_given_fraction_of_patches_is_centred():
-    drawn = [draw(seed, patch=(1, 1, 1), fraction=0.25, tumour=[(8, 6, 4)]) for seed in range(1000)]
+    drawn = [
+        draw(seed, patch=(1, 1, 1), fraction=0.25, groups=[[(8, 6, 4)]]) for seed in range(1000)
+    ]
     centred = [np.array_equal(parameters.origin, [8, 6, 4]) for parameters in drawn]
     assert 0.21 < np.mean(centred) < 0.29
 
 
 def test_the_mask_is_read_only_for_a_patch_that_is_centred():
-    def read_tumour():
+    def read_mask():
         raise AssertionError("the mask was read")
 
     augment.draw_parameters(
-        np.random.default_rng(0), augment.Augmentation(), CROP, PATCH, 2, 0.0, read_tumour
+        np.random.default_rng(0), augment.Augmentation(), CROP, PATCH, 2, 0.0, read_mask
     )
 
 

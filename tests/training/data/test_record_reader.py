@@ -44,6 +44,21 @@ def test_a_box_is_that_part_of_the_stored_case(dataset, stored, tmp_path, cache)
         np.testing.assert_array_equal(
             reader.read_tumour(case), np.flatnonzero(stored[case_id].classes)
         )
+        groups = reader.read_classes(case)
+        assert len(groups) == 3
+        for group, class_id in zip(groups, (1, 2, 3)):
+            expected = np.flatnonzero(stored[case_id].classes == class_id)
+            np.testing.assert_array_equal(group, expected)
+
+
+def test_classes_that_a_case_lacks_have_no_group(dataset, monkeypatch):
+    reader = RecordReader(dataset, FOLDS, ("t1",))
+    packed = np.ones(dataset.crop_shape, np.uint8)  # background
+    monkeypatch.setattr(reader, "_read_packed", lambda case: packed)
+    assert reader.read_classes(0) == [] and reader.read_tumour(0).size == 0
+    packed[3, 2, 1], packed[0, 0, 5] = 1 << 4, 1 << 1  # a cavity and a necrosis
+    necrosis, cavity = reader.read_classes(0)
+    assert (necrosis.tolist(), cavity.tolist()) == ([5], [(3 * 17 + 2) * 16 + 1])
 
 
 def test_a_view_is_filled_in_its_own_orientation(dataset, stored):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -226,6 +227,38 @@ def test_a_missing_peer_is_named(flags, tmp_path, present):
         "--peer_wait_minutes=0.02; run the same command .*\n",
         errors,
     ), errors
+
+
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.soak)])
+def test_shards_that_only_one_worker_finds_damaged_end_both_with_its_message(
+    dataset, tmp_path, victim
+):
+    """Each worker has a copy of the dataset. The exit code is not one that SLURM starts again."""
+    copies = [tmp_path / f"data{index}" for index in (0, 1)]
+    for copy in copies:
+        shutil.copytree(dataset.root, copy)
+    for shard in copies[victim].glob("fold[12]-*.tfrecord"):
+        shard.write_bytes(bytes(shard.stat().st_size))
+    flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    own = [[f"--data_dir={copy}"] for copy in copies]
+    done = finish(start(flags, tmp_path / "model", own=own))
+    assert [code for code, _, _ in done] == [2, 2], done
+    message = rf"--data_dir={copies[victim]}: fold[12]-\S+: case\d: its length does not fit .+\n"
+    for index, (_, _, errors) in enumerate(done):
+        whose = "" if index == victim else f"worker {victim}: "
+        assert re.fullmatch(f"train.py: {whose}{message}", errors), errors
+    card = (tmp_path / "model/run_card.md").read_text()
+    assert "failed: " in card and "its length does not fit" in card
+
+
+@pytest.mark.soak
+def test_a_folder_that_the_chief_refuses_is_refused_by_all_with_its_message(flags, tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not touch")
+    done = finish(start(flags, tmp_path))
+    assert [code for code, _, _ in done] == [2, 2], done
+    message = f"--model_dir={tmp_path}: holds no run (run.json is missing), but is not empty"
+    for whose, (_, _, errors) in zip(("", "worker 0: "), done):
+        assert errors.startswith(f"train.py: {whose}{message}") and errors.count("\n") == 1
 
 
 @pytest.mark.soak

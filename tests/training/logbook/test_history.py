@@ -72,13 +72,52 @@ def test_a_row_without_its_checkpoint_is_dropped(tmp_path):
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2"]
 
 
-def test_a_history_that_lacks_finished_epochs_is_refused(tmp_path):
+def test_a_history_without_checkpoints_is_refused(tmp_path):
+    """A single row is possible: its session was killed before the first checkpoint."""
     written(tmp_path, row(1))
-    with pytest.raises(InputError, match="history.csv: lacks rows of the 2 finished epochs"):
-        history.History(tmp_path, 2)
-    (tmp_path / "history.csv").write_text("epoch,loss\n1,x\n")
-    with pytest.raises(InputError, match="history.csv"):
-        history.History(tmp_path, 1)
+    assert history.History(tmp_path, 0).rows == []
+    written(tmp_path, row(1), row(2))
+    with pytest.raises(InputError, match="has rows of 2 epochs, but their checkpoints are missing"):
+        history.History(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    "damage, lost",
+    [
+        (lambda text: None, 3),
+        (lambda text: "", 3),
+        (lambda text: "\0" * len(text), 3),
+        (lambda text: text[: text.index("\n3,") + 5], 1),  # cut off within a row
+        (lambda text: text.replace("1,1.0,", "1,x,"), 1),
+        (lambda text: text + "4,9\n", 0),
+    ],
+)
+def test_lost_rows_are_empty_and_one_line_says_so(tmp_path, damage, lost):
+    written(tmp_path, row(1, 0.4), row(2, 0.7), row(3, 0.5))
+    path = tmp_path / "history.csv"
+    text = damage(path.read_text())
+    path.unlink() if text is None else path.write_text(text)
+    read = history.History(tmp_path, 3)
+    assert [row["epoch"] for row in read.rows] == [1, 2, 3]
+    assert sum(row["loss"] is None for row in read.rows) == lost
+    assert read.best_epoch == (None if lost == 3 else 2)
+    assert [line.split(": ")[1].split(";")[0] for line in read.notices] == (
+        [f"the rows of {lost} of 3 finished epochs are lost"] if lost else []
+    )
+    read.add(row(4, 0.6))
+    read.draw()
+    again = history.History(tmp_path, 4)
+    assert again.rows == read.rows and not again.notices
+
+
+def test_rows_that_are_kept_elsewhere_replace_lost_ones(tmp_path):
+    spare = [{"epoch": 2, "loss": 0.5, "val_dice_mean": 0.7}, {"epoch": 9, "loss": 0.1}]
+    read = history.History(tmp_path, 3, spare)
+    assert read.best_epoch == 2 and read.rows[1]["loss"] == 0.5
+    assert read.notices == [
+        f"{tmp_path}/history.csv: the rows of 3 of 3 finished epochs are lost (run_card.json has "
+        "epoch 2); the run continues, and its best epoch is chosen from the others"
+    ]
 
 
 def test_tensorboard_scalars_are_grouped(tmp_path):

@@ -1,4 +1,4 @@
-"""The first steps of each optimizer, by hand: one weight of 2, gradient 0.5, learning rate 0.1."""
+"""The first steps of each optimizer, by hand: one kernel of 2, gradient 0.5, learning rate 0.1."""
 
 import subprocess
 import sys
@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from brats_tfrecord.training.network import networks
+from brats_tfrecord.training.network.network_options import NetworkOptions
 from brats_tfrecord.training.optimization import optimizers
 
 pytestmark = pytest.mark.slow
@@ -15,14 +17,21 @@ NAMES = ("adam", "adamw", "sgd", "lamb", "ranger", "novograd")
 
 
 def after(name, steps, weight_decay=0.0, gradient=0.5):
-    """The weight after some steps with one gradient."""
-    weight = tf.Variable([2.0])
+    """The kernel after some steps with one gradient."""
+    return both_after(name, steps, weight_decay, gradient)[0]
+
+
+def both_after(name, steps, weight_decay=0.0, gradient=0.5):
+    """A kernel and a bias that begin at 2, after the same steps."""
+    kernel, bias = tf.Variable([[2.0]]), tf.Variable([2.0])
     optimizer = optimizers.make_optimizer(name, 0.1, weight_decay)
-    optimizers.create_slots(optimizer, [weight])
+    optimizers.create_slots(optimizer, [kernel, bias])
     for _ in range(steps):
-        optimizer.apply_gradients([(tf.constant([gradient]), weight)])
+        optimizer.apply_gradients(
+            [(tf.constant([[gradient]]), kernel), (tf.constant([gradient]), bias)]
+        )
     assert int(optimizer.iterations) == steps
-    return float(weight[0])
+    return float(kernel[0, 0]), float(bias[0])
 
 
 @pytest.mark.parametrize(
@@ -42,6 +51,25 @@ def after(name, steps, weight_decay=0.0, gradient=0.5):
 )
 def test_the_first_step_by_hand(name, decay, expected):
     np.testing.assert_allclose(after(name, 1, decay), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "adam"])
+def test_weight_decay_leaves_a_bias_alone(name):
+    """Eight steps, past Ranger's first synchronisation; LAMB needs a gradient against the decay."""
+    gradient = -0.5 if name == "lamb" else 0.5
+    kernel, bias = both_after(name, 8, 0.5, gradient)
+    kernel_without, bias_without = both_after(name, 8, 0.0, gradient)
+    assert bias == bias_without == pytest.approx(kernel_without)
+    assert kernel < kernel_without - 0.05
+
+
+def test_norm_parameters_and_biases_of_the_networks_do_not_decay():
+    for name in ("unet", "unet_nn"):
+        options = NetworkOptions(name, 3, 4, "softmax", (2, 4, 8), (0.0,) * 5, name == "unet_nn")
+        for variable in networks.build_network(options).trainer.trainable_variables:
+            kind = variable.name.split("/")[-1].split(":")[0]
+            assert kind in ("kernel", "bias", "gamma", "beta")
+            assert optimizers.decays(variable) == (kind == "kernel")
 
 
 def test_lamb_decays_against_the_gradient():
