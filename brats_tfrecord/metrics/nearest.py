@@ -10,6 +10,7 @@ the source voxels that are left. Against k-d trees alone this takes a quarter of
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,14 +20,17 @@ _REACH = 10
 """Radius of the ball of offsets, in voxels of the finest axis: about 4,000 at even spacing."""
 
 _BLOCK = 256
-"""Offsets that every source voxel is compared at, and the size of later blocks of offsets."""
+"""Offsets that every source voxel is compared at without a limit, and the size of later blocks."""
 
 _FEW = 1 / 32
 """Source voxels per target voxel below which further offsets are faster than k-d trees."""
 
 
 def nearest_distances(
-    sources: np.ndarray, targets: np.ndarray, spacing_mm: Sequence[float]
+    sources: np.ndarray,
+    targets: np.ndarray,
+    spacing_mm: Sequence[float],
+    limit_mm: float = math.inf,
 ) -> dict[int, np.ndarray]:
     """Computes the distance of every source voxel to the nearest target of the same structure.
 
@@ -34,6 +38,8 @@ def nearest_distances(
         sources, targets: uint8 codes [X, Y, Z] of one shape; bit b is set where a voxel belongs
             to structure b.
         spacing_mm: (x, y, z) voxel spacing in millimetres.
+        limit_mm: longest distance of interest; longer ones may be infinite in the result. A short
+            limit saves most of the time.
 
     Returns:
         {1 << b: float64 distances in mm, one per source voxel of structure b, in C order} for the
@@ -44,6 +50,10 @@ def nearest_distances(
     )
     spacing = np.asarray(spacing_mm, np.float64)
     offsets, lengths = _near_offsets(tuple(spacing.tolist()))
+    # Within the ball of offsets, a limit is reached without trees.
+    limited = limit_mm <= _REACH * spacing.min()
+    if limited:
+        offsets, lengths = offsets[lengths <= limit_mm], lengths[lengths <= limit_mm]
     # A margin as wide as the longest offset: an offset added to a flat index stays in its row.
     margin = [(width, width) for width in offsets.max(axis=0)]
     sources, targets = (
@@ -54,15 +64,16 @@ def nearest_distances(
     points = np.flatnonzero(sources != 0)
     codes = sources.ravel()[points]
     jumps = offsets @ np.array(targets.strides)
-    matches, far, far_codes = _match_near(points, codes, targets.ravel(), jumps, lengths)
+    block = len(lengths) if limited else _BLOCK
+    matches, far, far_codes = _match_near(points, codes, targets.ravel(), jumps, lengths, block)
     distances = {}
     for bit in _bits(common):
-        lengths_mm = np.empty(len(points))
+        lengths_mm = np.full(len(points), np.inf)
         for index, matched, length in matches:
             members = np.flatnonzero(matched & bit != 0)
             lengths_mm[index[members]] = length[members]
         index = far[np.flatnonzero(far_codes & bit != 0)]
-        if len(index):
+        if len(index) and not limited:
             lengths_mm[index] = _tree_distances(points[index], targets, bit, spacing)
         distances[bit] = lengths_mm[np.flatnonzero(codes & bit != 0)]
     return distances
@@ -81,7 +92,7 @@ def _near_offsets(spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     return offsets[order], lengths[order]
 
 
-def _match_near(points, codes, targets, jumps, lengths):
+def _match_near(points, codes, targets, jumps, lengths, block):
     """Compares source voxels with the targets at `jumps`, nearest first.
 
     Args:
@@ -89,6 +100,7 @@ def _match_near(points, codes, targets, jumps, lengths):
         codes: uint8 [N], their structures.
         targets: uint8, the flat target grid.
         jumps, lengths: offsets as differences of flat indices, and their lengths in mm, ascending.
+        block: number of offsets that every source voxel is compared at.
 
     Returns:
         A list of matches, and the index in `points` and the codes of the voxels without one. A
@@ -99,8 +111,8 @@ def _match_near(points, codes, targets, jumps, lengths):
     index = np.arange(len(points))
     few = _FEW * np.count_nonzero(targets != 0)
     first = 0
-    while first < len(jumps) and len(index) and (first < _BLOCK or len(index) < few):
-        if first < _BLOCK:
+    while first < len(jumps) and len(index) and (first < block or len(index) < few):
+        if first < block:
             last = int(np.searchsorted(lengths, lengths[first], side="right"))
             matched = _match_one_length(points, codes, targets, jumps[first:last])
             rows = np.flatnonzero(matched != 0)
