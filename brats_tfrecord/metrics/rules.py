@@ -10,13 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from brats_tfrecord.metrics.lesions import (
-    GLIOMA,
-    MENINGIOMA,
-    METASTASES,
-    PENALTY_MM,
-    LesionRules,
-)
+from brats_tfrecord.metrics.lesions import GLIOMA, MENINGIOMA, METASTASES, PENALTY_MM, LesionRules
 from brats_tfrecord.wording import plural
 
 HD95_ONE_EMPTY_MM = 373.12866
