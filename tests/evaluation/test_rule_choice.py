@@ -55,8 +55,7 @@ def test_other_ids_are_scored_as_glioma_and_this_is_said(case_ids, cause, name):
 
 def test_challenges_with_different_rules_are_refused_together():
     with pytest.raises(
-        InputError,
-        match=r"--rules=brats2023: the cases are of BraTS-GLI and BraTS-MET, .* each in",
+        InputError, match=r"--rules=brats2023: the cases are of BraTS-GLI and BraTS-MET, .* each in"
     ) as caught:
         rule_choice.choose("brats2023", ids("MET", "GLI"))
     assert "brats2023, brats2023-met" in str(caught.value) and "\n" not in str(caught.value)
