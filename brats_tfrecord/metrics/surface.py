@@ -79,7 +79,8 @@ def hd95(distances: SurfaceDistances) -> float:
 def hd95_pooled(distances: SurfaceDistances) -> float:
     """Computes the 95th percentile of the distances of both directions together, in mm.
 
-    This is MedPy's `hd95`, never larger than `hd95`. The percentile is interpolated linearly.
+    This is MedPy's `hd95`, which is mostly smaller than `hd95`. The percentile is interpolated
+    linearly.
     """
     return float(np.percentile(_pooled(distances), 95))
 
