@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from brats_tfrecord.boxes import bounding_box
-from brats_tfrecord.metrics.nearest import nearest_distances
+from brats_tfrecord.metrics.nearest import nearest_distances, within_distances
 
 _CORNERS = tuple(itertools.product((0, 1), repeat=3))
 """Positions (x, y, z) of the eight voxels around an element; voxel n has bit n of its code."""
@@ -64,37 +63,62 @@ def element_distances(
 
 
 def structure_elements(
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    spacing_mm: Sequence[float],
-    limit_mm: float = math.inf,
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]
 ) -> dict[int, ElementDistances]:
     """Computes the distances between surface elements of up to eight structures in one pass.
 
     Args:
         truth, prediction: uint8 codes [X, Y, Z] of one shape: bit b is the mask of structure b.
         spacing_mm: (x, y, z) voxel spacing in millimetres.
-        limit_mm: longest distance of interest; longer ones may be infinite in the result.
 
     Returns:
         {1 << b: `ElementDistances`} of the structures that are empty in neither mask.
     """
-    # Background outside the box and outside the array is the same to every element.
-    box = bounding_box(truth, prediction)
-    # The last layer of the grid of elements stays empty; it gives both grids the same strides.
-    truth, prediction = np.pad(truth[box], 1), np.pad(prediction[box], 1)
+    truth, prediction = _padded(truth, prediction)
     truth_elements, prediction_elements = _elements(truth), _elements(prediction)
-    from_truth = nearest_distances(truth_elements, prediction_elements, spacing_mm, limit_mm)
-    from_prediction = nearest_distances(prediction_elements, truth_elements, spacing_mm, limit_mm)
-    table = element_areas(tuple(float(length) for length in spacing_mm))
-    truth_mm2 = _areas(truth, truth_elements, from_truth, table)
-    prediction_mm2 = _areas(prediction, prediction_elements, from_truth, table)
+    from_truth = nearest_distances(truth_elements, prediction_elements, spacing_mm)
+    from_prediction = nearest_distances(prediction_elements, truth_elements, spacing_mm)
+    truth_mm2 = _areas(truth, truth_elements, from_truth, spacing_mm)
+    prediction_mm2 = _areas(prediction, prediction_elements, from_truth, spacing_mm)
     return {
         bit: ElementDistances(
             from_truth[bit], from_prediction[bit], truth_mm2[bit], prediction_mm2[bit]
         )
         for bit in from_truth
     }
+
+
+def structure_surface_dice(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    tolerances_mm: Sequence[float],
+) -> dict[int, list[float]]:
+    """Computes the `surface_dice` of up to eight structures, without the distances themselves.
+
+    Args:
+        truth, prediction: uint8 codes [X, Y, Z] of one shape: bit b is the mask of structure b.
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
+        tolerances_mm: tolerances in mm, ascending.
+
+    Returns:
+        {1 << b: surface Dice at each tolerance} of the structures that are empty in neither mask.
+    """
+    truth, prediction = _padded(truth, prediction)
+    grids = _elements(truth), _elements(prediction)
+    common = np.bitwise_and(*(np.bitwise_or.reduce(grid, axis=None) for grid in grids))
+    bits = [1 << bit for bit in range(8) if common >> bit & 1]
+    within = {bit: np.zeros(len(tolerances_mm)) for bit in bits}
+    total = dict.fromkeys(bits, 0.0)
+    for codes, sources, targets in ((truth, *grids), (prediction, *grids[::-1])):
+        areas = _areas(codes, sources, bits, spacing_mm)
+        found = sources.ravel()[np.flatnonzero(sources != 0)]
+        matched = within_distances(sources, targets, spacing_mm, tolerances_mm)
+        for bit, areas_mm2 in areas.items():
+            rows = np.flatnonzero(found & bit)
+            total[bit] += areas_mm2.sum()
+            within[bit] += [areas_mm2[codes[rows] & bit != 0].sum() for codes in matched]
+    return {bit: (within[bit] / total[bit]).tolist() for bit in bits}
 
 
 def hd95(distances: ElementDistances) -> float:
@@ -128,7 +152,7 @@ def surface_dice(distances: ElementDistances, tolerance_mm: float) -> float:
     in surface-distance's `compute_surface_dice_at_tolerance`.
 
     Args:
-        distances: exact up to `tolerance_mm`.
+        distances: the elements of both surfaces.
         tolerance_mm: longest distance that counts as agreement, in mm.
     """
     # Sums of selected areas: a dot product would start the threads of the BLAS.
@@ -203,6 +227,16 @@ def _patch(part):
     return [4 * everywhere, *(2 * (middle + axis) for axis in axes[middle == 0])]
 
 
+def _padded(truth, prediction):
+    """Both arrays, cropped to what they hold, with a layer of background on every side.
+
+    The layer in front holds the first elements. The one behind holds none, and gives the grid of
+    elements the shape of the array.
+    """
+    box = bounding_box(truth, prediction)
+    return np.pad(truth[box], 1), np.pad(prediction[box], 1)
+
+
 def _elements(codes):
     """Codes uint8 of the surface elements between voxels.
 
@@ -223,8 +257,9 @@ def _elements(codes):
     return elements
 
 
-def _areas(codes, elements, bits, table):
+def _areas(codes, elements, bits, spacing_mm):
     """{bit: areas in mm² of the elements of this structure, in C order}."""
+    table = element_areas(tuple(float(length) for length in spacing_mm))
     codes, elements = np.ascontiguousarray(codes), np.ascontiguousarray(elements)
     points = np.flatnonzero(elements != 0)
     found, flat = elements.ravel()[points], codes.ravel()

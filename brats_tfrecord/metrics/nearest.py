@@ -10,7 +10,6 @@ the source voxels that are left. Against k-d trees alone this takes a quarter of
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,17 +19,17 @@ _REACH = 10
 """Radius of the ball of offsets, in voxels of the finest axis: about 4,000 at even spacing."""
 
 _BLOCK = 256
-"""Offsets that every source voxel is compared at without a limit, and the size of later blocks."""
+"""Offsets that every source voxel is compared at, and the size of later blocks of offsets."""
+
+_STEP = 9
+"""Offsets compared at once where the distances themselves are not needed."""
 
 _FEW = 1 / 32
 """Source voxels per target voxel below which further offsets are faster than k-d trees."""
 
 
 def nearest_distances(
-    sources: np.ndarray,
-    targets: np.ndarray,
-    spacing_mm: Sequence[float],
-    limit_mm: float = math.inf,
+    sources: np.ndarray, targets: np.ndarray, spacing_mm: Sequence[float]
 ) -> dict[int, np.ndarray]:
     """Computes the distance of every source voxel to the nearest target of the same structure.
 
@@ -38,8 +37,6 @@ def nearest_distances(
         sources, targets: uint8 codes [X, Y, Z] of one shape; bit b is set where a voxel belongs
             to structure b.
         spacing_mm: (x, y, z) voxel spacing in millimetres.
-        limit_mm: longest distance of interest; longer ones may be infinite in the result. A short
-            limit saves most of the time.
 
     Returns:
         {1 << b: float64 distances in mm, one per source voxel of structure b, in C order} for the
@@ -50,10 +47,6 @@ def nearest_distances(
     )
     spacing = np.asarray(spacing_mm, np.float64)
     offsets, lengths = _near_offsets(tuple(spacing.tolist()))
-    # Within the ball of offsets, a limit is reached without trees.
-    limited = limit_mm <= _REACH * spacing.min()
-    if limited:
-        offsets, lengths = offsets[lengths <= limit_mm], lengths[lengths <= limit_mm]
     # A margin as wide as the longest offset: an offset added to a flat index stays in its row.
     margin = [(width, width) for width in offsets.max(axis=0)]
     sources, targets = (
@@ -64,19 +57,73 @@ def nearest_distances(
     points = np.flatnonzero(sources != 0)
     codes = sources.ravel()[points]
     jumps = offsets @ np.array(targets.strides)
-    block = len(lengths) if limited else _BLOCK
-    matches, far, far_codes = _match_near(points, codes, targets.ravel(), jumps, lengths, block)
+    matches, far, far_codes = _match_near(points, codes, targets.ravel(), jumps, lengths)
     distances = {}
     for bit in _bits(common):
-        lengths_mm = np.full(len(points), np.inf)
+        lengths_mm = np.empty(len(points))
         for index, matched, length in matches:
             members = np.flatnonzero(matched & bit != 0)
             lengths_mm[index[members]] = length[members]
         index = far[np.flatnonzero(far_codes & bit != 0)]
-        if len(index) and not limited:
+        if len(index):
             lengths_mm[index] = _tree_distances(points[index], targets, bit, spacing)
         distances[bit] = lengths_mm[np.flatnonzero(codes & bit != 0)]
     return distances
+
+
+def within_distances(
+    sources: np.ndarray,
+    targets: np.ndarray,
+    spacing_mm: Sequence[float],
+    limits_mm: Sequence[float],
+) -> list[np.ndarray]:
+    """Finds the source voxels that have a target of the same structure within a distance.
+
+    Args:
+        sources, targets: as in `nearest_distances`.
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
+        limits_mm: distances in mm, ascending; a target at exactly this distance counts.
+
+    Returns:
+        One array per limit, uint8 codes of the source voxels (those that are not 0) in C order:
+        bit b is set if a target of structure b lies within the limit.
+    """
+    spacing = np.asarray(spacing_mm, np.float64)
+    offsets, lengths = _near_offsets(tuple(spacing.tolist()))
+    if limits_mm[-1] >= _REACH * spacing.min():
+        return _compare_distances(sources, targets, spacing_mm, limits_mm)
+    ends = [int(np.searchsorted(lengths, limit, side="right")) for limit in limits_mm]
+    offsets = offsets[: ends[-1]]
+    margin = [(width, width) for width in offsets.max(axis=0)]
+    sources, targets = (np.pad(np.ascontiguousarray(codes), margin) for codes in (sources, targets))
+    points = np.flatnonzero(sources != 0)
+    codes, flat = sources.ravel()[points], targets.ravel()
+    jumps = offsets @ np.array(targets.strides)
+    matched = np.zeros_like(codes)
+    index, missing, result = np.arange(len(points)), codes, []
+    for first, last in zip([0, *ends], ends):
+        # A few offsets at a time: most voxels are matched by the first ones.
+        for start in range(first, last, _STEP):
+            if len(index):
+                stop = min(start + _STEP, last)
+                hits = _match_one_length(points, missing, flat, jumps[start:stop])
+                matched[index] |= hits
+                missing = missing ^ hits
+                rows = np.flatnonzero(missing != 0)
+                index, points, missing = index[rows], points[rows], missing[rows]
+        result.append(matched.copy())
+    return result
+
+
+def _compare_distances(sources, targets, spacing_mm, limits_mm):
+    """`within_distances` by way of all distances, for limits beyond the ball of offsets."""
+    codes = sources[sources != 0]
+    result = [np.zeros_like(codes) for _ in limits_mm]
+    for bit, lengths_mm in nearest_distances(sources, targets, spacing_mm).items():
+        rows = np.flatnonzero(codes & bit != 0)
+        for limit, matched in zip(limits_mm, result):
+            matched[rows] |= np.where(lengths_mm <= limit, bit, 0).astype(np.uint8)
+    return result
 
 
 @functools.lru_cache(maxsize=8)
@@ -92,7 +139,7 @@ def _near_offsets(spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     return offsets[order], lengths[order]
 
 
-def _match_near(points, codes, targets, jumps, lengths, block):
+def _match_near(points, codes, targets, jumps, lengths):
     """Compares source voxels with the targets at `jumps`, nearest first.
 
     Args:
@@ -100,7 +147,6 @@ def _match_near(points, codes, targets, jumps, lengths, block):
         codes: uint8 [N], their structures.
         targets: uint8, the flat target grid.
         jumps, lengths: offsets as differences of flat indices, and their lengths in mm, ascending.
-        block: number of offsets that every source voxel is compared at.
 
     Returns:
         A list of matches, and the index in `points` and the codes of the voxels without one. A
@@ -111,8 +157,8 @@ def _match_near(points, codes, targets, jumps, lengths, block):
     index = np.arange(len(points))
     few = _FEW * np.count_nonzero(targets != 0)
     first = 0
-    while first < len(jumps) and len(index) and (first < block or len(index) < few):
-        if first < block:
+    while first < len(jumps) and len(index) and (first < _BLOCK or len(index) < few):
+        if first < _BLOCK:
             last = int(np.searchsorted(lengths, lengths[first], side="right"))
             matched = _match_one_length(points, codes, targets, jumps[first:last])
             rows = np.flatnonzero(matched != 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,29 +93,29 @@ def _surface_metrics(truth, prediction, spacing_mm, rule_set):
         spacing_mm: (x, y, z) voxel spacing in millimetres.
         rule_set: the `RuleSet`, which decides between surface voxels and surface elements.
     """
-    farthest = max(SURFACE_DICE_MM.values())
-    distances = elements.structure_elements(
-        truth, prediction, spacing_mm, math.inf if rule_set.by_area else farthest
-    )
-    result = {
-        bit: {
-            name: elements.surface_dice(of_structure, tolerance_mm)
-            for name, tolerance_mm in SURFACE_DICE_MM.items()
-        }
-        for bit, of_structure in distances.items()
-    }
     if rule_set.by_area:
-        return {
-            bit: result[bit]
-            | {
-                "hd95": elements.hd95(of_structure),
-                "hd100": elements.hd100(of_structure),
-                "assd": elements.assd(of_structure),
-            }
-            for bit, of_structure in distances.items()
-        }
-    voxels = surface.structure_distances(truth, prediction, spacing_mm)
-    return {bit: result[bit] | _voxel_metrics(voxels[bit], rule_set) for bit in result}
+        by_area = elements.structure_elements(truth, prediction, spacing_mm)
+        return {bit: _element_metrics(distances) for bit, distances in by_area.items()}
+    by_voxel = surface.structure_distances(truth, prediction, spacing_mm)
+    surface_dice = elements.structure_surface_dice(
+        truth, prediction, spacing_mm, list(SURFACE_DICE_MM.values())
+    )
+    return {
+        bit: _voxel_metrics(distances, rule_set) | dict(zip(SURFACE_DICE_MM, surface_dice[bit]))
+        for bit, distances in by_voxel.items()
+    }
+
+
+def _element_metrics(distances):
+    return {
+        "hd95": elements.hd95(distances),
+        "hd100": elements.hd100(distances),
+        "assd": elements.assd(distances),
+        **{
+            name: elements.surface_dice(distances, tolerance_mm)
+            for name, tolerance_mm in SURFACE_DICE_MM.items()
+        },
+    }
 
 
 def _voxel_metrics(distances, rule_set):

@@ -121,24 +121,32 @@ def test_figures_equal_those_of_surface_distance(truth, prediction, spacing_mm):
 
 @settings(max_examples=30, derandomize=True)
 @given(masks, masks, spacings)
-def test_a_limit_changes_nothing_within_it(truth, prediction, spacing_mm):
+def test_surface_dice_without_distances_is_the_same(truth, prediction, spacing_mm):
     codes = truth.view(np.uint8), prediction.view(np.uint8)
-    exact = elements.structure_elements(*codes, spacing_mm)[1]
-    limited = elements.structure_elements(*codes, spacing_mm, limit_mm=2)[1]
-    for name in ("truth_to_prediction", "prediction_to_truth"):
-        lengths, within = getattr(exact, name), getattr(limited, name)
-        np.testing.assert_array_equal(np.minimum(within, 2.001), np.minimum(lengths, 2.001))
+    distances = elements.structure_elements(*codes, spacing_mm)[1]
+    tolerances_mm = [0.5, 1, 2, 11]  # the last one is beyond the nearest offsets
+    for last in (3, 4):
+        values = elements.structure_surface_dice(*codes, spacing_mm, tolerances_mm[:last])
+        assert values[1] == pytest.approx(
+            [elements.surface_dice(distances, tolerance) for tolerance in tolerances_mm[:last]]
+        )
 
 
 def test_structures_in_one_pass_equal_single_structures():
     rng = np.random.default_rng(1)
     truth, prediction = rng.integers(0, 8, (2, 6, 7, 5), np.uint8)
-    together = elements.structure_elements(truth, prediction & 0b1011, SPACING_MM)
-    assert list(together) == [1, 2]  # bit 4 is not in the prediction
+    truth = truth & 0b110 | 0b1000
+    together = elements.structure_elements(truth, prediction & 0b0111, SPACING_MM)
+    assert list(together) == [2, 4]  # bit 1 is not in the truth, bit 8 not in the prediction
     for bit, distances in together.items():
         alone = elements.element_distances(truth & bit != 0, prediction & bit != 0, SPACING_MM)
         for name, values in vars(alone).items():
             np.testing.assert_array_equal(getattr(distances, name), values)
+    surface_dice = elements.structure_surface_dice(truth, prediction & 0b0111, SPACING_MM, [1, 2])
+    assert surface_dice == {
+        bit: [pytest.approx(elements.surface_dice(distances, mm)) for mm in (1, 2)]
+        for bit, distances in together.items()
+    }
 
 
 def test_empty_mask_is_an_error():
