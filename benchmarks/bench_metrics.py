@@ -8,8 +8,9 @@ The truths are the tumours of phantoms of 240 x 240 x 155 voxels of 1 mm. The pr
 same tumours deformed by a smooth random field, with a Dice of about 0.85 and an HD95 of about 3 mm.
 The third case has no enhancing tumour. The peers compute Dice and HD95 of WT, TC and ET from masks
 of the regions, which are prepared outside the timing. `ours, regions` computes all metrics of the
-BraTS 2020 rules from label maps (also HD100, ASSD, sensitivity, specificity and volume error, and
-the two classes that are not a region); `ours, lesions` adds the lesion-wise metrics of BraTS 2023.
+BraTS 2020 rules from label maps (also HD100, ASSD, surface Dice at 1 and 2 mm, sensitivity,
+specificity and volume error, and the two classes that are not a region); `ours, lesions` computes
+those of BraTS 2023, with lesion-wise metrics and distances weighted by area.
 All run in turns on two cores; times are medians. `HD95` is the largest HD95 of a peer minus ours in
 mm; the definitions differ as described in tests/metrics/test_oracles.py.
 

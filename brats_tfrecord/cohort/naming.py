@@ -30,6 +30,7 @@ _YEAR = re.compile(r"(?:brats|miccai)[-_ ]?(?:20)?(\d\d)(?!\d)", re.IGNORECASE)
 _ID_2023 = re.compile(
     r"(?P<patient>BraTS-(?P<collection>[A-Za-z]+)-\d+)(?:-(?P<timepoint>\d{3}))?", re.IGNORECASE
 )
+_CHALLENGE = re.compile("BraTS-([A-Za-z]+)(?:-.*)?", re.IGNORECASE | re.DOTALL)
 
 _SAME_LABELS_EVERY_YEAR = {"SSA": "BraTS-Africa", "MEN": "the meningioma", "GOAT": "BraTS-GoAT"}
 _ASK = f"say which with --label_scheme={'|'.join(spec.LABEL_SCHEMES)}"
@@ -75,6 +76,16 @@ def patient_of(case_id: str) -> str:
     """
     match = _ID_2023.fullmatch(case_id)
     return match["patient"] if match else case_id
+
+
+def challenge_of(case_id: str) -> str | None:
+    """Returns the challenge that an id since BraTS 2023 names, in capitals, or None.
+
+    >>> challenge_of("BraTS-MET-00001-000"), challenge_of("BraTS20_Training_001")
+    ('MET', None)
+    """
+    match = _CHALLENGE.fullmatch(case_id)
+    return match[1].upper() if match else None
 
 
 def scheme_of(layout: str, case_id: str, folder: str) -> tuple[str, str]:

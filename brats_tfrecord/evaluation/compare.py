@@ -68,7 +68,8 @@ def read(path: Path | str, rule_set: RuleSet, case_ids: Collection[str]) -> Othe
         case_ids: ids of the cases in this evaluation's headline.
 
     Raises:
-        InputError: not a metrics.json of evaluate.py, another rule set, or no case in common.
+        InputError: not a metrics.json of evaluate.py, another rule set, no case in common, or
+            another definition of HD95.
     """
     flag = f"--compare={path}"
     if Path(path).is_dir():
@@ -98,6 +99,11 @@ def read(path: Path | str, rule_set: RuleSet, case_ids: Collection[str]) -> Othe
             f"{flag}: none of its {len(rows)} cases with metrics is among the "
             f"{len(set(case_ids))} compared here; expected an evaluation of the same "
             "cases: use the same --fold or --input_dir for both"
+        )
+    if value.get("hd95") != rule_set.hd95_definition:
+        raise InputError(
+            f"{flag}: its HD95 is of another definition ({value.get('hd95') or 'not stated'}) than "
+            f"here ({rule_set.hd95_definition}); evaluate the other model again with this version"
         )
     return OtherEvaluation(header, rows)
 

@@ -1,6 +1,7 @@
 """Evaluates a SavedModel: segments and scores every case of a cohort or dataset."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from brats_tfrecord import __version__, files, metrics
 from brats_tfrecord.errors import InputError, Stopped
-from brats_tfrecord.evaluation import case_results, compare, result_store
+from brats_tfrecord.evaluation import case_results, compare, result_store, rule_choice
 from brats_tfrecord.evaluation.baselines import Baselines
 from brats_tfrecord.evaluation.case_evaluator import CaseEvaluator, DrawCase
 from brats_tfrecord.evaluation.case_progress import Progress
@@ -25,7 +26,7 @@ class Evaluation:
     """A finished evaluation.
 
     Attributes:
-        options: the options it was run with.
+        options: the options it was run with; `rules` is the name of the rule set chosen.
         rows: the result of each case.
         rule_set: the rule set of the metrics.
         header: model, recipe, versions and settings behind the results; JSON-serialisable.
@@ -62,8 +63,9 @@ def evaluate(
         The result of each case.
 
     Raises:
-        InputError: no model, no cases, a dataset that does not fit the model, nothing to compare
-            with, or an output folder with another evaluation; nothing was written.
+        InputError: no model, no cases, a dataset that does not fit the model, cases of challenges
+            with different rules, nothing to compare with, or an output folder with another
+            evaluation; nothing was written.
         Stopped: the disk is full; finished cases are saved.
     """
     root = Path(options.output_dir)
@@ -72,14 +74,17 @@ def evaluate(
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
     card = cards.read(options.model)
     source = _source(options, card)
-    rule_set = metrics.RULE_SETS[options.rules]
+    rule_set, note = rule_choice.choose(options.rules, [case.case_id for case in source.cases])
+    options = dataclasses.replace(options, rules=rule_set.name)
+    if note is not None:
+        source = dataclasses.replace(source, notes=(*source.notes, note))
     other = None
     if options.compare is not None:
         other = compare.read(options.compare, rule_set, _headline_ids(source.cases, card))
     segmenter = Segmenter(options.model)
     files.require_writable("--output_dir", root)
     fingerprint = cards.fingerprint(options.model)
-    identity = _identity(options, source, fingerprint)
+    identity = _identity(options, source, fingerprint, rule_set)
     case_ids = [case.case_id for case in source.cases]
     with _disk_full_is_stopped(root), result_store.open_store(root, identity, case_ids) as store:
         files.remove_orphans(root, deep=False)
@@ -165,12 +170,13 @@ def _headline_ids(cases, card):
     return [case_id for case_id, use in uses.items() if use == best]
 
 
-def _identity(options, source, fingerprint):
+def _identity(options, source, fingerprint, rule_set):
     """Everything that affects all cases alike; saved results of another identity are not used."""
     return {
         "--model": fingerprint,
         **source.identity,
-        "--rules": options.rules,
+        "--rules": rule_set.name,
+        "HD95": rule_set.hd95_definition,
         "--threshold_baselines": options.threshold_baselines,
         "brats-tfrecord": __version__,
         **{name: metadata.version(name) for name in ("tensorflow", "numpy", "scipy")},

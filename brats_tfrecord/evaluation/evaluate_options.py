@@ -60,8 +60,11 @@ class EvaluateOptions:
     )
     rules: str = option(
         "brats2020",
-        "Rules of the challenge to follow: the scores of empty masks, and whether lesions are "
-        "also scored one by one. The report prints the rules in full.",
+        "Rules of the challenge to follow: the definition of HD95, the scores of empty masks, and "
+        "whether lesions are also scored one by one. brats2023: the rules of the challenge in the "
+        "case ids (BraTS-GLI, SSA, PED, MEN or MET), glioma's if there is none; brats2023-men and "
+        "brats2023-met are those of meningioma and metastases. The report prints the rules in "
+        "full.",
         tuple(metrics.RULE_SETS),
     )
     compare: str | None = option(

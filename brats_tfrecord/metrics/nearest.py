@@ -21,6 +21,9 @@ _REACH = 10
 _BLOCK = 256
 """Offsets that every source voxel is compared at, and the size of later blocks of offsets."""
 
+_STEP = 9
+"""Offsets compared at once where the distances themselves are not needed."""
+
 _FEW = 1 / 32
 """Source voxels per target voxel below which further offsets are faster than k-d trees."""
 
@@ -66,6 +69,61 @@ def nearest_distances(
             lengths_mm[index] = _tree_distances(points[index], targets, bit, spacing)
         distances[bit] = lengths_mm[np.flatnonzero(codes & bit != 0)]
     return distances
+
+
+def within_distances(
+    sources: np.ndarray,
+    targets: np.ndarray,
+    spacing_mm: Sequence[float],
+    limits_mm: Sequence[float],
+) -> list[np.ndarray]:
+    """Finds the source voxels that have a target of the same structure within a distance.
+
+    Args:
+        sources, targets: as in `nearest_distances`.
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
+        limits_mm: distances in mm, ascending; a target at exactly this distance counts.
+
+    Returns:
+        One array per limit, uint8 codes of the source voxels (those that are not 0) in C order:
+        bit b is set if a target of structure b lies within the limit.
+    """
+    spacing = np.asarray(spacing_mm, np.float64)
+    offsets, lengths = _near_offsets(tuple(spacing.tolist()))
+    if limits_mm[-1] >= _REACH * spacing.min():
+        return _compare_distances(sources, targets, spacing_mm, limits_mm)
+    ends = [int(np.searchsorted(lengths, limit, side="right")) for limit in limits_mm]
+    offsets = offsets[: ends[-1]]
+    margin = [(width, width) for width in offsets.max(axis=0)]
+    sources, targets = (np.pad(np.ascontiguousarray(codes), margin) for codes in (sources, targets))
+    points = np.flatnonzero(sources != 0)
+    codes, flat = sources.ravel()[points], targets.ravel()
+    jumps = offsets @ np.array(targets.strides)
+    matched = np.zeros_like(codes)
+    index, missing, result = np.arange(len(points)), codes, []
+    for first, last in zip([0, *ends], ends):
+        # A few offsets at a time: most voxels are matched by the first ones.
+        for start in range(first, last, _STEP):
+            if len(index):
+                stop = min(start + _STEP, last)
+                hits = _match_one_length(points, missing, flat, jumps[start:stop])
+                matched[index] |= hits
+                missing = missing ^ hits
+                rows = np.flatnonzero(missing != 0)
+                index, points, missing = index[rows], points[rows], missing[rows]
+        result.append(matched.copy())
+    return result
+
+
+def _compare_distances(sources, targets, spacing_mm, limits_mm):
+    """`within_distances` by way of all distances, for limits beyond the ball of offsets."""
+    codes = sources[sources != 0]
+    result = [np.zeros_like(codes) for _ in limits_mm]
+    for bit, lengths_mm in nearest_distances(sources, targets, spacing_mm).items():
+        rows = np.flatnonzero(codes & bit != 0)
+        for limit, matched in zip(limits_mm, result):
+            matched[rows] |= np.where(lengths_mm <= limit, bit, 0).astype(np.uint8)
+    return result
 
 
 @functools.lru_cache(maxsize=8)

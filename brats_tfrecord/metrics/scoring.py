@@ -8,8 +8,8 @@ import numpy as np
 
 from brats_tfrecord import spec
 from brats_tfrecord.boxes import bounding_box
-from brats_tfrecord.metrics import lesions, overlap, surface
-from brats_tfrecord.metrics.rules import RULE_SETS
+from brats_tfrecord.metrics import elements, lesions, overlap, surface
+from brats_tfrecord.metrics.rules import RULE_SETS, SURFACE_DICE_MM
 from brats_tfrecord.spec import members, structures
 
 
@@ -31,8 +31,8 @@ def case_metrics(
 
     Returns:
         {structure: {metric: value}} for `structures(classes)` and the `metrics` of the rule set:
-        dice, sensitivity and specificity from 0 to 1; hd95, hd100 and assd in mm;
-        volume_error_ml in mL, prediction minus truth; the lesion-wise metrics of
+        dice, nsd_1mm, nsd_2mm, sensitivity and specificity from 0 to 1; hd95, hd95_pooled, hd100
+        and assd in mm; volume_error_ml in mL, prediction minus truth; the lesion-wise metrics of
         `lesions.figures`. Values are float, or int for counts. Undefined values are None (JSON
         has no NaN); the rule set determines which values are undefined for empty masks.
         Specificity is None where the truth fills the volume.
@@ -57,31 +57,76 @@ def case_metrics(
     matrix[spec.BACKGROUND, spec.BACKGROUND] += voxels - truth.size
     table = code_table(names)
     truth, prediction = table[truth], table[prediction]
-    distances = surface.structure_distances(truth, prediction, spacing_mm)
+    surfaces = _surface_metrics(truth, prediction, spacing_mm, rule_set)
     result = {}
     for bit, name in enumerate(names):
         counts = overlap.region_counts(matrix, members(name))
-        figures = _figures(counts, distances.get(1 << bit), spacing_mm)
-        if "lesion_dice" in rule_set.metrics:
-            figures |= lesions.figures(
-                truth & 1 << bit != 0, prediction & 1 << bit != 0, spacing_mm, figures["hd95"]
-            )
+        figures = _overlap_metrics(counts, spacing_mm) | surfaces.get(1 << bit, _NO_SURFACE)
+        if bool(counts.truth) != bool(counts.prediction):
+            figures |= dict.fromkeys(SURFACE_DICE_MM, 0.0)
+        if rule_set.lesions is not None:
+            masks = truth & 1 << bit != 0, prediction & 1 << bit != 0
+            figures |= lesions.figures(*masks, spacing_mm, rule_set.lesions, figures["hd95"])
         figures = rule_set.filled(figures, not counts.truth, not counts.prediction)
         result[name] = {metric: figures[metric] for metric in rule_set.metrics}
     return result
 
 
-def _figures(counts, distances, spacing_mm):
-    """All whole-structure metrics; `distances` is None if a mask is empty."""
+_NO_SURFACE = dict.fromkeys(("hd95", "hd95_pooled", "hd100", "assd", *SURFACE_DICE_MM))
+"""The surface metrics of a structure that is empty in a mask."""
+
+
+def _overlap_metrics(counts, spacing_mm):
     return {
         "dice": overlap.dice(counts),
-        "hd95": None if distances is None else surface.hd95(distances),
-        "hd100": None if distances is None else surface.hd100(distances),
-        "assd": None if distances is None else surface.assd(distances),
         "sensitivity": overlap.sensitivity(counts),
         "specificity": overlap.specificity(counts),
         "volume_error_ml": overlap.volume_error_ml(counts, spacing_mm),
     }
+
+
+def _surface_metrics(truth, prediction, spacing_mm, rule_set):
+    """{1 << b: surface metrics of structure b}, of the structures that are empty in neither map.
+
+    Args:
+        truth, prediction: uint8 codes [X, Y, Z]; bit b is set where a voxel is in structure b.
+        spacing_mm: (x, y, z) voxel spacing in millimetres.
+        rule_set: the `RuleSet`, which decides between surface voxels and surface elements.
+    """
+    if rule_set.by_area:
+        by_area = elements.structure_elements(truth, prediction, spacing_mm)
+        return {bit: _element_metrics(distances) for bit, distances in by_area.items()}
+    by_voxel = surface.structure_distances(truth, prediction, spacing_mm)
+    surface_dice = elements.structure_surface_dice(
+        truth, prediction, spacing_mm, list(SURFACE_DICE_MM.values())
+    )
+    return {
+        bit: _voxel_metrics(distances, rule_set) | dict(zip(SURFACE_DICE_MM, surface_dice[bit]))
+        for bit, distances in by_voxel.items()
+    }
+
+
+def _element_metrics(distances):
+    return {
+        "hd95": elements.hd95(distances),
+        "hd100": elements.hd100(distances),
+        "assd": elements.assd(distances),
+        **{
+            name: elements.surface_dice(distances, tolerance_mm)
+            for name, tolerance_mm in SURFACE_DICE_MM.items()
+        },
+    }
+
+
+def _voxel_metrics(distances, rule_set):
+    result = {
+        "hd95": surface.hd95(distances),
+        "hd100": surface.hd100(distances),
+        "assd": surface.assd(distances),
+    }
+    if "hd95_pooled" in rule_set.metrics:
+        result["hd95_pooled"] = surface.hd95_pooled(distances)
+    return result
 
 
 def _checked(name, classes):

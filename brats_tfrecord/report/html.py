@@ -32,8 +32,16 @@ _USE_TITLES = {
     "select": "select: used to choose the best epoch, so the results are optimistic",
     "train": "train: used to fit the model, so the results are the most optimistic",
 }
-_HIGHER_IS_BETTER = {"dice", "sensitivity", "specificity", "lesion_dice"}
-_LOWER_IS_BETTER = {"hd95", "hd100", "assd", "lesion_hd95", "missed_lesions", "false_lesions"}
+_HIGHER_IS_BETTER = {"dice", "nsd_1mm", "nsd_2mm", "sensitivity", "specificity", "lesion_dice"}
+_LOWER_IS_BETTER = {
+    "hd95",
+    "hd95_pooled",
+    "hd100",
+    "assd",
+    "lesion_hd95",
+    "missed_lesions",
+    "false_lesions",
+}
 _CASE_METRICS = ("dice", "hd95", "sensitivity")
 _LESION_CASE_METRICS = ("lesion_dice", "lesion_hd95", "dice")
 """Metrics in the table of all cases, by rule sets without and with lesion-wise metrics."""

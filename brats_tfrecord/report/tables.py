@@ -44,9 +44,9 @@ def write_json(
     comparison: Comparison | None = None,
     identity: dict | None = None,
 ) -> None:
-    """Writes {"header", "rules", "summary": {use: ...}, "rows", "comparison", "identity"}.
+    """Writes {"header", "rules", "hd95", "summary", "rows", "comparison", "identity"}.
 
-    Undefined values are null.
+    "hd95" is the definition of HD95, "summary" a summary of each use. Undefined values are null.
 
     Args:
         path: the file; replaced atomically.
@@ -64,6 +64,7 @@ def write_json(
         {
             "header": header,
             "rules": rule_set.name,
+            "hd95": rule_set.hd95_definition,
             "summary": {
                 use: case_results.summary(rows, rule_set, use) for use in case_results.USES
             },

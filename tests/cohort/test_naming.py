@@ -38,6 +38,20 @@ def test_the_patient_is_the_case_id_without_its_timepoint():
     ]
 
 
+def test_the_challenge_is_named_by_ids_since_2023():
+    ids = {
+        "BraTS-GLI-00008-000": "GLI",
+        "BraTS-met-00001-000": "MET",
+        "BraTS-MEN-RT-0001-1": "MEN",
+        "BraTS-GoAT-00001": "GOAT",
+        "BraTS20_Training_001": None,
+        "BraTS2021_00000": None,
+        "BRATS_001": None,
+        "ours-7": None,
+    }
+    assert {case_id: naming.challenge_of(case_id) for case_id in ids} == ids
+
+
 @pytest.mark.parametrize(
     "case_id, folder, scheme, reason",
     [

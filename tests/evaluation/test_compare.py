@@ -172,6 +172,11 @@ def test_other_rules_and_other_cases_are_refused(tmp_path):
         compare.read(path, metrics.RULE_SETS["nnunet"], ["a"])
     with pytest.raises(InputError, match="none of its 1 cases with metrics is among the 2"):
         compare.read(path, RULES, ["b", "c"])
+    stored = json.loads(path.read_text())
+    assert stored.pop("hd95") == "larger directed percentile, surface voxels"
+    path.write_text(json.dumps(stored))  # as versions wrote it whose HD95 was pooled
+    with pytest.raises(InputError, match=r"HD95 is of another definition \(not stated\) than here"):
+        compare.read(path, RULES, ["a"])
     failed = case_results.CaseResult("a", "a", None, "unseen", "failed", "x")
     path.write_text(json.dumps({"rules": "brats2020", "header": {}, "rows": [{**vars(failed)}]}))
     with pytest.raises(InputError, match="none of its 0 cases"):

@@ -154,6 +154,45 @@ def test_a_broken_case_is_reported_and_the_others_are_evaluated(
     assert "BraTS20_Training_003_t2.nii.gz" in rows["BraTS20_Training_003"]["reason"]
 
 
+@pytest.fixture(scope="module")
+def metastases(small_cohort, tmp_path_factory):
+    """One case whose id is of BraTS-MET."""
+    root, case_id = tmp_path_factory.mktemp("metastases"), "BraTS-MET-00001-000"
+    (root / case_id).mkdir()
+    names = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f", "seg": "seg"}
+    for old, new in names.items():
+        source = small_cohort / "BraTS20_Training_001" / f"BraTS20_Training_001_{old}.nii.gz"
+        shutil.copy(source, root / case_id / f"{case_id}-{new}.nii.gz")
+    return root
+
+
+@pytest.mark.parametrize(
+    "rules, name, note",
+    [
+        ("brats2023", "brats2023-met", "ules brats2023-met chosen for BraTS-MET"),
+        ("brats2020", "brats2020", "the rules brats2020 are of other tumours; --rules=brats2023"),
+    ],
+)
+def test_metastases_are_not_scored_as_glioma_in_silence(
+    metastases, tiny_model, tmp_path, capsys, rules, name, note
+):
+    options = EvaluateOptions(
+        model=str(tiny_model),
+        input_dir=str(metastases),
+        label_scheme="brats2020",
+        output_dir=str(tmp_path / "out"),
+        rules=rules,
+        pictures=0,
+    )
+    [row] = evaluate_and_report(options)
+    assert row.status == "ok"
+    assert note in capsys.readouterr().err
+    assert note in (tmp_path / "out" / "report.html").read_text()
+    stored = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert stored["rules"] == stored["identity"]["--rules"] == name
+    assert stored["hd95"] == stored["identity"]["HD95"] == metrics.RULE_SETS[name].hd95_definition
+
+
 HOSTILE = "=<script>alert(1)</script>"
 
 

@@ -7,6 +7,7 @@ from brats_tfrecord.metrics import lesions
 
 SHAPE = (40, 24, 20)
 MM = (1, 1, 1)
+ONCE = lesions.LesionRules(dilations=1, smallest_mm3=2)
 
 
 def boxes(*corners):
@@ -31,11 +32,22 @@ def test_matched_missed_and_false_lesions_are_averaged():
     }
 
 
-@pytest.mark.parametrize("gap, expected", [(5, 1), (6, 1), (7, 2)])
-def test_lesions_whose_dilations_touch_are_one(gap, expected):
-    # Two dilations of three voxels each fill a gap of six voxels.
+@pytest.mark.parametrize(
+    "rules, gap, expected",
+    [
+        # Two dilations of three voxels each fill a gap of six voxels, of one voxel each two.
+        (lesions.GLIOMA, 5, 1),
+        (lesions.GLIOMA, 6, 1),
+        (lesions.GLIOMA, 7, 2),
+        (lesions.MENINGIOMA, 2, 1),
+        (lesions.MENINGIOMA, 3, 2),
+        (lesions.METASTASES, 2, 1),
+        (lesions.METASTASES, 3, 2),
+    ],
+)
+def test_lesions_whose_dilations_touch_are_one(rules, gap, expected):
     truth = boxes((2, 2, 2), (2 + 4 + gap, 2, 2))
-    compared, false = lesions.compare_lesions(truth, boxes((2, 2, 2)), MM)
+    compared, false = lesions.compare_lesions(truth, boxes((2, 2, 2)), MM, rules)
     assert (len(compared), false) == (expected, 0)
     if expected == 1:
         assert compared[0].dice == pytest.approx(2 * 64 / (128 + 64))
@@ -45,11 +57,14 @@ def test_lesions_whose_dilations_touch_are_one(gap, expected):
         assert [lesion.hd95 for lesion in compared] == [0, None]
 
 
-@pytest.mark.parametrize("gap, expected", [(2, 0), (3, 1)])
-def test_component_that_touches_a_dilation_is_not_false(gap, expected):
+@pytest.mark.parametrize(
+    "rules, gap, expected",
+    [(lesions.GLIOMA, 2, 0), (lesions.GLIOMA, 3, 1), (ONCE, 0, 0), (ONCE, 1, 1)],
+)
+def test_component_that_touches_a_dilation_is_not_false(rules, gap, expected):
     truth, prediction = boxes((2, 2, 2)), boxes((2, 2, 2))
     prediction[2 + 4 + gap, 3, 3] = True  # one voxel with `gap` voxels between
-    compared, false = lesions.compare_lesions(truth, prediction, MM)
+    compared, false = lesions.compare_lesions(truth, prediction, MM, rules)
     assert false == expected
     assert compared[0].dice == pytest.approx(1 if expected else 2 * 64 / (64 + 65))
 
@@ -74,6 +89,14 @@ def test_lesions_up_to_50_mm3_and_their_components_are_ignored(voxels, expected)
     missed = lesions.figures(truth, np.zeros(SHAPE, bool), MM)
     assert missed["missed_lesions"] == expected
     assert missed["lesion_dice"] == (0 if expected else 1)
+
+
+@pytest.mark.parametrize("voxels, expected", [(2, 0), (3, 1)])
+def test_metastases_count_from_above_2_mm3_on(voxels, expected):
+    truth = np.zeros(SHAPE, bool)
+    truth[2, 2, 2 : 2 + voxels] = True
+    assert lesions.figures(truth, truth, MM, lesions.METASTASES)["lesions"] == expected
+    assert lesions.figures(truth, truth, MM, lesions.MENINGIOMA)["lesions"] == 0
 
 
 def test_smallest_volume_is_in_cubic_millimetres():

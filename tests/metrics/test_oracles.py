@@ -79,19 +79,28 @@ SURFACE_DISTANCE_MM = {
 """Our value minus that of surface-distance at `SPACING_MM`."""
 
 
-def ours(truth, prediction, spacing_mm):
+def ours(truth, prediction, spacing_mm, rules="nnunet"):
     """Our metrics of the pair as one structure."""
     maps = (mask * np.uint8(spec.ET) for mask in (truth, prediction))
-    return metrics.case_metrics(*maps, spacing_mm, "nnunet")["ET"]
+    return metrics.case_metrics(*maps, spacing_mm, rules)["ET"]
 
 
 def directed_hd95(truth, prediction, spacing_mm):
-    """The 95th percentiles of the two directions, not pooled."""
-    distances = surface.surface_distances(truth, prediction, spacing_mm)
-    return [
-        np.percentile(side, 95)
-        for side in (distances.truth_to_prediction, distances.prediction_to_truth)
-    ]
+    """MedPy's distances from each surface to the other, and their 95th percentiles."""
+    pairs = (truth, prediction), (prediction, truth)
+    # The function behind MedPy's `hd` and `hd95`, of one direction.
+    return [np.percentile(binary.__surface_distances(*pair, spacing_mm), 95) for pair in pairs]
+
+
+def surface_dice(truth, prediction, spacing_mm):
+    """The normalised surface Dice of surface-distance."""
+    elements = surface_distance.compute_surface_distances(truth, prediction, spacing_mm)
+    return {
+        f"nsd_{tolerance_mm}mm": same(
+            surface_distance.compute_surface_dice_at_tolerance(elements, tolerance_mm)
+        )
+        for tolerance_mm in (1, 2)
+    }
 
 
 def same(value):
@@ -115,9 +124,11 @@ def test_medpy_has_our_definitions(name, spacing_mm):
     truth, prediction = PAIRS[name]
     assert ours(truth, prediction, spacing_mm) == {
         "dice": same(binary.dc(prediction, truth)),
-        "hd95": same(binary.hd95(prediction, truth, spacing_mm)),
+        "hd95": same(max(directed_hd95(truth, prediction, spacing_mm))),
+        "hd95_pooled": same(binary.hd95(prediction, truth, spacing_mm)),
         "hd100": same(binary.hd(prediction, truth, spacing_mm)),
         "assd": same(binary.assd(prediction, truth, spacing_mm)),
+        **surface_dice(truth, prediction, spacing_mm),
         "sensitivity": same(binary.sensitivity(prediction, truth)),
         "specificity": same(binary.specificity(prediction, truth)),
         "volume_error_ml": same(
@@ -138,8 +149,26 @@ def test_medpy_raises_and_we_return_none_where_a_mask_is_empty():
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_surface_distance_has_our_dice_and_hd100_and_weights_other_surfaces(name):
-    """Its distances run between surface elements at voxel corners, weighted by their area."""
+def test_surface_distance_has_our_definitions_of_brats2023(name):
+    truth, prediction = PAIRS[name]
+    figures = ours(truth, prediction, SPACING_MM, "brats2023")
+    elements = surface_distance.compute_surface_distances(truth, prediction, SPACING_MM)
+    expected = {
+        "dice": same(surface_distance.compute_dice_coefficient(truth, prediction)),
+        "hd95": same(surface_distance.compute_robust_hausdorff(elements, 95)),
+        "hd100": same(surface_distance.compute_robust_hausdorff(elements, 100)),
+        **surface_dice(truth, prediction, SPACING_MM),
+    }
+    assert {metric: figures[metric] for metric in expected} == expected
+    # Its average distance is one per direction; ours is the mean over both surfaces.
+    means = surface_distance.compute_average_surface_distance(elements)
+    areas = elements["surfel_areas_gt"].sum(), elements["surfel_areas_pred"].sum()
+    assert figures["assd"] == same(np.average(means, weights=areas))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_surface_elements_differ_from_surface_voxels(name):
+    """Distances between surface voxels, in the other rule sets, differ by this much."""
     truth, prediction = PAIRS[name]
     figures = ours(truth, prediction, SPACING_MM)
     elements = surface_distance.compute_surface_distances(truth, prediction, SPACING_MM)
@@ -164,7 +193,7 @@ def test_panoptica_has_our_definitions_at_even_spacing(name):
     figures = ours(truth, prediction, EVEN_MM)
     distances = surface.surface_distances(truth, prediction, EVEN_MM)
     assert figures["dice"] == same(Metric.DSC(truth, prediction))
-    assert figures["hd95"] == same(Metric.HD95(truth, prediction))
+    assert figures["hd95_pooled"] == same(Metric.HD95(truth, prediction))
     assert figures["hd100"] == same(Metric.HD(truth, prediction))
     # Its ASSD is the mean of the two directed means; ours pools the distances.
     means = distances.truth_to_prediction.mean(), distances.prediction_to_truth.mean()
@@ -173,7 +202,6 @@ def test_panoptica_has_our_definitions_at_even_spacing(name):
 
 @pytest.mark.filterwarnings("ignore")
 def test_monai_has_our_surfaces():
-    """Dice, HD100 and ASSD are equal; its HD95 is the larger of the two directed percentiles."""
     torch = pytest.importorskip("torch")
     monai = pytest.importorskip("monai.metrics")
     for truth, prediction in PAIRS.values():
@@ -187,5 +215,4 @@ def test_monai_has_our_surfaces():
         assert figures["hd100"] == same(hd100)
         assert figures["assd"] == same(assd)
         # torch.quantile computes the rank in float32.
-        larger = max(directed_hd95(truth, prediction, SPACING_MM))
-        assert larger == pytest.approx(float(hd95), rel=1e-4)
+        assert figures["hd95"] == pytest.approx(float(hd95), rel=1e-4)

@@ -41,13 +41,22 @@ def test_directions_are_distinguished():
     np.testing.assert_array_equal(distances.prediction_to_truth, [0, 8])
 
 
-def test_hd95_interpolates_the_pooled_distances():
+def test_hd95_is_the_larger_directed_percentile():
+    distances = surface.SurfaceDistances(np.zeros(90), np.array([0.0] * 10 + [4.0]))
+    # 11 values from the prediction: the rank 0.95 * 10 = 9.5 is half-way between 0 and 4.
+    assert surface.hd95(distances) == pytest.approx(2)
+    swapped = surface.SurfaceDistances(distances.prediction_to_truth, distances.truth_to_prediction)
+    assert surface.hd95(swapped) == pytest.approx(2)
+    assert surface.hd95_pooled(distances) == 0
+
+
+def test_hd95_pooled_interpolates_the_distances_of_both_directions():
     distances = surface.SurfaceDistances(np.zeros(10), np.array([0.0] * 10 + [4.0]))
     # 21 values: the 95th percentile has the rank 0.95 * 20 = 19, the last zero.
-    assert surface.hd95(distances) == 0
+    assert surface.hd95_pooled(distances) == 0
     distances = surface.SurfaceDistances(np.zeros(9), np.array([4.0, 8.0]))
     # 11 values: the rank 9.5 is half-way between 4 and 8.
-    assert surface.hd95(distances) == pytest.approx(6)
+    assert surface.hd95_pooled(distances) == pytest.approx(6)
 
 
 def test_hd100_is_the_maximum_and_assd_the_mean():
