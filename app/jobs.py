@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
 
 _log = logging.getLogger(__name__)
 
+RULES = "brats2020"
+"""Rule set of the figures (`metrics.RULE_SETS`)."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -234,10 +237,7 @@ class Job:
                 seconds,
                 "metrics",
                 lambda: metrics.case_metrics(
-                    truth,
-                    segmentation.classes,
-                    spacing_mm,
-                    classes=segmentation.card.scheme.classes,
+                    truth, segmentation.classes, spacing_mm, RULES, segmentation.card.scheme.classes
                 ),
             )
         layers = self._timed(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.jobs import Result
+from app.jobs import RULES, Result
 from app.scene import Scene
 from brats_tfrecord import metrics, spec
+from brats_tfrecord.evaluation import rule_choice
 from brats_tfrecord.metrics import rano
 from brats_tfrecord.metrics.extent import Extent
 from brats_tfrecord.serving import recognition
@@ -58,6 +59,8 @@ def show_volumes(scene: Scene, result: Result | None) -> None:
     st.html(table(*volume_rows(scene, result)))
     if scene.truth_ml:
         st.caption(f"Truth read as {meaning_of(scene.label_scheme)}")
+    if result is not None and result.metrics:
+        st.caption(scoring_of(scene.case_id))
 
 
 def volume_rows(
@@ -101,6 +104,13 @@ def meaning_of(label_scheme: str) -> str:
     scheme = spec.LABEL_SCHEMES[label_scheme]
     values = list(zip(scheme.values, scheme.class_names))[1:]
     return f"{label_scheme} ({', '.join(f'{value} {name}' for value, name in values)})"
+
+
+def scoring_of(case_id: str) -> str:
+    """Says by which rules Dice and HD95 are computed, and if they are those of another tumour."""
+    _, note = rule_choice.choose(RULES, [case_id])
+    rules = "Dice and HD95 by the rules of BraTS 2020"
+    return rules if note is None else f"{rules}: {note.split(';')[0]}"
 
 
 def choose_lesion(key: str, extents: Sequence[Extent]) -> int | None:

@@ -123,3 +123,11 @@ def test_summary_says_how_the_model_used_the_case():
     older = stand_in.model_card(Recipe(), select_case_ids=("A",))
     page = summary.page_of(scene, result, older)
     assert "No case of this name was used" in page and "names cases by id only" in page
+
+
+def test_the_rules_of_the_figures_are_named_and_those_of_another_tumour_too():
+    assert readings.scoring_of("BraTS20_Training_001") == "Dice and HD95 by the rules of BraTS 2020"
+    assert readings.scoring_of("BraTS-MET-00001-000") == (
+        "Dice and HD95 by the rules of BraTS 2020: the case ids name BraTS-MET, the rules "
+        "brats2020 are of other tumours"
+    )
