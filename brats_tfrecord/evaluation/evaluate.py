@@ -16,6 +16,7 @@ from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 from brats_tfrecord.evaluation.file_cases import from_files
 from brats_tfrecord.evaluation.record_cases import from_dataset
 from brats_tfrecord.serving import card as cards
+from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.predict import Segmenter
 
 
@@ -184,6 +185,7 @@ def _header(options, card, fingerprint):
         "label_scheme": card.label_scheme,
         "recipe": card.recipe.to_json(),
         "post_processing": card.post_processing.to_json(),
+        "post_processing_gain": tuning.gain_text(card.training.get("post_processing")),
         "flips": card.flips,
         "members": card.members,
         "trained_on_dataset_sha256": card.dataset_fingerprint,
