@@ -23,6 +23,7 @@ from brats_tfrecord.serving.export import export_predictor
 from brats_tfrecord.serving.predictor import Predictor
 from brats_tfrecord.serving.recognition import Identity
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter
+from brats_tfrecord.serving.validation_case import ValidationCase
 from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
 from brats_tfrecord.training.loop import train
 from brats_tfrecord.training.network import networks
@@ -38,14 +39,14 @@ class ExportedRun:
         result: result of the training.
         path: folder of the SavedModel.
         network: the exported network, float32.
-        validation_cases: every validation case, segmented without post-processing; empty if no
+        validation_cases: the errors of every validation case without post-processing; empty if no
             post-processing was to be chosen.
     """
 
     result: TrainResult
     path: Path
     network: tf.keras.Model
-    validation_cases: list[tuning.ValidationCase]
+    validation_cases: list[ValidationCase]
 
 
 def train_and_export(options: TrainOptions) -> ExportedRun | None:
@@ -199,14 +200,11 @@ def _segment_validation_cases(predictor, card, result):
 
 
 def _tuned(card, validation_cases):
-    """Returns the card with the post-processing that improves the validation cases, if any."""
-    tuned = tuning.choose_post_processing(validation_cases)
-    if validation_cases:
-        print(
-            f"Post-processing chosen on {tuned.cases} validation cases: {tuned.text()}", flush=True
-        )
-    if tuned.post_processing.is_off:
+    """Returns the card with the post-processing that held-out cases support, and its evidence."""
+    if not validation_cases:
         return card
+    tuned = tuning.choose_post_processing(validation_cases)
+    print(f"Post-processing: {tuned.text()}", flush=True)
     return dataclasses.replace(
         card,
         post_processing=tuned.post_processing,

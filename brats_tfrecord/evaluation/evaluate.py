@@ -17,6 +17,7 @@ from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
 from brats_tfrecord.evaluation.file_cases import from_files
 from brats_tfrecord.evaluation.record_cases import from_dataset
 from brats_tfrecord.serving import card as cards
+from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.predict import Segmenter
 from brats_tfrecord.serving.recognition import BY_ID, GROUNDS, ID_ONLY
 
@@ -200,6 +201,7 @@ def _header(options, card, fingerprint):
         "label_scheme": card.label_scheme,
         "recipe": card.recipe.to_json(),
         "post_processing": card.post_processing.to_json(),
+        "post_processing_gain": tuning.gain_text(card.training.get("post_processing")),
         "flips": card.flips,
         "members": card.members,
         "cases_recognised_by": [BY_ID] if card.recognises_by_id_only else list(GROUNDS),

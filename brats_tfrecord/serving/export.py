@@ -24,11 +24,11 @@ def export_saved_model(
     * `serving_default`: `image` float32 [B, X, Y, Z, C], preprocessed -> `probabilities` float32
       [B, X, Y, Z, K].
     * `segment`: `volume` float32 [X, Y, Z, C], any shape, LPS order, bias-corrected and resampled
-      as the recipe says -> `labels` uint8 [X, Y, Z] in the file values of the label scheme, and
-      `probabilities` float32 [X, Y, Z, K]. A small enhancing tumour is replaced in `labels`;
-      small components are not removed, and `probabilities` are not post-processed. The network
-      sees the recipe's crop window, extended until it contains the brain; voxels outside are
-      background with probability 1.
+      as the recipe says -> `labels` uint8 [X, Y, Z] in the file values of the label scheme,
+      `probabilities` float32 [X, Y, Z, K], and `enhancing_replaced` bool [], whether a small
+      enhancing tumour was replaced in `labels`. Small components are not removed, and
+      `probabilities` are not post-processed. The network sees the recipe's crop window, extended
+      until it contains the brain; voxels outside are background with probability 1.
 
     The new model is loaded and must reproduce its golden case to `golden.EXPORT_TOLERANCE` before
     it replaces the folder.
@@ -104,14 +104,18 @@ class _ServedModule(tf.Module):
             ],
         )
         def segment(volume):
-            labels, probabilities = _segment(predictor, volume, card)
-            return {"labels": labels, "probabilities": probabilities}
+            labels, probabilities, replaced = _segment(predictor, volume, card)
+            return {
+                "labels": labels,
+                "probabilities": probabilities,
+                "enhancing_replaced": replaced,
+            }
 
         self.segment = segment.get_concrete_function()
 
 
 def _segment(predictor, volume, card):
-    """Computes uint8 [X, Y, Z] labels and float32 [X, Y, Z, K] from float32 [X, Y, Z, C]."""
+    """Computes the three outputs of `segment` from float32 [X, Y, Z, C]."""
     recipe, targets = card.recipe, card.channels
     origin = tf_recipe.window(volume, recipe, card.modalities)
     box = tf_recipe.covering_box(volume, origin, recipe, card.modalities, card.piece.alignment)
@@ -126,15 +130,18 @@ def _segment(predictor, volume, card):
         for k, fill in enumerate(targets.background_fill)
     ]
     box_classes = tf.cast(targets.classes(probabilities), tf.uint8)
-    classes = without_small_enhancing_tumour(
+    classes, replaced = without_small_enhancing_tumour(
         to_grid(box_classes[..., None], spec.BACKGROUND)[..., 0],
         card.post_processing.min_enhancing_voxels,
     )
     values = tf.constant(card.scheme.values, tf.uint8)
-    return tf.gather(values, tf.cast(classes, tf.int32)), tf.concat(on_grid, axis=-1)
+    labels = tf.gather(values, tf.cast(classes, tf.int32))
+    return labels, tf.concat(on_grid, axis=-1), replaced
 
 
-def without_small_enhancing_tumour(classes: tf.Tensor, min_voxels: int) -> tf.Tensor:
+def without_small_enhancing_tumour(
+    classes: tf.Tensor, min_voxels: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """`PostProcessing.without_small_enhancing_tumour` as TensorFlow operations.
 
     Args:
@@ -142,10 +149,11 @@ def without_small_enhancing_tumour(classes: tf.Tensor, min_voxels: int) -> tf.Te
         min_voxels: enhancing tumour of fewer voxels is replaced.
 
     Returns:
-        uint8 [X, Y, Z].
+        (uint8 [X, Y, Z], bool scalar: whether any voxel was replaced).
     """
     if not min_voxels:
-        return classes
+        return classes, tf.constant(False)
     enhancing = tf.equal(classes, spec.ET)
-    too_small = tf.math.count_nonzero(enhancing) < min_voxels
-    return tf.where(enhancing & too_small, tf.constant(spec.NCR, tf.uint8), classes)
+    count = tf.math.count_nonzero(enhancing)
+    replaced = (count > 0) & (count < min_voxels)
+    return tf.where(enhancing & replaced, tf.constant(spec.NCR, tf.uint8), classes), replaced

@@ -11,7 +11,8 @@ from scipy import ndimage
 from brats_tfrecord import spec
 from brats_tfrecord.boxes import bounding_box
 
-_NEIGHBOURS = ndimage.generate_binary_structure(3, 3)
+NEIGHBOURS = ndimage.generate_binary_structure(3, 3)
+"""Voxels that touch by a face, edge or corner (26 neighbours) are of one component."""
 
 REPLACEMENTS = {"WT": spec.BACKGROUND, "TC": spec.ED, "ET": spec.NCR}
 """Region -> class of the voxels that are removed from it: the class that surrounds the region."""
@@ -101,7 +102,7 @@ def _without_small_components(classes, region, min_voxels):
     """Replaces the components of `region` that have fewer than `min_voxels` voxels."""
     inside = np.isin(classes, spec.REGIONS[region])
     box = bounding_box(inside)
-    labels, count = ndimage.label(inside[box], _NEIGHBOURS)
+    labels, count = ndimage.label(inside[box], NEIGHBOURS)
     if count < 2:
         return classes
     sizes = np.bincount(labels.ravel())[1:]
