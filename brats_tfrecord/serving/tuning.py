@@ -199,8 +199,8 @@ def choose_post_processing(cases: Sequence[ValidationCase]) -> TuningResult:
 
     The threshold of the enhancing tumour is at most `MAX_ENHANCING_VOXELS`, unless `MIN_CASES`
     support more. Of several equally good thresholds the middle one (the smaller of two) is
-    chosen, which has most room on both sides. The held-out gain is itself slightly optimistic, because it decides which
-    corrections are kept.
+    chosen, which has most room on both sides. The held-out gain is itself slightly optimistic,
+    because it decides which corrections are kept.
 
     Args:
         cases: the validation cases.
@@ -343,11 +343,11 @@ def _added(before, after):
         return ""
     if before.min_enhancing_voxels != after.min_enhancing_voxels:
         return PostProcessing(after.min_enhancing_voxels).text()
-    thresholds = [
+    whole, core, enhancing = (
         new if new != old else 0.0
         for old, new in zip(before.min_component_mm3, after.min_component_mm3)
-    ]
-    return dataclasses.replace(PostProcessing(), min_component_mm3=tuple(thresholds)).text()
+    )
+    return PostProcessing(0, (whole, core, enhancing)).text()
 
 
 def _by_region(dice):

@@ -1,4 +1,4 @@
-"""Computes the Dice of a validation case under any post-processing, without correcting label maps."""
+"""The Dice of a validation case under any post-processing, computed from voxel counts."""
 
 from dataclasses import dataclass
 

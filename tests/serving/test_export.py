@@ -300,9 +300,10 @@ def test_a_small_enhancing_tumour_becomes_necrosis_in_the_labels_only(documented
 @pytest.mark.parametrize("min_voxels", [0, 1, 119, 120, 121])
 def test_graph_and_numpy_replace_the_same_enhancing_tumour(min_voxels):
     classes = np.repeat(np.arange(5, dtype=np.uint8), 120).reshape(5, 8, 15).transpose(1, 0, 2)
-    result = export.without_small_enhancing_tumour(tf.constant(classes), min_voxels)
+    result, replaced = export.without_small_enhancing_tumour(tf.constant(classes), min_voxels)
     expected = PostProcessing(min_voxels).without_small_enhancing_tumour(classes)
     np.testing.assert_array_equal(result, expected)
+    assert replaced.numpy() == (expected != classes).any() == (min_voxels > 120)
     assert result.dtype == tf.uint8 and (3 in result.numpy()) == (min_voxels <= 120)
 
 
