@@ -82,9 +82,12 @@ function checkWebGL() {
   return webgl;
 }
 
-// Fetches the other images and labels in advance; errors are shown when a layer is chosen.
+// Fetches the other images and labels in advance; errors are shown when a layer is chosen. Stops when
+// Python sends other files: it no longer serves these.
 async function prefetch() {
-  for (const layer of layers) {
+  const [wanted, files] = [layers, filesOf(layers)];
+  for (const layer of wanted) {
+    if (filesOf(layers) !== files) return;
     if (layer.kind !== "scalar") await volumes.get(layer).catch(() => null);
   }
 }
