@@ -66,7 +66,8 @@ def test_the_exported_weights_are_the_validated_ones(averaged, dataset):
     network, kind = networks.build_network(result.network), targets.make_targets("classes", 4)
     network.model.set_weights(result.weights)
     loss = losses.deep_supervision(losses.make_loss("dice_cross_entropy", kind))
-    score = steps.make_eval_step(tf.distribute.get_strategy(), network, kind, loss)
+    strategy = tf.distribute.get_strategy()
+    score = steps.make_eval_step(strategy, network, kind, loss, result.piece)
     cases = input_pipeline.make_eval_dataset(dataset, (0,), modalities=result.modalities)
     loss = np.mean([score(case)[0]["loss"] for case in cases])
     best = result.history[result.best_epoch - 1]

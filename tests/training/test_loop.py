@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from brats_tfrecord import metrics, stopping
+from brats_tfrecord import metrics, pieces, stopping
 from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import manifest as manifests
@@ -82,7 +82,7 @@ def test_the_result_reproduces_the_scores_of_the_best_epoch(finished, dataset):
     model.set_weights(result.weights)
     dice = []
     for case in input_pipeline.make_eval_dataset(dataset, (0,), modalities=result.modalities):
-        image = np.pad(case["image"], [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)])
+        image = pieces.pad_to_stride(tf.cast(case["image"], tf.float32), result.piece.stride)
         prediction = np.argmax(model(image)[0, :, :17], -1).astype(np.uint8)
         truth = masks.unpack_classes(case["mask"][0].numpy())
         scores = metrics.case_metrics(truth, prediction, (1.0, 1.0, 1.0))
