@@ -80,7 +80,7 @@ def cases(tmp_path):
 def run_all(cohort):
     """Segments all cases; returns the rows."""
     cohort.start()
-    wait_for(lambda: not cohort.running)
+    wait_for(lambda: not cohort.running, 600)
     return list(cohort.rows.values())
 
 
@@ -116,7 +116,7 @@ def test_stop_finishes_the_current_case_and_leaves_the_others_open(cases):
     cohort.stop()
     assert cohort.stopping
     segmenter.go.set()
-    wait_for(lambda: not cohort.running)
+    wait_for(lambda: not cohort.running, 600)
     assert not cohort.stopping and not cohort.busy
     assert [row.status for row in cohort.rows.values()] == [batch.DONE, batch.OPEN, batch.OPEN]
 

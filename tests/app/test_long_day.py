@@ -77,7 +77,8 @@ def test_memory_is_freed_after_twenty_cases_in_four_sessions(
                 assert reader.page.get_by_role("combobox").first.input_value() == case_id
             most = max(most, resident_mb(server))
         for reader in readers:
-            assert not reader.complaints
+            # Python may drop a file of a case before a busy browser has asked for it.
+            assert not [text for text in reader.complaints if "404" not in text]
             reader.page.close()
         last, deadline = resident_mb(server), time.monotonic() + 400
         while last > first + ROOM_MB and time.monotonic() < deadline:
