@@ -166,7 +166,7 @@ def test_windows_over_the_documented_crop_differ_little_from_one_piece():
     axes = np.indices((144, 144, 144), sparse=True)
     brain = sum(((axis - 71.5) / 60) ** 2 for axis in axes) < 1
     noise = np.random.default_rng(0).normal(size=(144, 144, 144, 3))
-    whole = np.where(brain[..., None], 1 + 0.3 * noise, -0.7)[None].astype(np.float32)
+    whole = tf.constant(np.where(brain[..., None], 1 + 0.3 * noise, -0.7)[None], tf.float32)
     in_windows = pieces.predict_windows(network, whole, 4, Piece((128, 128, 128), 16)).numpy()
     expected = pieces.predict_whole(network, whole, 16).numpy()
     differences = np.abs(in_windows - expected)

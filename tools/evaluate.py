@@ -1,10 +1,10 @@
 """Evaluates a SavedModel on the original grid of each case: metrics, a report, segmentations.
 
 Usage:
-  python tools/evaluate.py --model=model/saved_model --data_dir=dataset --fold=0 --output_dir=report
+  python tools/evaluate.py --model=model/saved_model --data_dir=dataset --fold=1 --output_dir=report
   python tools/evaluate.py --model=model/saved_model --input_dir=cohort --output_dir=report \\
       --write_segmentations
-  python tools/evaluate.py --model=new/saved_model --data_dir=dataset --fold=0 \\
+  python tools/evaluate.py --model=new/saved_model --data_dir=dataset --fold=1 \\
       --output_dir=report_new --compare=report/metrics.json
 
 Writes metrics.csv, metrics.json and a self-contained report.html to OUTPUT_DIR. Every row states

@@ -277,7 +277,7 @@ def _print_summary(summary, total):
     )
     for case_ids in summary.duplicates[:5]:
         print(
-            f"warning: {' and '.join(case_ids)} have the same images, voxel for voxel; they "
-            "are one patient, which may be in several folds"
+            f"warning: {' and '.join(case_ids)} have an image in common, voxel for voxel; "
+            "if they are one patient, it may be in several folds: remove all cases but one"
         )
     print(f"Successfully processed {summary.cases}/{total} patients")

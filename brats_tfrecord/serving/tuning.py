@@ -83,13 +83,17 @@ class TuningResult:
     trials: tuple[CorrectionTrial, ...] = ()
 
     def text(self) -> str:
-        """Describes the choice in one line, and each correction that was tried in another."""
+        """Describes the choice in one line, and what each correction contributes in another.
+
+        A correction that alone was kept is described by the first line.
+        """
         lines = [f"{self.post_processing.text()}; {gain_text(self.to_json())}"]
+        several = sum(trial.kept for trial in self.trials) > 1
         lines += [
             f"  {'kept' if trial.kept else 'dropped'}: {trial.correction}; held-out mean Dice "
             + _gains(trial.held_out_gain, trial.held_out_gain_with_enhancing)
             for trial in self.trials
-            if trial.correction
+            if trial.correction and (several or not trial.kept)
         ]
         return "\n".join(lines)
 

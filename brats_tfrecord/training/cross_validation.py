@@ -98,11 +98,16 @@ def train_folds(options: TrainOptions, dataset: Manifest) -> list[int]:
     Raises:
         InputError: the folds that the options name do not fit the dataset.
     """
+    labelled = sorted({case.fold for case in dataset.cases if case.fold is not None})
+    if not labelled:
+        raise InputError(
+            f"--data_dir={dataset.root}: has no case with a mask to train on; convert a cohort "
+            "with masks"
+        )
     held_out = {"validation_fold": options.validation_folds, "test_fold": options.test_folds}
     for flag, folds in held_out.items():
         for fold in folds:
             if not dataset.case_ids([fold]):
-                labelled = sorted({case.fold for case in dataset.cases if case.fold is not None})
                 raise InputError(
                     f"--{flag}={fold}: {dataset.root} has no labelled case in that "
                     f"fold; expected one of {', '.join(map(str, labelled))} or none"

@@ -14,6 +14,7 @@ import tensorflow as tf
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.training.logbook import history_plot
+from brats_tfrecord.wording import plural
 
 DICE_COLUMNS = tuple(f"val_dice_{region}" for region in spec.REGIONS)
 COLUMNS = (
@@ -79,12 +80,21 @@ class History:
             rows.get(epoch) or {**empty, **spare.get(epoch, {}), "epoch": epoch} for epoch in epochs
         ]
         if missing:
-            kept = f" (run_card.json has epoch {' and '.join(map(str, spare))})" if spare else ""
-            self.notices.append(
-                f"{self._path}: the rows of {len(missing)} of {finished_epochs} finished epochs "
-                f"are lost{kept}; the run continues, and its best epoch is chosen from the others"
-            )
+            self.notices.append(self._notice(missing, sorted(spare)))
         self._first_epoch = finished_epochs + 1
+
+    def _notice(self, missing, restored):
+        """One line about the rows that history.csv lacks."""
+        parts = []
+        if restored:
+            epochs = " and ".join(map(str, restored))
+            parts.append(f"the row of epoch {epochs} is restored from run_card.json")
+        if lost := len(missing) - len(restored):
+            parts.append(
+                f"the rows of {plural(lost, 'epoch')} are lost and stay empty; the best epoch is "
+                "chosen from the others"
+            )
+        return f"{self._path}: is missing or damaged; {'; '.join(parts)}"
 
     @property
     def best_epoch(self) -> int | None:

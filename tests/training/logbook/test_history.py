@@ -101,9 +101,9 @@ def test_lost_rows_are_empty_and_one_line_says_so(tmp_path, damage, lost):
     assert [row["epoch"] for row in read.rows] == [1, 2, 3]
     assert sum(row["loss"] is None for row in read.rows) == lost
     assert read.best_epoch == (None if lost == 3 else 2)
-    assert [line.split(": ")[1].split(";")[0] for line in read.notices] == (
-        [f"the rows of {lost} of 3 finished epochs are lost"] if lost else []
-    )
+    lines = [line.split("; ")[1] for line in read.notices]
+    epochs = "1 epoch" if lost == 1 else f"{lost} epochs"
+    assert lines == ([f"the rows of {epochs} are lost and stay empty"] if lost else [])
     read.add(row(4, 0.6))
     read.draw()
     again = history.History(tmp_path, 4)
@@ -115,8 +115,9 @@ def test_rows_that_are_kept_elsewhere_replace_lost_ones(tmp_path):
     read = history.History(tmp_path, 3, spare)
     assert read.best_epoch == 2 and read.rows[1]["loss"] == 0.5
     assert read.notices == [
-        f"{tmp_path}/history.csv: the rows of 3 of 3 finished epochs are lost (run_card.json has "
-        "epoch 2); the run continues, and its best epoch is chosen from the others"
+        f"{tmp_path}/history.csv: is missing or damaged; the row of epoch 2 is restored from "
+        "run_card.json; the rows of 2 epochs are lost and stay empty; the best epoch is chosen "
+        "from the others"
     ]
 
 
