@@ -247,6 +247,7 @@ def make_peer(pieces, _, cases_dir, target):
     from monai.inferers import sliding_window_inference
 
     from brats_tfrecord.cohort import layouts
+    from brats_tfrecord.preprocess import crop
 
     torch.set_num_threads(CORES)
     layout = torch.channels_last_3d
@@ -268,10 +269,8 @@ def make_peer(pieces, _, cases_dir, target):
         ]
 
     def predict(volumes):
-        window = tuple(slice(first, first + extent) for first, extent in zip(low, extents))
-        image = np.stack(
-            [(cut - cut.mean()) / cut.std() for cut in (volume[window] for volume in volumes)]
-        )
+        cuts = [crop.crop(volume, low, extents) for volume in volumes]
+        image = np.stack([(cut - cut.mean()) / cut.std() for cut in cuts])
         with torch.inference_mode():
             logits = sliding_window_inference(
                 torch.from_numpy(image)[None].contiguous(memory_format=layout),
@@ -280,9 +279,8 @@ def make_peer(pieces, _, cases_dir, target):
                 **(whole if pieces == "whole" else windows),
             )
             classes = torch.softmax(logits, 1).argmax(1)[0].numpy()
-        labels = np.zeros(volumes[0].shape, np.uint8)
-        labels[window] = np.array([0, 1, 2, 4], np.uint8)[classes]
-        return labels
+        labels = np.array([0, 1, 2, 4], np.uint8)[classes]
+        return crop.uncrop(labels, low, volumes[0].shape)
 
     def run():
         times = [time.perf_counter()]

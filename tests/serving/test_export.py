@@ -297,6 +297,27 @@ def test_a_small_enhancing_tumour_becomes_necrosis_in_the_labels_only(documented
     assert set(np.unique(segment(replacing, raw)[0])) == {0, 4}
 
 
+def test_the_loaded_model_says_whether_it_replaced_the_enhancing_tumour(documented, tmp_path):
+    """Not replaced: no threshold, no enhancing tumour, or enough of it."""
+    network, card, served = documented
+    export_saved_model(
+        network, dataclasses.replace(card, post_processing=PostProcessing(61)), tmp_path / "model"
+    )
+    replacing = signatures(tmp_path / "model")
+    raw = np.zeros((60, 70, 50, 1), np.float32)
+    assert not replaced(replacing, raw)
+    raw[20:24, 30:33, 20:25] = 100  # 60 voxels
+    assert replaced(replacing, raw) and not replaced(served, raw)
+    raw[40, 40, 40] = 100
+    assert not replaced(replacing, raw)
+
+
+def replaced(served, raw):
+    output = served["segment"](volume=tf.constant(raw))["enhancing_replaced"]
+    assert output.dtype == tf.bool and output.shape == ()
+    return bool(output)
+
+
 @pytest.mark.parametrize("min_voxels", [0, 1, 119, 120, 121])
 def test_graph_and_numpy_replace_the_same_enhancing_tumour(min_voxels):
     classes = np.repeat(np.arange(5, dtype=np.uint8), 120).reshape(5, 8, 15).transpose(1, 0, 2)
