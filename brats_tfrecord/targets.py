@@ -59,10 +59,9 @@ class Targets:
         return activation(tf.cast(logits, tf.float32))
 
     def logits(self, probabilities: tf.Tensor) -> tf.Tensor:
-        """Converts probabilities [..., K] to logits, float32 [..., K], the inverse of
-        `probabilities` (up to a constant per voxel if the activation is softmax).
+        """Converts probabilities [..., K] to logits, float32 [..., K] whose probabilities they are.
 
-        Probabilities are clipped to [1e-7, 1 - 1e-7], so that logits are finite.
+        Probabilities are clipped to [1e-7, 1 - 1e-7], so that the logits are finite.
         """
         clipped = tf.clip_by_value(tf.cast(probabilities, tf.float32), 1e-7, 1 - 1e-7)
         logits = tf.math.log(clipped)

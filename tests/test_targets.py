@@ -104,3 +104,16 @@ def test_first_of_equally_probable_classes_wins():
     assert classes(scores).numpy().tolist() == [1, 0, 2]
     scores = tf.round(2 * tf.random.stateless_normal([2, 3, 4, 5, 3], [1, 2]))
     np.testing.assert_array_equal(classes(scores), tf.argmax(scores, axis=-1))
+
+
+@pytest.mark.parametrize("name", ["classes", "regions"])
+def test_logits_have_the_probabilities_they_were_computed_from(name):
+    targets = make_targets(name, 4)
+    probabilities = targets.probabilities(
+        np.random.default_rng(0).normal(0, 3, (6, targets.channels))
+    )
+    logits = targets.logits(probabilities)
+    np.testing.assert_allclose(targets.probabilities(logits), probabilities, atol=1e-5)
+    np.testing.assert_array_equal(targets.classes_of_logits(logits), targets.classes(probabilities))
+    certain = targets.logits(tf.eye(targets.channels))
+    assert np.isfinite(certain).all()

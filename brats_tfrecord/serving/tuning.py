@@ -26,9 +26,9 @@ MIN_GAIN = 0.002
 MAX_ENHANCING_VOXELS = 1000
 """Largest threshold of the enhancing tumour (1 mL) unless `MIN_CASES` support a larger one.
 
-The winner of BraTS 2020 (Isensee et al. 2020, arXiv:2011.00848) replaced enhancing tumour below 200
-voxels; its code (MIC-DKFZ/nnUNet v1, dataset_conversion/Task082_BraTS_2020.py) tries thresholds up
-to 750 voxels of 1 mm³ and does not apply one above 1000."""
+The bound is that of the public code of the winner of BraTS 2020 (MIC-DKFZ/nnUNet v1,
+dataset_conversion/Task082_BraTS_2020.py; Isensee et al. 2020, arXiv:2011.00848): it tries
+thresholds up to 750 voxels of 1 mm³, and uses 750 in place of one above 1000."""
 MIN_CASES, MIN_CASES_WITHOUT_ENHANCING = 20, 3
 """Cases, and cases without enhancing tumour among them, that support a larger threshold."""
 

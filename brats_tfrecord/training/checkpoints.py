@@ -53,7 +53,7 @@ class Checkpoints:
     leaves a whole one.
 
     Attributes:
-        notices: lines about damage that `restore_last` has found and got around.
+        notices: lines about damaged states that `restore_last` did not use.
     """
 
     def __init__(self, model_dir: Path | str, model: tf.keras.Model, updates: Updates) -> None:

@@ -180,7 +180,7 @@ def _has_results(root: Path) -> bool:
 
 
 def _read(path: Path) -> dict:
-    """Reads run.json; `is_older` tells that a version without "precision" has written it.
+    """Reads run.json; `is_older` is true if it was written before it recorded the precision.
 
     What auto meant in such a run is in its run card. Without a card it is unknown (None).
     """

@@ -42,13 +42,16 @@ def test_a_finished_run_is_exported_again(dataset, tmp_path, monkeypatch):
     assert second.result.history == first.result.history
 
 
-@pytest.mark.parametrize("network", ["unet", "unet_nn"])
-def test_validation_predicts_as_the_exported_model_does(dataset, tmp_path, network):
+@pytest.mark.parametrize(
+    "network, targets", [("unet", "classes"), ("unet_nn", "classes"), ("unet_nn", "regions")]
+)
+def test_validation_predicts_as_the_exported_model_does(dataset, tmp_path, network, targets):
     """The crop of 20 x 17 x 16 voxels is larger than the patches that unet_nn was trained on."""
     options = TrainOptions(
         str(dataset.root),
         str(tmp_path),
         network=network,
+        targets=targets,
         filters="2,4",
         patch_size=9,
         epochs=2,
