@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app import canvas, canvas_layers
+from app import canvas, canvas_layers, memory
 from app.intake import LoadedCase
 from app.scene import Scene
 from app.spool import Spool
@@ -226,6 +226,8 @@ class Job:
                 _log.exception("segmentation of %s failed", case.case_id)
             # The traceback would keep the volumes in memory for as long as the error is kept.
             return error.with_traceback(None)
+        finally:
+            memory.return_freed()
 
     def _segment(self, segmenter: Segmenter, case: LoadedCase) -> Result:
         segmentation = segmenter.segment_raw(case.raw, progress=self._enter)

@@ -1,6 +1,7 @@
 """One memory budget for all sessions that read or unpack a case at the same time."""
 
 import contextlib
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ class MemoryBudget:
             with self._changed:
                 self._taken -= taken
                 self._changed.notify_all()
+            return_freed()
 
     def _take(self, count):
         deadline = time.monotonic() + self._patience
@@ -63,3 +65,13 @@ class MemoryBudget:
 
 READING = MemoryBudget(MEMORY_LIMIT)
 """The budget of this server."""
+
+
+def return_freed() -> None:
+    """Returns freed memory to the operating system.
+
+    glibc keeps free pages in an arena per thread, and every session and every segmentation has a
+    thread of its own.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # the C library is not glibc
+        ctypes.CDLL(None).malloc_trim(0)

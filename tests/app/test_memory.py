@@ -1,9 +1,13 @@
 """The memory that sessions share while they read."""
 
+import ctypes
+import platform
 import threading
 
+import psutil
 import pytest
 
+from app import memory
 from app.memory import MemoryBudget
 from brats_tfrecord.errors import InputError
 
@@ -47,3 +51,19 @@ def test_a_reader_is_refused_in_one_line_when_its_time_is_up():
         with pytest.raises(InputError, match=message):
             second(2_000_000_000)
         second(1_000_000_000)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_returned_to_the_system():
+    c, process = ctypes.CDLL(None), psutil.Process()
+    c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    c.free.argtypes = [ctypes.c_void_p]
+    blocks = [c.malloc(100_000) for _ in range(2000)]
+    for block in blocks:
+        ctypes.memset(block, 1, 100_000)
+    for block in blocks[:-1]:  # the last one is on top and keeps the heap from shrinking
+        c.free(block)
+    before = process.memory_info().rss
+    memory.return_freed()
+    assert before - process.memory_info().rss > 150e6
+    c.free(blocks[-1])
