@@ -1,7 +1,16 @@
 # make demo | view | check | test | soak | bench | lint | clean; see README.md and BUILD.md.
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV ?= .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# TensorFlow of each Python; BUILD.md, "Two stacks".
+TENSORFLOW_3.10 := 2.15
+TENSORFLOW_3.11 := 2.15
+TENSORFLOW_3.12 := 2.21
+TENSORFLOW_3.13 := 2.21
+TENSORFLOW := $(TENSORFLOW_$(VERSION))
+READY := $(VENV)/.ready-$(VERSION)
+TESTS ?= not soak
 DEMO := build/demo
 # The recipe that learns most in six minutes on two cores: small patches, mostly on tumour; half the
 # documented filters; Dice + cross-entropy; no dropout.
@@ -20,11 +29,16 @@ help:
 	@echo "make soak   the long tests"
 	@echo "make bench  the benchmarks"
 	@echo "make lint   ruff, mypy, oxlint"
+	@echo "Another Python: make PYTHON=python3.13 test (3.10 to 3.13; each rebuilds $(VENV)/)"
 
-$(READY): setup.cfg constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 12) else "$(PYTHON) is %d.%d; TensorFlow 2.15 needs 3.10 or 3.11: make PYTHON=python3.11" % v)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
+$(READY): setup.cfg $(wildcard constraints-tf*.txt)
+	@test -n "$(TENSORFLOW)" || { echo "$(PYTHON) is Python $(VERSION); expected 3.10 to 3.13, for" \
+	    "instance: make PYTHON=python3.11" >&2; exit 2; }
+	@echo "Python $(VERSION): installing TensorFlow $(TENSORFLOW) and the rest of" \
+	    "constraints-tf$(TENSORFLOW).txt into $(VENV)/"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints-tf$(TENSORFLOW).txt -e '.[dev,cluster]'
 	@touch $@
 
 # Every stage runs once; remove its folder (or `make clean`) to run it again.
@@ -55,7 +69,7 @@ $(DEMO)/report/report.html: $(DEMO)/model/saved_model/saved_model.pb | $(READY)
 # Two processes: a test keeps about one core busy. A process that runs out of tests takes some of the
 # other's.
 test: $(READY)
-	$(BIN)/python -m pytest -m 'not soak' --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m pytest -m '$(TESTS)' --numprocesses=2 --dist=worksteal
 
 # For every edit: linters, and what takes less than a second a test.
 check: lint

@@ -139,7 +139,7 @@ def _dask_client(address):
         from distributed import Client
     except ImportError as error:
         raise InputError(
-            "--backend=dask: Dask is not installed; pip install -c constraints.txt -e '.[cluster]'"
+            "--backend=dask: Dask is not installed; pip install 'dask[distributed]'"
         ) from error
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)

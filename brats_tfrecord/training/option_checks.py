@@ -6,6 +6,7 @@ from typing import Any
 
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training.optimization import addons
 
 _LARGEST = {
     "batch_size": 4096,
@@ -123,6 +124,7 @@ def _check_loss(options):
 
 
 def _check_optimizer(options):
+    addons.require_for(options.optimizer)
     _require(0 <= options.clip_norm < math.inf, options, "clip_norm", "0, or a number above")
     _require(
         0 <= options.warmup_epochs < options.epochs,

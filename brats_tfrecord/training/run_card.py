@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+import tensorflow as tf
+
 from brats_tfrecord import __version__, files
 from brats_tfrecord.training.logbook.run_card_text import to_markdown
+from brats_tfrecord.training.optimization import addons
 from brats_tfrecord.training.trainer import Trainer
 
 FILE_NAME = "run_card.json"
 TEXT_NAME = "run_card.md"
 RUNNING, KILLED = "running", "killed"
-_ADDONS_OPTIMIZERS = ("lamb", "ranger", "novograd")
 
 
 class RunCard:
@@ -128,7 +130,7 @@ def _description(trainer: Trainer) -> dict:
     return {
         "flags": flags,
         "not_default": [name for name, value in flags.items() if value != defaults[name]],
-        "versions": _versions(addons=options.optimizer in _ADDONS_OPTIMIZERS),
+        "versions": _versions(options.optimizer),
         "arithmetic": {
             "precision": trainer.precision,
             "devices": list(trainer.strategy.extended.worker_devices),
@@ -150,9 +152,12 @@ def _description(trainer: Trainer) -> dict:
     }
 
 
-def _versions(addons: bool) -> dict[str, str]:
+def _versions(optimizer: str) -> dict[str, str]:
     """Versions of Python, of this package, and of the packages that determine the results."""
-    packages = ["tensorflow", *(["tensorflow-addons"] if addons else []), "numpy"]
+    keras = "tf-keras" if tf.keras.__name__.startswith("tf_keras") else "keras"
+    packages = ["tensorflow", keras, "numpy"]
+    if optimizer in addons.OPTIMIZERS:
+        packages.append("tensorflow-addons")
     return {
         "brats-tfrecord": __version__,
         "python": platform.python_version(),

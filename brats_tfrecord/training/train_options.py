@@ -115,11 +115,11 @@ class TrainOptions:
     )
     optimizer: str = option(
         "adam",
-        "From Keras: adam (a safe choice), adamw (adam with --weight_decay, for long runs on few "
-        "cases) and sgd (Nesterov momentum 0.99 as in nnU-Net; slower, often better after hundreds "
-        "of epochs). From TensorFlow Addons: lamb (for batches of dozens on many GPUs), ranger "
-        "(rectified Adam with lookahead, which needs no warm-up) and novograd (keeps one second "
-        "moment per layer, which saves memory).",
+        "adam (a safe choice), adamw (adam with --weight_decay, for long runs on few cases), sgd "
+        "(Nesterov momentum 0.99 as in nnU-Net; slower, often better after hundreds of epochs) or "
+        "lamb (for batches of dozens on many GPUs). From TensorFlow Addons, on Python 3.10 and "
+        "3.11: ranger (rectified Adam with lookahead, which needs no warm-up) and novograd (keeps "
+        "one second moment per layer, which saves memory).",
         choices=("adam", "adamw", "sgd", "lamb", "ranger", "novograd"),
     )
     weight_decay: str = option(

@@ -102,7 +102,7 @@ def test_all_flags_of_the_optimizer_work_together(averaged, tmp_path):
             model_dir=str(tmp_path / "all"),
             virtual_devices=2,
             precision="mixed_bfloat16",
-            optimizer="ranger",
+            optimizer="lamb",
             weight_decay="0.01",
             schedule="polynomial",
             warmup_epochs=0.5,

@@ -2,6 +2,7 @@ import datetime
 import json
 
 import pytest
+from optimizer_names import parameters
 
 from brats_tfrecord.training import run_card
 from brats_tfrecord.training.distribution import devices
@@ -101,7 +102,7 @@ def test_timings_by_hand(begin, read):
     assert timings["input_wait"] == pytest.approx((0.5 * 10 + 0.1 * 30) / 40)
 
 
-@pytest.mark.parametrize("optimizer, listed", [("adam", False), ("lamb", True)])
+@pytest.mark.parametrize("optimizer, listed", [("lamb", False), parameters("ranger", True)])
 def test_addons_are_listed_if_the_optimizer_comes_from_them(begin, read, optimizer, listed):
     begin(optimizer=optimizer).write("finished", ROWS, best_epoch=2)
     assert ("tensorflow-addons" in read()[0]["versions"]) == listed

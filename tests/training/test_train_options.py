@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training.optimization import addons
 from brats_tfrecord.training.train_options import TrainOptions
 
 
@@ -88,6 +89,14 @@ def test_a_cross_validation_may_leave_out_a_test_fold():
 def test_invalid_flags_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         options(**changes)
+
+
+@pytest.mark.parametrize("name", ["ranger", "novograd"])
+def test_optimizers_of_addons_are_refused_where_there_are_none(monkeypatch, name):
+    monkeypatch.setattr(addons, "are_installed", lambda: False)
+    with pytest.raises(InputError, match=f"--optimizer={name}: .*Addons.*give .*or lamb"):
+        options(optimizer=name)
+    assert options(optimizer="lamb").optimizer == "lamb"
 
 
 def test_the_identity_leaves_out_options_that_a_rerun_may_change():

@@ -1,10 +1,11 @@
-"""Optimizers by name. The only module that imports TensorFlow Addons, and only on demand."""
+"""Optimizers by name."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from brats_tfrecord.training.optimization import addons
 
 SGD_MOMENTUM = 0.99
 """As in nnU-Net (Isensee et al. 2021)."""
@@ -18,7 +19,7 @@ def make_optimizer(name: str, learning_rate: Any = 1e-3, weight_decay: float = 0
 
     Args:
         name: "adam" (Kingma and Ba 2015), "adamw" (Loshchilov and Hutter 2019) or "sgd" (Nesterov
-            momentum 0.99), from Keras; "lamb" (You et al. 2020), "ranger" (RectifiedAdam, Liu et
+            momentum 0.99), from Keras; "lamb" (You et al. 2020); "ranger" (RectifiedAdam, Liu et
             al. 2020, under Lookahead, Zhang et al. 2019) or "novograd" (Ginsburg et al. 2019),
             from Addons.
         learning_rate: step size, or a schedule from `schedules.make_schedule`.
@@ -29,6 +30,9 @@ def make_optimizer(name: str, learning_rate: Any = 1e-3, weight_decay: float = 0
     Returns:
         A Keras optimizer, a legacy one from Addons: `apply_gradients(…,
         experimental_aggregate_gradients=False)` takes summed gradients in a replica context.
+
+    Raises:
+        ModuleNotFoundError: Addons are needed and not installed (`addons.require_for`).
     """
     return _MAKERS[name](learning_rate, weight_decay)
 
@@ -71,23 +75,22 @@ def _sgd(learning_rate, weight_decay):
 
 
 def _lamb(learning_rate, weight_decay):
-    return _sparing(_addons().LAMB)(learning_rate, weight_decay=weight_decay)
+    return _Lamb(learning_rate, weight_decay)
 
 
 def _ranger(learning_rate, weight_decay):
-    adam = _sparing(_addons().RectifiedAdam)(learning_rate, weight_decay=weight_decay)
-    return _addons().Lookahead(adam)
+    adam = _sparing(addons.load_optimizers().RectifiedAdam)(learning_rate, weight_decay=weight_decay)
+    return addons.load_optimizers().Lookahead(adam)
 
 
 def _novograd(learning_rate, weight_decay):
-    return _sparing(_addons().NovoGrad)(learning_rate, weight_decay=weight_decay)
+    return _sparing(addons.load_optimizers().NovoGrad)(learning_rate, weight_decay=weight_decay)
 
 
 def _sparing(addons_class: Any) -> Any:
     """Makes a subclass of an Addons optimizer whose weight decay spares what does not `decays`.
 
-    LAMB can exclude variables by name (and then no longer scales their steps); RectifiedAdam and
-    NovoGrad cannot.
+    RectifiedAdam and NovoGrad cannot exclude variables.
     """
 
     class Sparing(addons_class):
@@ -108,14 +111,6 @@ def _sparing(addons_class: Any) -> Any:
             return tf.zeros_like(value) if self._spares and name == "weight_decay" else value
 
     return Sparing
-
-
-def _addons():
-    with warnings.catch_warnings():
-        # Its end-of-life notice asks for nothing that a user could do.
-        warnings.simplefilter("ignore")
-        import tensorflow_addons
-    return tensorflow_addons.optimizers
 
 
 class _Adam(tf.keras.optimizers.Adam):
@@ -140,6 +135,48 @@ class _Adam(tf.keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=gradient,
         )
+
+
+class _Lamb(tf.keras.optimizers.Optimizer):
+    """Layerwise adaptive steps for large batches (You et al. 2020, algorithm 2).
+
+    Keras 3 has one, but it sums the gradients of the replicas itself, and its weight decay does
+    not change the length of a step.
+    """
+
+    def __init__(
+        self, learning_rate, weight_decay, beta_1=0.9, beta_2=0.999, epsilon=1e-6, name="Lamb"
+    ):
+        super().__init__(name=name, jit_compile=False)
+        self._learning_rate = self._build_learning_rate(learning_rate)
+        # Not `weight_decay`, with which Keras would shrink the weights before the step.
+        self._decay = weight_decay
+        self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
+
+    def build(self, variables):
+        super().build(variables)
+        if not hasattr(self, "_momentums"):
+            self._momentums = [self._slot(variable, "m") for variable in variables]
+            self._velocities = [self._slot(variable, "v") for variable in variables]
+
+    def _slot(self, variable, name):
+        return self.add_variable_from_reference(model_variable=variable, variable_name=name)
+
+    def update_step(self, gradient, variable):
+        index = self._index_dict[self._var_key(variable)]
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        momentum.assign_add((gradient - momentum) * (1 - self._beta_1))
+        velocity.assign_add((tf.square(gradient) - velocity) * (1 - self._beta_2))
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        mean = momentum / (1 - self._beta_1**step)
+        deviation = tf.sqrt(velocity / (1 - self._beta_2**step))
+        update = mean / (deviation + self._epsilon)
+        if self._use_weight_decay(variable):
+            update += self._decay * variable
+        # 1 for a variable or an update of zeros.
+        ratio = tf.math.divide_no_nan(tf.norm(variable), tf.norm(update))
+        ratio = tf.where(ratio > 0, ratio, 1)
+        variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * ratio * update)
 
 
 _MAKERS = {

@@ -3,15 +3,16 @@
 import itertools
 
 import numpy as np
+import optimizer_names
 import pytest
 import tensorflow as tf
+from optimizer_names import needs_addons, parameters
 
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.optimization import optimizers, schedules, updates
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("adam", "adamw", "sgd", "lamb", "ranger", "novograd")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 BATCHES = np.random.default_rng(5).normal(size=(24, 4, 3, 2, 2, 2)).astype(np.float32)
 
@@ -120,7 +121,7 @@ class GivenGradients:
         pytest.param("mixed_float16", marks=pytest.mark.soak),
     ],
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", optimizer_names.ALL)
 def test_a_restored_run_continues_bit_for_bit(tmp_path, name, precision):
     check_continues(tmp_path, lambda: Training(name, precision), updates_applied=24)
 
@@ -131,8 +132,8 @@ QUICK = {("adamw", "mixed_float16"), ("ranger", "mixed_float16")}
 @pytest.mark.parametrize(
     "name, precision",
     [
-        pytest.param(*both, marks=() if both in QUICK else pytest.mark.soak)
-        for both in itertools.product(NAMES, PRECISIONS)
+        parameters(*both, marks=[] if both in QUICK else [pytest.mark.soak])
+        for both in itertools.product(optimizer_names.NAMES, PRECISIONS)
     ],
 )
 def test_a_restored_run_with_all_options_continues_bit_for_bit(tmp_path, name, precision):
@@ -267,6 +268,7 @@ def test_without_loss_scaling_nothing_is_skipped():
     assert np.isnan(GivenGradients().apply([float("nan"), 1.0])[0])
 
 
+@needs_addons
 def test_novograd_starts_correctly_after_a_skipped_update():
     """Its initial second moment is that of the first gradient, not a thousandth of it."""
     run = GivenGradients(optimizers.make_optimizer("novograd", 0.1), loss_scaling=True)
@@ -274,7 +276,7 @@ def test_novograd_starts_correctly_after_a_skipped_update():
     np.testing.assert_allclose(run.apply([3.0, 4.0]), [-0.06, -0.08], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adam", "ranger"])
+@pytest.mark.parametrize("name", ["adam", parameters("ranger")])
 def test_averages_are_swapped_in_and_the_trained_weights_restored(name):
     run = Training(name, replicas=2, averaging=schedules.make_averaging("ema", 1, 4))
     variables, states = run.model.trainable_variables, []
