@@ -1,5 +1,6 @@
 """BraTS-like brain-tumour MRI to TFRecords, a 3D U-Net, reports and a viewer."""
 
+import importlib.util
 import os
 
 __version__ = "0.2.0"
@@ -8,5 +9,6 @@ __version__ = "0.2.0"
 # newer; on others its own convolutions take three times as long. It reads this variable on import.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# From TensorFlow 2.16 on, `tf.keras` is Keras 3 unless this is set; see BUILD.md, "Two stacks".
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# Since TensorFlow 2.16 `tf.keras` is Keras 3 unless tf-keras is asked for; BUILD.md, "Two stacks".
+if importlib.util.find_spec("tf_keras"):
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"

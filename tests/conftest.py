@@ -6,14 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tensorflow_environment  # noqa: F401 - first
 import browser
 import hypothesis
 import pytest
 import recognised_scans
 from filelock import FileLock
 from tiny_cohorts import write_tiny_case
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # A slow example says that the machine is busy, not that the code is wrong.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-
 import tensorflow as tf
 
 from brats_tfrecord import __version__, files

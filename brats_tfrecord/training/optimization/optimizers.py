@@ -79,7 +79,9 @@ def _lamb(learning_rate, weight_decay):
 
 
 def _ranger(learning_rate, weight_decay):
-    adam = _sparing(addons.load_optimizers().RectifiedAdam)(learning_rate, weight_decay=weight_decay)
+    adam = _sparing(addons.load_optimizers().RectifiedAdam)(
+        learning_rate, weight_decay=weight_decay
+    )
     return addons.load_optimizers().Lookahead(adam)
 
 
