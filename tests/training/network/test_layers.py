@@ -85,7 +85,8 @@ def test_convolutions_equal_keras(make_ours, make_plain, options):
     for layer in (ours, plain):
         layer.build(x.shape)
         layer.set_weights([normal(*weight.shape) for weight in layer.get_weights()])
-    assert_close(values_and_gradients(ours, x), values_and_gradients(plain, x), tolerance=1e-5)
+    # Keras's own gradient of the bias is rounded more often.
+    assert_close(values_and_gradients(ours, x), values_and_gradients(plain, x), tolerance=2e-5)
 
 
 def test_transposed_convolutions_keep_open_extents_open():
