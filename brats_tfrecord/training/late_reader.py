@@ -143,8 +143,9 @@ class Looks:
         self.restart()
 
     def restart(self) -> None:
-        """Makes the next look due after the next step; call it where steps of another kind begin."""
-        self._steps_left, self._pace = 1, None
+        """Makes the next step end with a look; call it where steps of another kind begin."""
+        self._steps_left = 1
+        self._pace: float | None = None
         self._last_finished: float | None = None
 
     def is_due(self) -> bool:
@@ -158,7 +159,7 @@ class Looks:
             return self._reader.take(leave=min(self._reader.unfinished, MOST_UNREAD))
         readings = self._reader.take(leave=1)  # equally many in all processes
         if readings:
-            if self._last_finished:
+            if self._last_finished is not None:
                 self._pace = (readings[-1].finished - self._last_finished) / len(readings)
             self._last_finished = readings[-1].finished
         return readings

@@ -1,8 +1,8 @@
 """The training loop: epochs, validation, checkpoints and stops. `steps` has the single steps."""
 
 import contextlib
-import time
 import functools
+import time
 from collections.abc import Iterator
 from typing import Any
 

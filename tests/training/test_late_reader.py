@@ -12,7 +12,6 @@ from brats_tfrecord.training.late_reader import (
     Looks,
     Reading,
 )
-LateReader, Looks, Reading
 
 SECONDS = 20
 

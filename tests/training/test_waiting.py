@@ -74,7 +74,9 @@ def test_the_loop_runs_ahead_of_the_device(dataset, tmp_path, monkeypatch):
     [row] = train(dataset, tmp_path).history
     assert row["loss"] == sum(1 / number for number in range(1, STEPS + 1)) / STEPS
     assert row["accuracy"] == 0.5
-    assert all(dispatched >= min(number + MOST_UNREAD, STEPS) for number, dispatched in device.reads)
+    assert all(
+        dispatched >= min(number + MOST_UNREAD, STEPS) for number, dispatched in device.reads
+    )
     assert [number for number, _ in device.reads[::3]] == list(range(1, STEPS + 1))
 
 
