@@ -48,16 +48,19 @@ class NullJournal:
         """Makes a progress bar; the arguments are those of tqdm."""
         return tqdm(iterable, disable=True)
 
-    def add_predictions(self, cases: np.ndarray, classes: np.ndarray) -> None:
-        """Keeps what the pictures need of the predictions for a batch of validation cases.
+    @property
+    def drawn_slices(self) -> dict[int, int]:
+        """Index of each validation case that is drawn -> index of its axial slice in the crop."""
+        return {}
+
+    def draw_predictions(self, epoch: int, predictions: Mapping[int, np.ndarray]) -> None:
+        """Draws the predictions of a validation.
 
         Args:
-            cases: int indices of the cases among those of the validation folds [B].
-            classes: int canonical classes of the whole crops [B, X, Y, Z].
+            epoch: the epoch, counted from 1.
+            predictions: case -> int [X, Y], canonical classes of its slice, for each case of
+                `drawn_slices`.
         """
-
-    def draw_predictions(self, epoch: int) -> None:
-        """Draws the predictions added since the last call; call it after each validation."""
 
     def add_epoch(self, row: dict, redraw: bool) -> None:
         """Adds the history row of an epoch; also redraws history.png if `redraw`."""
@@ -123,12 +126,12 @@ class Journal(NullJournal):
     def bar(self, iterable: Iterable | None = None, **options: Any) -> tqdm:
         return tqdm(iterable, leave=False, disable=None, dynamic_ncols=True, **options)
 
-    def add_predictions(self, cases: np.ndarray, classes: np.ndarray) -> None:
-        for case, case_classes in zip(cases, classes):
-            self._overlays.add(case, case_classes)
+    @property
+    def drawn_slices(self) -> dict[int, int]:
+        return self._overlays.slices
 
-    def draw_predictions(self, epoch: int) -> None:
-        self._history.add_images(epoch, self._overlays.draw(epoch))
+    def draw_predictions(self, epoch: int, predictions: Mapping[int, np.ndarray]) -> None:
+        self._history.add_images(epoch, self._overlays.draw(epoch, predictions))
 
     def add_epoch(self, row: dict, redraw: bool) -> None:
         self._history.add(row)

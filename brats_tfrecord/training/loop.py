@@ -1,11 +1,14 @@
 """The training loop: epochs, validation, checkpoints and stops. `steps` has the single steps."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import Stopped, TrainingDiverged
@@ -17,9 +20,16 @@ from brats_tfrecord.training.checkpoints import Checkpoints, Position
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.distribution.peers import Peers
 from brats_tfrecord.training.journal import Journal, NullJournal, epoch_line, opening_line
-from brats_tfrecord.training.logbook.history import DICE_COLUMNS
+from brats_tfrecord.training.late_reader import (
+    MOST_UNREAD,
+    DispatchedStep,
+    LateReader,
+    Looks,
+    Reading,
+)
 from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer, TrainResult, make_result
+from brats_tfrecord.training.validation import ValidationScores
 
 
 def train(options: TrainOptions) -> TrainResult | None:
@@ -108,6 +118,9 @@ class _Run:
         peers.require_same({"the checkpoint": (self.position.epoch, self.position.step)})
         for notice in (*self._checkpoints.notices, *self.journal.notices):
             self.journal.say(notice)
+        self._reader = LateReader(trainer.strategy)
+        self._looks = Looks(self._reader, peers, 60 * self._options.checkpoint_minutes)
+        self._last_finished = 0.0
         self._last_save = time.monotonic()
         self._has_state = self.position != Position()
 
@@ -130,10 +143,21 @@ class _Run:
                 self._save()  # a stop during validation then loses nothing
                 with self._trainer.updates.averaged():
                     row.update(self._validate(epoch))
-                self.journal.draw_predictions(epoch)
             self._finish_epoch(row, redraw=is_due)
             seconds_left = (time.monotonic() - began) / (epoch - first) * (options.epochs - epoch)
             self.journal.say(epoch_line(row, options.epochs, seconds_left))
+
+    @functools.cached_property
+    def _drawn_slices(self) -> np.ndarray:
+        """Index of the axial slice that is drawn of each validation case, or -1.
+
+        Only the chief's journal chooses slices; all processes return them.
+        """
+        cases = self._trainer.dataset.case_ids(self._options.validation_folds)
+        from_one = np.zeros(len(cases))
+        for case, index in self.journal.drawn_slices.items():
+            from_one[case] = 1 + index
+        return self._peers.sum(from_one).astype(int) - 1
 
     def result(self) -> TrainResult:
         """Combines the weights of the best epoch with their description."""
@@ -163,11 +187,14 @@ class _Run:
             unit="step",
             desc=f"epoch {epoch}/{self._options.epochs}",
         ) as bar:
-            while position.step < steps:
-                self._train_step(batches)
-                bar.set_postfix(loss=f"{position.loss / position.step:.4f}", refresh=False)
-                bar.update()
-                self._save_and_stop_if_due()
+            self._looks.restart()
+            while position.step + self._reader.unread < steps:
+                self._dispatch_step(batches)
+                if self._looks.is_due():
+                    self._add_results(self._looks.take())
+                    self._save_and_stop_if_due()
+                    self._show_progress(bar)
+            self._add_results(self._reader.take(leave=0))
         return {
             "epoch": epoch,
             "loss": position.loss / steps,
@@ -178,43 +205,64 @@ class _Run:
             "seconds": position.seconds,
         }
 
-    def _train_step(self, batches: Iterator) -> None:
-        position, began = self.position, time.monotonic()
+    def _dispatch_step(self, batches: Iterator) -> None:
+        """Starts a training step on the next batch, and does not wait for its result."""
+        began = time.monotonic()
         batch = next(batches)
-        waited = time.monotonic() - began
-        learned = self._trainer.train_step(batch)
-        loss, accuracy = float(learned.loss), float(learned.accuracy)
-        if not np.isfinite(loss):
-            raise self._diverged(f"the loss became {loss}", batch)
-        if not learned.sound:
-            raise self._diverged("the gradient became NaN or infinite", batch)
-        position.step += 1
-        position.loss += loss
-        position.accuracy += accuracy
-        position.waited += waited
-        position.seconds += time.monotonic() - began
+        note = DispatchedStep(began, time.monotonic(), batch["case"])
+        self._reader.add(self._trainer.train_step(batch), note)
+
+    def _add_results(self, readings: list[Reading]) -> None:
+        """Adds the results of finished steps to the position, in the order of the steps.
+
+        Raises:
+            TrainingDiverged: in all processes, at the first step that was not finite.
+        """
+        position = self.position
+        sums = np.zeros((MOST_UNREAD + 1, 2))  # always the same shape, whatever was read
+        for row, reading in zip(sums, readings):
+            row += [
+                sum(float(getattr(result, name)) for result in reading.values)
+                for name in ("loss", "accuracy")
+            ]
+        for reading, (loss, accuracy) in zip(readings, self._peers.sum(sums)):
+            step = reading.note
+            if not np.isfinite(loss):
+                raise self._diverged(f"the loss became {loss}", step.cases)
+            if not reading.values[0].sound:
+                raise self._diverged("the gradient became NaN or infinite", step.cases)
+            position.step += 1
+            position.loss += float(loss)
+            position.accuracy += float(accuracy)
+            seconds, waited = step.times(reading.finished, self._last_finished)
+            position.seconds += seconds
+            position.waited += waited
+            self._last_finished = reading.finished
+
+    def _show_progress(self, bar: tqdm) -> None:
+        if self.position.step > bar.n:
+            bar.set_postfix(loss=f"{self.position.loss / self.position.step:.4f}", refresh=False)
+            bar.update(self.position.step - bar.n)
 
     def _validate(self, epoch: int) -> dict[str, float]:
-        """Scores the validation folds on whole crops; returns the `val_` columns of the history."""
-        batches = []
+        """Scores and draws the validation folds; returns the `val_` columns of the history."""
+        scores = ValidationScores(self._drawn_slices)
+        slices = tf.constant(np.maximum(self._drawn_slices, 0), tf.int32)
+        self._looks.restart()
         for batch in self.journal.bar(
             self._trainer.eval_batches,
             unit="batch",
             desc=f"validation {epoch}/{self._options.epochs}",
         ):
-            scores, cases, classes = self._trainer.eval_step(batch)
-            batches.append(scores)
-            self.journal.add_predictions(cases, classes)
-            self._save_and_stop_if_due(is_saved=True)
-        scores = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        is_case = scores.pop("weight") > 0  # the rest pads the last batch
-        means = {
-            f"val_{name}": float(values[is_case].mean(dtype=np.float64))
-            for name, values in scores.items()
-        }
-        means["val_dice_mean"] = float(np.mean([means[name] for name in DICE_COLUMNS]))
+            self._reader.add(self._trainer.eval_step(batch, slices))
+            if self._looks.is_due():
+                scores.add(self._looks.take())
+                self._save_and_stop_if_due(is_saved=True)
+        scores.add(self._reader.take(leave=0))
+        means = scores.means(self._peers)
         if not np.isfinite(list(means.values())).all():
             raise self._diverged("the validation loss became NaN or infinite")
+        self.journal.draw_predictions(epoch, scores.drawn(self._peers))
         return means
 
     def _finish_epoch(self, row: dict, redraw: bool) -> None:
@@ -232,14 +280,14 @@ class _Run:
     def _save_and_stop_if_due(self, is_saved: bool = False) -> None:
         """Saves the state if it is time to, and stops the run if that was requested.
 
-        All processes of a run do so after the same step, even if only one of them has a reason.
+        All processes of a run do so at the same look, even if only one of them has a reason.
 
         Args:
             is_saved: the current state is saved already.
         """
         save_is_due = time.monotonic() >= self._last_save + 60 * self._options.checkpoint_minutes
         reason = self._stop.reason
-        any_save_is_due, any_stops = self._peers.anyone(save_is_due, reason)
+        any_save_is_due, any_stops = self._looks.agree(save_is_due, reason)
         if (any_save_is_due or any_stops) and not is_saved:
             self._save()
         if any_stops:
@@ -251,26 +299,27 @@ class _Run:
             )
 
     def _save(self) -> None:
-        """Saves the state, unless the last update made the weights NaN or infinite.
+        """Saves the state, unless a step was not finite or made the weights NaN or infinite.
 
         The loss of a step is computed before its update, so it cannot tell.
         """
-        weights = self._trainer.network.trainer.get_weights()
-        if not all(np.isfinite(array).all() for array in weights):
+        self._add_results(self._reader.take(leave=0))
+        if not self._trainer.weights_are_finite():
             raise self._diverged("weights became NaN or infinite")
         if self._peers.chief:
             self._checkpoints.save_last(self.position)
         self._last_save, self._has_state = time.monotonic(), True
 
-    def _diverged(self, event: str, batch: dict | None = None) -> TrainingDiverged:
-        position = self.position
-        cases = f" with {', '.join(self._trainer.case_ids_of(batch))}" if batch else ""
+    def _diverged(self, event: str, cases: Any = None) -> TrainingDiverged:
+        position, named = self.position, ""
+        if cases is not None:
+            named = f" with {', '.join(self._trainer.case_ids_of(cases))}"
         kept, folder = "nothing was saved yet", ""
         if self._has_state:
             kept = f"the last good state is kept in {self._options.model_dir}"
             folder = ", in a new --model_dir"
         return TrainingDiverged(
-            f"{event} at step {position.step + 1} of epoch {position.epoch + 1}{cases}; {kept}; "
+            f"{event} at step {position.step + 1} of epoch {position.epoch + 1}{named}; {kept}; "
             f"try a lower --learning_rate than {self._options.learning_rate}, or "
             f"--clip_norm=1{folder}"
         )

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from brats_tfrecord import pieces, spec
@@ -22,14 +21,30 @@ class StepResult(NamedTuple):
     """The result of one training step, computed before the weights are updated.
 
     Attributes:
-        loss, accuracy: float32 scalars, means over the batch's examples.
+        loss, accuracy: float32 scalars of each replica. Their sum over all replicas is the mean
+            over the batch's examples.
         sound: bool scalar, false if the gradients are not finite and a smaller loss scale cannot
             help.
     """
 
-    loss: tf.Tensor
-    accuracy: tf.Tensor
+    loss: Any
+    accuracy: Any
     sound: tf.Tensor
+
+
+class EvalResult(NamedTuple):
+    """The result of one evaluation step, for each replica.
+
+    Attributes:
+        scores: dict of float32 [B], `weight`, `loss`, `accuracy`, `dice_WT`, `dice_TC` and
+            `dice_ET`.
+        cases: int32 [B], the batch's `case`.
+        slices: uint8 [B, X, Y], the predicted classes of one axial slice of each example.
+    """
+
+    scores: dict[str, Any]
+    cases: Any
+    slices: Any
 
 
 def make_train_step(
@@ -74,12 +89,8 @@ def make_train_step(
     @tf.function
     def train_step(batch):
         loss, correct, gradients = strategy.run(replica_step, args=(batch,))
-        sound = updates.apply_gradients(gradients)
-        return StepResult(
-            strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None),
-            strategy.reduce(tf.distribute.ReduceOp.SUM, correct, axis=None),
-            sound,
-        )
+        # Not reduced here: a sum over replicas on the host would make every step wait for it.
+        return StepResult(loss, correct, updates.apply_gradients(gradients))
 
     return train_step
 
@@ -90,7 +101,7 @@ def make_eval_step(
     targets: Targets,
     loss_function: Loss,
     piece: Piece,
-) -> Callable[[Any], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+) -> Callable[[Any, tf.Tensor], EvalResult]:
     """Makes the function that scores each example of one batch.
 
     Args:
@@ -100,12 +111,11 @@ def make_eval_step(
             in it.
 
     Returns:
-        Function (distributed batch of `make_eval_dataset`) -> (scores, cases, classes) of all
-        replicas: dict of float32 arrays [B], `weight`, `loss`, `accuracy`, `dice_WT`, `dice_TC`
-        and `dice_ET`; int32 [B], the batch's `case`; int32 [B, X, Y, Z], the predicted classes.
+        Function (distributed batch of `make_eval_dataset`, int32 tensor [cases] with the index of
+        the axial slice to return of each case) -> `EvalResult`.
     """
 
-    def replica_step(batch):
+    def replica_step(batch, slice_of_case):
         truth = targets.truth(batch["mask"])
         logits = _eval_logits(network, batch["image"], targets, piece)
         true_classes = targets.classes(truth)
@@ -119,15 +129,13 @@ def make_eval_step(
                 for region, classes in spec.REGIONS.items()
             },
         }
-        return scores, batch["case"], prediction
+        index = tf.gather(slice_of_case, batch["case"])
+        slices = tf.gather(prediction, index, axis=3, batch_dims=1)
+        return EvalResult(scores, batch["case"], tf.cast(slices, tf.uint8))
 
-    @tf.function
-    def run(batch):
-        return tf.nest.map_structure(
-            lambda value: strategy.gather(value, axis=0), strategy.run(replica_step, args=(batch,))
-        )
-
-    return lambda batch: tf.nest.map_structure(lambda value: value.numpy(), run(batch))
+    return tf.function(
+        lambda batch, slice_of_case: strategy.run(replica_step, args=(batch, slice_of_case))
+    )
 
 
 def accuracy(truth: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:

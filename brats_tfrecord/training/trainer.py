@@ -113,8 +113,8 @@ class Trainer:
         )
 
     @functools.cached_property
-    def eval_step(self) -> Callable[[Any], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-        """Function (batch) -> (scores, cases, classes), see `steps.make_eval_step`."""
+    def eval_step(self) -> Callable[[Any, tf.Tensor], steps.EvalResult]:
+        """Function (batch, slice of each case) -> result, see `steps.make_eval_step`."""
         # Validation scores every case independently, so Dice of the whole batch does not apply.
         loss = self._make_loss(self.options.loss.removeprefix("batch_"))
         return steps.make_eval_step(self.strategy, self.network, self.targets, loss, self.piece)
@@ -144,10 +144,17 @@ class Trainer:
             batch_size=self.strategy.num_replicas_in_sync,
         )
 
-    def case_ids_of(self, batch: Any) -> list[str]:
-        """Returns the ids of the cases in this process's part of a training batch."""
+    @tf.function
+    def weights_are_finite(self) -> tf.Tensor:
+        """Tells on the device whether all weights are finite: a bool scalar."""
+        return tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(value)) for value in self.network.trainer.weights]
+        )
+
+    def case_ids_of(self, cases: Any) -> list[str]:
+        """Returns the ids of this process's cases, given the `case` of a training batch."""
         ids = self.dataset.case_ids(self.train_folds)
-        parts = self.strategy.experimental_local_results(batch["case"])
+        parts = self.strategy.experimental_local_results(cases)
         return list(dict.fromkeys(ids[case] for part in parts for case in part.numpy()))
 
     def _require_patches_of_stride(self):

@@ -69,7 +69,8 @@ def test_the_exported_weights_are_the_validated_ones(averaged, dataset):
     strategy = tf.distribute.get_strategy()
     score = steps.make_eval_step(strategy, network, kind, loss, result.piece)
     cases = input_pipeline.make_eval_dataset(dataset, (0,), modalities=result.modalities)
-    loss = np.mean([score(case)[0]["loss"] for case in cases])
+    slices = tf.zeros(len(dataset.case_ids([0])), tf.int32)
+    loss = np.mean([score(case, slices).scores["loss"] for case in cases])
     best = result.history[result.best_epoch - 1]
     np.testing.assert_allclose(loss, best["val_loss"], rtol=1e-6)
 

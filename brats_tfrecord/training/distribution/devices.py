@@ -124,6 +124,9 @@ def _mirrored_cpu(count: int) -> tf.distribute.Strategy:
 def _multiworker() -> tf.distribute.Strategy:
     """Makes the strategy of TF_CONFIG: NCCL between GPUs, rings over gRPC between CPUs."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    # All processes have equally many batches of one shape. Otherwise they would have to ask each
+    # other before every batch whether there is another one.
+    strategy.extended.experimental_enable_get_next_as_optional = False
     with contextlib.suppress(ValueError):  # not the main thread, which has the handlers
         # TensorFlow's server has replaced our handler of SIGTERM by its own.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

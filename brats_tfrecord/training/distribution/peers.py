@@ -47,7 +47,21 @@ class Peers:
         """
         if self.count == 1:
             return [bool(flag) for flag in flags]
-        return [bool(total) for total in self._sum([int(bool(flag)) for flag in flags])]
+        return [bool(total) for total in self.sum([bool(flag) for flag in flags])]
+
+    def sum(self, values: object) -> np.ndarray:
+        """Sums numbers over the processes, element by element.
+
+        All processes must call it at the same point of the program, with arrays of one shape.
+
+        Args:
+            values: array of numbers; integers must be below 2**53.
+
+        Returns:
+            float64 array of the same shape.
+        """
+        array = np.asarray(values, np.float64)
+        return array if self.count == 1 else self._reduce_sum(tf.constant(array)).numpy()
 
     def require_same(self, values: Mapping[str, object]) -> None:
         """Raises `InputError` in all processes if the values differ between them.
@@ -58,9 +72,9 @@ class Peers:
         """
         if self.count == 1:
             return
-        digests = np.zeros((self.count, len(values)), np.int64)
+        digests = np.zeros((self.count, len(values)))
         digests[self._rank] = [_digest(value) for value in values.values()]
-        same = np.ptp(self._sum(digests), axis=0) == 0
+        same = np.ptp(self.sum(digests), axis=0) == 0
         differing = [
             f"{name} (here {value})"
             for (name, value), is_same in zip(values.items(), same)
@@ -89,15 +103,11 @@ class Peers:
 
     def _share(self, text: str) -> list[str]:
         """Returns the texts of all processes, each cut after `_LONGEST_TEXT` bytes."""
-        codes = np.zeros((self.count, _LONGEST_TEXT), np.int64)
+        codes = np.zeros((self.count, _LONGEST_TEXT))
         data = np.frombuffer(text.encode()[:_LONGEST_TEXT], np.uint8)
         codes[self._rank, : len(data)] = data
-        rows = self._sum(codes).astype(np.uint8)
+        rows = self.sum(codes).astype(np.uint8)
         return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
-
-    def _sum(self, values: object) -> np.ndarray:
-        """Sums integers over the processes, element by element."""
-        return self._reduce_sum(tf.constant(values, tf.int64)).numpy()
 
 
 def _digest(value: object) -> int:

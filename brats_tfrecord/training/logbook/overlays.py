@@ -1,6 +1,6 @@
 """Pictures of the same validation slices after every epoch, with truth and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +53,12 @@ class Overlays:
 
     The cases are spread evenly over the range of tumour sizes, from the smallest to the largest.
     Each is shown in the axial slice with most tumour core, or with most tumour if it has no core.
-    The choice depends only on the manifest and the records. Only the slices stay in memory.
+    The choice depends only on the manifest and the records.
 
     Attributes:
         case_ids: ids of the cases, smallest tumour first; empty if no case has tumour.
         modality: name of the modality that is shown.
+        slices: index of the case among those of the folds -> index of its slice in the crop.
     """
 
     def __init__(
@@ -89,30 +90,21 @@ class Overlays:
         self.modality = next(name for name in _PREFERRED if name in modalities)
         self._classes = range(1, manifest.label_scheme.classes)
         channel = list(modalities).index(self.modality)
-        self._predictions: dict[int, np.ndarray] = {}
         self._slices = [
             self._choose_slice(self._reader.case_ids.index(case_id), channel)
             for case_id in self.case_ids
         ]
+        self.slices = {chosen.case: chosen.z for chosen in self._slices}
 
-    def add(self, case: int, classes: np.ndarray) -> None:
-        """Keeps the slice of a prediction that will be drawn; other cases are ignored.
-
-        Args:
-            case: index of the case among those of the folds, as in `make_eval_dataset`.
-            classes: int [X, Y, Z], canonical classes of the whole crop.
-        """
-        for chosen in self._slices:
-            if chosen.case == case:
-                self._predictions[case] = classes[:, :, chosen.z].copy()
-
-    def draw(self, epoch: int) -> np.ndarray:
-        """Draws one picture per case: the slice, the truth and the latest prediction.
+    def draw(self, epoch: int, predictions: Mapping[int, np.ndarray]) -> np.ndarray:
+        """Draws one picture per case: the slice, the truth and the prediction.
 
         The orientation is the radiological convention: the patient's right is on the left.
 
         Args:
             epoch: epoch to name in the title.
+            predictions: case -> int [X, Y], the predicted classes of its slice, for each case of
+                `slices`.
 
         Returns:
             uint8 RGB [N, H, W, 3]; N is 0 if no case has tumour.
@@ -120,7 +112,7 @@ class Overlays:
         pictures = []
         for chosen, case_id in zip(self._slices, self.case_ids):
             title = f"{case_id}   axial slice {chosen.z} of the crop   epoch {epoch}"
-            pictures.append(self._picture(chosen, self._predictions[chosen.case], title))
+            pictures.append(self._picture(chosen, predictions[chosen.case], title))
         if not pictures:
             return np.zeros((0, 1, 1, 3), np.uint8)
         return np.stack(pictures)

@@ -14,14 +14,13 @@ MODALITIES = ("flair", "t1ce", "t2")
 
 @pytest.fixture(scope="module")
 def drawn(dataset):
-    """Two cases: (`Overlays`, function (case id -> predicted classes) -> pictures)."""
+    """Two cases: (`Overlays`, function (case id -> classes of the whole crop) -> pictures)."""
     shown = overlays.Overlays(dataset, FOLDS, MODALITIES, count=2)
     cases = dataset.case_ids(FOLDS)
 
     def draw(classes):
-        for case_id in shown.case_ids:
-            shown.add(cases.index(case_id), classes[case_id])
-        return shown.draw(epoch=7)
+        planes = {case: classes[cases[case]][:, :, z] for case, z in shown.slices.items()}
+        return shown.draw(7, planes)
 
     return shown, draw
 
@@ -64,7 +63,8 @@ def test_each_shown_case_gets_one_picture(drawn, dataset):
     shown, draw = drawn
     pictures = draw(empty_predictions(dataset))
     assert pictures.dtype == np.uint8 and pictures.ndim == 4 and len(pictures) == 2
-    shown.add(99, np.zeros(dataset.crop_shape))  # a case that is not shown
+    cases = dataset.case_ids(FOLDS)
+    assert [cases[case] for case in shown.slices] == shown.case_ids
 
 
 def test_a_perfect_prediction_looks_like_the_truth(dataset, drawn):
@@ -125,4 +125,4 @@ def test_t1ce_is_shown_or_else_the_best_available(dataset):
 
 def test_without_tumour_nothing_is_drawn(dataset):
     without_tumour = overlays.Overlays(with_sizes(dataset, {}), FOLDS, MODALITIES)
-    assert without_tumour.case_ids == [] and without_tumour.draw(1).shape[0] == 0
+    assert without_tumour.case_ids == [] and without_tumour.draw(1, {}).shape[0] == 0
