@@ -15,6 +15,9 @@ from brats_tfrecord.errors import InputError
 _LONGEST_TEXT = 2000
 """Bytes of an error message that other processes get to know."""
 
+_BLOCK = 4096
+"""Numbers that are summed at once. TensorFlow traces a graph for every shape, so there is one."""
+
 
 class Peers:
     """The processes that train together, as seen from one of them.
@@ -61,7 +64,12 @@ class Peers:
             float64 array of the same shape.
         """
         array = np.asarray(values, np.float64)
-        return array if self.count == 1 else self._reduce_sum(tf.constant(array)).numpy()
+        if self.count == 1:
+            return array
+        blocks = np.zeros((-(-array.size // _BLOCK), _BLOCK))
+        blocks.flat[: array.size] = array.flat
+        totals = [self._reduce_sum(tf.constant(block)).numpy() for block in blocks]
+        return np.ravel(totals)[: array.size].reshape(array.shape)
 
     def require_same(self, values: Mapping[str, object]) -> None:
         """Raises `InputError` in all processes if the values differ between them.
