@@ -11,7 +11,7 @@ from brats_tfrecord.errors import InputError, Stopped
 from brats_tfrecord.training.train_options import TrainOptions
 
 _OUT_OF_MEMORY = re.compile(
-    r"OOM when allocating|(?<!cuda )[Oo]ut of memory|CUDA_ERROR_OUT_OF_MEMORY|Exceeded memory limit"
+    r"OOM when allocating|[Oo]ut of memory|CUDA_ERROR_OUT_OF_MEMORY|Exceeded memory limit"
     r"|CUDNN_STATUS_ALLOC_FAILED|Dst tensor is not initialized|failed to allocate memory"
 )
 """What TensorFlow, XLA, CUDA and cuDNN say if a device has too little memory."""
