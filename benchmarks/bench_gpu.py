@@ -28,6 +28,7 @@ devices, and the exit code is 2.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -389,7 +390,8 @@ def measure_network(setting, scale, root):
     for batch in scale.batches:
         with explained(batch) as figures:
             image = tf.random.stateless_normal((batch, *[scale.patch] * 3, 4), (0, 0))
-            figures["images"] = batch / seconds_per_call(lambda: predict(image), scale.seconds)
+            seconds = seconds_per_call(functools.partial(predict, image), scale.seconds)
+            figures["images"] = batch / seconds
             figures["peak_gb"] = peak_gigabytes()
         yield figures
 

@@ -29,9 +29,7 @@ from brats_tfrecord.training.train_options import TrainOptions
 
 def main(options: TrainOptions) -> int:
     """Trains and exports, or times training steps; returns 0."""
-    settings = gpu_settings.tuned(
-        os.environ, xla=options.xla, deterministic=options.deterministic
-    )
+    settings = gpu_settings.tuned(os.environ, xla=options.xla, deterministic=options.deterministic)
     os.environ.update(settings)
     # TensorFlow is imported here: it reads the settings, and --help does not load it.
     if options.profile:

@@ -45,8 +45,8 @@ LOST = [
     # TensorFlow 2.15 and 2.21: collectives, health check, coordination service.
     ("Collective ops is aborted by: worker 1 went away. Restart it.\nMore", "worker 1 went away"),
     (
-        "Collective ops is aborted by: Collective ops is aborted by: Socket closed\nAdditional GRPC "
-        "error information from remote target /job:worker/replica:0/task:1:\n:{}",
+        "Collective ops is aborted by: Collective ops is aborted by: Socket closed\nAdditional "
+        "GRPC error information from remote target /job:worker/replica:0/task:1:\n:{}",
         "Socket closed",
     ),
     ("Collective ops is aborted by: cluster check alive failed, /task:1 is down", "cluster check"),

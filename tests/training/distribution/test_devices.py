@@ -1,15 +1,17 @@
+import itertools
 import os
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework.config import disable_op_determinism
+from tensorflow.python.framework import config
 
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.training import loop
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.trainer import Trainer
 
 
 def test_without_gpus_the_cpu_holds_one_replica_or_the_virtual_ones():
@@ -97,27 +99,26 @@ def test_devices_are_named(show_gpus, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_deterministic_run_gives_the_same_bits_twice(dataset, tmp_path, monkeypatch):
-    calls = []
-    enable = tf.config.experimental.enable_op_determinism
-    monkeypatch.setattr(
-        tf.config.experimental,
-        "enable_op_determinism",
-        lambda: (calls.append("enabled"), enable()),
-    )
-    flags = {"filters": "2,4", "patch_size": 8, "epochs": 2, "precision": "float32"}
+@pytest.mark.usefixtures("without_tracing")
+def test_a_deterministic_run_gives_the_same_bits_twice(dataset):
+    def weights(**flags):
+        options = TrainOptions(
+            str(dataset.root), "unused", filters="2,4", patch_size=8, precision="float32", **flags
+        )
+        trainer = Trainer(options, *loop.prepare(options))
+        for batch in itertools.islice(trainer.train_batches(), 2):
+            trainer.train_step(batch)
+        return trainer.network.trainer.get_weights()
+
+    weights()
+    assert not config.is_op_determinism_enabled()
     try:
-        runs = [
-            loop.train(
-                TrainOptions(str(dataset.root), str(tmp_path / name), deterministic=True, **flags)
-            )
-            for name in ("first", "second")
-        ]
+        first, second = weights(deterministic=True), weights(deterministic=True)
+        assert config.is_op_determinism_enabled()
     finally:
-        disable_op_determinism()
-    assert calls == ["enabled"] * 2
-    for first, second in zip(runs[0].weights, runs[1].weights, strict=True):
-        np.testing.assert_array_equal(first, second)
+        config.disable_op_determinism()
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def strategy_of(*names, replicas=None):
