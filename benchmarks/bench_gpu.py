@@ -227,8 +227,9 @@ def run_child(task, deadline):
         stderr=subprocess.PIPE,
         env=environment,
     )
+    left = deadline - time.monotonic()
     try:
-        output, errors = child.communicate(timeout=max(1, deadline - time.monotonic()))
+        output, errors = child.communicate(timeout=max(1, left))
         error = (errors.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
     except subprocess.TimeoutExpired:
         child.kill()
