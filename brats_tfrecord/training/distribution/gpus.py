@@ -110,5 +110,5 @@ def _log_of_start() -> str:
     return child.stderr
 
 
-def _details(gpu) -> dict:
+def _details(gpu: tf.config.PhysicalDevice) -> dict:
     return tf.config.experimental.get_device_details(gpu)
