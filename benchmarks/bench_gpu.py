@@ -155,10 +155,10 @@ def plan(gpus, networks=NETWORKS, precisions=PRECISIONS):
     """Lists the settings in the order of their importance, for a number of GPUs."""
     if not gpus:
         return [
-            Setting("training", "unet", "float32", gpus=0),
-            Setting("training", "unet_nn", "mixed_bfloat16", gpus=0, devices=2),
-            Setting("training", "unet", "float32", xla=True, gpus=0),
-            Setting("network", "unet", "float32", gpus=0),
+            Setting("training", "unet", gpus=0),
+            Setting("training", "unet_nn", gpus=0, devices=2),  # CPUs emulate 16 bits slowly
+            Setting("training", "unet", xla=True, gpus=0),
+            Setting("network", "unet", gpus=0),
             Setting("case", "unet", gpus=0),
         ]
     doubled = [2**k for k in range(1, gpus.bit_length()) if 2**k < gpus]
