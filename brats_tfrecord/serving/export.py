@@ -65,7 +65,8 @@ def export_predictor(predictor: Predictor, card: ModelCard, path: Path | str) ->
 def _save(predictor, card, folder):
     """Saves the model to `folder`, loads it again and compares its output."""
     image = golden.make_image(card)
-    expected = predictor.probabilities(tf.constant(image)).numpy()
+    with golden.full_float32():
+        expected = predictor.probabilities(tf.constant(image)).numpy()
     with tempfile.TemporaryDirectory() as scratch:
         case, model_json = Path(scratch) / golden.FILE_NAME, Path(scratch) / cards.FILE_NAME
         golden.write(case, image, expected, card)
@@ -78,7 +79,8 @@ def _save(predictor, card, folder):
             signatures={"serving_default": module.predict, "segment": module.segment},
         )
     loaded = tf.saved_model.load(str(folder))
-    difference = golden.max_difference(loaded.signatures["serving_default"], image, expected)
+    with golden.full_float32():
+        difference = golden.max_difference(loaded.signatures["serving_default"], image, expected)
     if not difference <= golden.EXPORT_TOLERANCE:
         raise RuntimeError(
             f"the saved model differs from its networks by {difference:.2g} on the golden "

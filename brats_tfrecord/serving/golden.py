@@ -6,8 +6,9 @@ as the networks computed them before the export, and `card`, the digest of the m
 is therefore detected.
 """
 
+import contextlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ TOLERANCE = 1e-2
 """Largest accepted difference of a probability at load. CPUs differ by about 1e-5, GPUs that round
 the factors of a convolution to 10 bits (TF32) by about 1e-3, other weights by far more."""
 
-EXPORT_TOLERANCE = 1e-5
-"""Largest accepted difference of a probability at export, on one machine."""
+EXPORT_TOLERANCE = 1e-4
+"""Largest accepted difference of a probability at export, on one machine, in `full_float32`. The
+graph may sum in another order: up to 1e-5 on CPUs, more where cuDNN chooses another algorithm for
+it (Winograd, FFT). Other weights differ by far more."""
 
 _MIN_EXTENT = 8
 
@@ -100,6 +103,21 @@ def check(predict: Callable, model_dir: Path | str, card: ModelCard) -> None:
             "another model, or TensorFlow computes wrong results on this machine: copy or export "
             "the model again"
         )
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Computes in float32 within the block, also on GPUs that would round factors to TF32.
+
+    The golden case is what other machines are compared with, so it holds the exact numbers, and
+    at export no rounding hides a difference.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def max_difference(predict: Callable, image: np.ndarray, expected: np.ndarray) -> float:
