@@ -188,7 +188,18 @@ def serve(kind, *arguments):
 
 def write_models(root):
     """Exports the models of `SIDES` to `root`."""
-    from brats_tfrecord.pieces import WHOLE_VOXELS, Piece
+    from brats_tfrecord.pieces import WHOLE_VOXELS
+    from brats_tfrecord.training.network.network_options import NETWORKS
+
+    voxels = {"whole": WHOLE_VOXELS, "windows": 0}
+    for name, (extents, whole_voxels) in itertools.product(NETWORKS, voxels.items()):
+        write_model(Path(root) / f"{name}_{extents}", name, whole_voxels)
+    return 0
+
+
+def write_model(path, name, whole_voxels, filters=None):
+    """Exports one network with random weights; `filters` are its defaults unless given."""
+    from brats_tfrecord.pieces import Piece
     from brats_tfrecord.preprocess.recipe import Recipe
     from brats_tfrecord.serving.card import ModelCard
     from brats_tfrecord.serving.export import export_saved_model
@@ -196,28 +207,24 @@ def write_models(root):
     from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
     from brats_tfrecord.training.network.networks import build_network
 
-    voxels = {"whole": WHOLE_VOXELS, "windows": 0}
-    for name, (extents, whole_voxels) in itertools.product(NETWORKS, voxels.items()):
-        defaults = NETWORKS[name]
-        filters = defaults.filters
-        options = NetworkOptions(
-            name, CHANNELS, CLASSES, "softmax", filters, defaults.rates(filters)
-        )
-        network = build_network(options, seed=0)
-        card = ModelCard(
-            recipe=Recipe(),
-            modalities=MODALITIES,
-            label_scheme="brats2020",
-            targets="classes",
-            piece=Piece((WINDOW, WINDOW, WINDOW), network.stride, whole_voxels),
-            dataset_fingerprint="0" * 64,
-            train_case_ids=(),
-            select_case_ids=(),
-            training={},
-            post_processing=PostProcessing(200, (50.0, 50.0, 50.0)),
-        )
-        export_saved_model(network.model, card, Path(root) / f"{name}_{extents}")
-    return 0
+    filters = filters or NETWORKS[name].filters
+    options = NetworkOptions(
+        name, CHANNELS, CLASSES, "softmax", filters, NETWORKS[name].rates(filters)
+    )
+    network = build_network(options, seed=0)
+    card = ModelCard(
+        recipe=Recipe(),
+        modalities=MODALITIES,
+        label_scheme="brats2020",
+        targets="classes",
+        piece=Piece((WINDOW, WINDOW, WINDOW), network.stride, whole_voxels),
+        dataset_fingerprint="0" * 64,
+        train_case_ids=(),
+        select_case_ids=(),
+        training={},
+        post_processing=PostProcessing(200, (50.0, 50.0, 50.0)),
+    )
+    export_saved_model(network.model, card, path)
 
 
 def make_ours(model, root, cases_dir, target):
