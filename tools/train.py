@@ -18,16 +18,20 @@ MODEL_DIR then holds saved_model/, run_card.md, history.csv, history.png, overla
 checkpoints/ and tensorboard/ (show it with `tensorboard --logdir MODEL_DIR/tensorboard`).
 """
 
+import os
+
 import command_line
 
 from brats_tfrecord.training import cross_validation
-from brats_tfrecord.training.distribution import cpu_memory
+from brats_tfrecord.training.distribution import cpu_memory, gpu_settings
 from brats_tfrecord.training.train_options import TrainOptions
 
 
 def main(options: TrainOptions) -> int:
     """Trains and exports, or times training steps; returns 0."""
-    # TensorFlow is imported here, so that --help does not load it.
+    settings = gpu_settings.tuned(os.environ, xla=options.xla, deterministic=options.deterministic)
+    os.environ.update(settings)
+    # TensorFlow is imported here: it reads the settings, and --help does not load it.
     if options.profile:
         from brats_tfrecord.training.profile import profile
 

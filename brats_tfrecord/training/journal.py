@@ -12,6 +12,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.errors import InputError, Stopped, TrainingDiverged
 from brats_tfrecord.training import run_card
 from brats_tfrecord.training.checkpoints import Position
+from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.logbook.history import History
 from brats_tfrecord.training.logbook.overlays import Overlays
 from brats_tfrecord.training.run_card import RunCard
@@ -159,7 +160,8 @@ def opening_line(trainer: Trainer, position: Position) -> str:
         f"training on {len(dataset.case_ids(trainer.train_folds))} cases, validating on "
         f"{len(dataset.case_ids(options.validation_folds))}: patches "
         f"{'x'.join(map(str, trainer.patch_shape))} of {options.modalities}, batch "
-        f"{options.batch_size} over {trainer.strategy.num_replicas_in_sync} replica(s), "
+        f"{options.batch_size} over {trainer.strategy.num_replicas_in_sync} replica(s) on "
+        f"{devices.describe(trainer.strategy)}, "
         f"{trainer.precision}{emulated}{resumed}"
     )
 

@@ -81,7 +81,12 @@ def prepare(
     verify_manifest.require_sound(options.data_dir)
     train_folds = cross_validation.train_folds(options, dataset)
     strategy = devices.make_strategy(
-        options.gpus, options.virtual_devices, options.strategy, options.peer_wait_minutes, stop
+        options.gpus,
+        options.virtual_devices,
+        options.strategy,
+        options.peer_wait_minutes,
+        stop,
+        options.deterministic,
     )
     devices.require_divisible_batch(options.batch_size, strategy)
     return dataset, train_folds, strategy

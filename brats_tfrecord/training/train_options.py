@@ -208,8 +208,9 @@ class TrainOptions:
     )
     precision: str = option(
         "auto",
-        "Precision of the layers. auto is mixed_float16 on GPUs of compute capability 7.0 or more, "
-        "mixed_bfloat16 on CPUs with AVX512-BF16 or AMX, and float32 otherwise. A run keeps the "
+        "Precision of the layers. auto is mixed_bfloat16 on GPUs of compute capability 8.0 or more "
+        "and on CPUs with AVX512-BF16 or AMX, mixed_float16 on GPUs of compute capability 7.x, and "
+        "float32 otherwise. A run keeps the "
         "precision it began with: where auto means another, it is refused until that one is given.",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
@@ -217,6 +218,13 @@ class TrainOptions:
         False,
         "Compiles the training step with XLA. On GPUs steps become faster after a slow first one; "
         "on CPUs they become ten times slower.",
+        may_change=True,
+    )
+    deterministic: bool = option(
+        False,
+        "The same command gives the same weights, bit for bit, on GPUs too, if GPUs and software "
+        "are the same. Slower: cuDNN uses deterministic algorithms only and does not try several. "
+        "On CPUs two runs are equal without it.",
         may_change=True,
     )
     checkpoint_minutes: float = option(
@@ -271,7 +279,10 @@ class TrainOptions:
         may_change=True,
     )
     gpus: str = option(
-        "all", "GPUs to train on: all, none, or their numbers such as 0,1.", may_change=True
+        "all",
+        "GPUs to train on: all, none (the CPU), or their numbers such as 0,1. If the machine has "
+        "GPUs but TensorFlow cannot use them, training stops and says why, except with none.",
+        may_change=True,
     )
     virtual_devices: int = option(
         0,

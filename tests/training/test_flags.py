@@ -63,6 +63,7 @@ ELSEWHERE = {
     "cache_dir": "test_record_reader.test_the_disk_cache_copies_a_shard_once_and_replaces_a_truncated_copy",  # noqa: E501
     "validate_every": "test_flags.test_epochs_are_validated_as_often_as_asked",
     "xla": "test_flags.test_xla_compiles_the_step",
+    "deterministic": "test_devices.test_a_deterministic_run_gives_the_same_bits_twice",
     "checkpoint_minutes": "test_killed.test_a_run_killed_within_an_epoch_resumes_exactly",
     "time_limit_minutes": "test_loop.test_the_time_limit_stops_after_a_step",
     "profile": "test_profile.test_steps_and_loader_are_timed_and_nothing_is_written",

@@ -1,9 +1,11 @@
 import types
 
+from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.journal import epoch_line, opening_line
 
 
-def test_the_opening_line_describes_the_run_and_warns_of_emulated_precision():
+def test_the_opening_line_describes_the_run_and_warns_of_emulated_precision(monkeypatch):
+    monkeypatch.setattr(devices, "describe", lambda strategy: "2 x NVIDIA A100-SXM4-80GB")
     trainer = types.SimpleNamespace(
         options=types.SimpleNamespace(validation_folds=(0,), modalities="flair,t1ce", batch_size=4),
         dataset=types.SimpleNamespace(case_ids=lambda folds: ["case"] * 10 * len(folds)),
@@ -16,7 +18,7 @@ def test_the_opening_line_describes_the_run_and_warns_of_emulated_precision():
     position = types.SimpleNamespace(epoch=3, step=0)
     assert opening_line(trainer, position) == (
         "training on 20 cases, validating on 10: patches 48x48x32 of flair,t1ce, batch 4 over 2 "
-        "replica(s), mixed_bfloat16, after 3 finished epochs"
+        "replica(s) on 2 x NVIDIA A100-SXM4-80GB, mixed_bfloat16, after 3 finished epochs"
     )
     trainer.emulates_precision = True
     assert "mixed_bfloat16 (emulated by this CPU: --precision=float32 is many times faster)," in (

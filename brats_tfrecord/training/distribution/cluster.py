@@ -8,9 +8,10 @@ address until it has connected to all others.
 import contextlib
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from brats_tfrecord.errors import InputError, Stopped
@@ -114,6 +115,28 @@ def wait_for_peers(cluster: Cluster, minutes: float, stop: StopRequest) -> None:
                     "the same command again on all workers to continue"
                 )
             time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+
+
+def require_equal_gpus(cluster: Cluster, device_names: Iterable[str]) -> None:
+    """Raises `InputError` if the processes do not all have the same number of GPUs.
+
+    Sums over replicas would wait forever for the missing ones.
+
+    Args:
+        cluster: the processes.
+        device_names: TensorFlow's names of the GPUs of all processes, such as
+            "/job:worker/replica:0/task:1/device:GPU:0".
+    """
+    tasks = [re.match(r"/job:(\w+)/replica:\d+/task:(\d+)/", name) for name in device_names]
+    owners = ["{} {}".format(*task.groups()) for task in tasks if task]
+    counts = {name: owners.count(name) for name in cluster.names}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        common = ",".join(map(str, range(min(counts.values())))) or "none"
+        raise InputError(
+            f"--strategy=multiworker: the workers have unequal numbers of GPUs: {shown}; give all "
+            f"of them --gpus={common}, or machines with equally many"
+        )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The devices that training runs on, and the arithmetic that suits them."""
 
 import contextlib
+import os
 import re
 import signal
 from collections.abc import Callable
@@ -11,9 +12,14 @@ import tensorflow as tf
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.stopping import StopRequest
 from brats_tfrecord.training.distribution import cluster
+from brats_tfrecord.training.distribution import gpus as available_gpus
 
-TENSOR_CORES_SINCE = (7, 0)
-"""First compute capability whose GPUs multiply float16 faster than float32 (Volta)."""
+_GPU_POLICIES = {(8, 0): "mixed_bfloat16", (7, 0): "mixed_float16", (0, 0): "float32"}
+"""Lowest compute capability of all GPUs -> policy, from Ampere, from Volta, and before.
+
+The tensor cores of Ampere are as fast with bfloat16 as with float16. bfloat16 has the range of
+float32: it needs no loss scaling, whose check for infinite gradients precedes each update.
+"""
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -24,6 +30,7 @@ def make_strategy(
     kind: str = "mirrored",
     peer_wait_minutes: float = 10.0,
     stop: StopRequest | None = None,
+    deterministic: bool = False,
 ) -> tf.distribute.Strategy:
     """Makes the strategy that mirrors the network over the chosen devices.
 
@@ -37,23 +44,27 @@ def make_strategy(
             TF_CONFIG names; the call then returns when all of them have started.
         peer_wait_minutes: how long to wait for the other processes.
         stop: request that ends this wait early, or None.
+        deterministic: makes every operation of this process give the same bits each time. On a
+            GPU that needs `gpu_settings.tuned` too, and takes time.
 
     Returns:
         A `tf.distribute.MirroredStrategy`, also for a single device, or a
         `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        InputError: a GPU does not exist, TensorFlow has started with other devices, or TF_CONFIG
-            is missing or malformed.
+        InputError: a GPU does not exist or cannot be used, TensorFlow has started with other
+            devices, TF_CONFIG is missing or malformed, or the processes have unequal GPUs.
         Stopped: a process did not appear in time, or a stop was requested.
     """
     members = cluster.from_environment() if kind == "multiworker" else None
-    chosen = [] if virtual_devices else _choose_gpus(gpus)
+    chosen = [] if virtual_devices else available_gpus.choose(gpus)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     # TensorFlow would take all memory of unused GPUs, so they are hidden from it.
     _configure("gpus", lambda: _show_gpus(chosen))
     if members:
         cluster.wait_for_peers(members, peer_wait_minutes, stop or StopRequest())
-        return _multiworker()
+        return _multiworker(members)
     if virtual_devices:
         _split_cpu(virtual_devices)
     if not chosen:
@@ -74,9 +85,9 @@ def require_divisible_batch(batch_size: int, strategy: tf.distribute.Strategy) -
 def resolve_precision(precision: str, strategy: tf.distribute.Strategy) -> str:
     """Chooses the Keras dtype policy of the network.
 
-    "auto" is float16 if every GPU has tensor cores (Volta or later); bfloat16 would need Ampere
-    and must be asked for. On CPUs "auto" is bfloat16 if the CPU supports it in hardware, else
-    float32, because float16 is hundreds of times slower there.
+    "auto" is bfloat16 if every GPU is of compute capability 8.0 (Ampere) or later, float16 if
+    every GPU has tensor cores (7.0, Volta), else float32. On CPUs "auto" is bfloat16 if the CPU
+    supports it in hardware, else float32, because float16 is hundreds of times slower there.
 
     Args:
         precision: "auto", or the name of a policy, which is returned unchanged.
@@ -85,12 +96,23 @@ def resolve_precision(precision: str, strategy: tf.distribute.Strategy) -> str:
     if precision != "auto":
         return precision
     if _has_gpus(strategy):
-        capabilities = [
-            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-            for gpu in tf.config.get_visible_devices("GPU")
-        ]
-        return "mixed_float16" if min(capabilities) >= TENSOR_CORES_SINCE else "float32"
+        lowest = available_gpus.lowest_capability(tf.config.get_visible_devices("GPU"))
+        return next(policy for since, policy in _GPU_POLICIES.items() if lowest >= since)
     return "mixed_bfloat16" if cpu_flags() & _BFLOAT16_FLAGS else "float32"
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """Names the devices: "2 x NVIDIA A100-SXM4-80GB", "CPU (2 cores)", or that on N workers each.
+
+    Args:
+        strategy: strategy of `make_strategy`.
+    """
+    if _has_gpus(strategy):
+        devices = available_gpus.describe(tf.config.get_visible_devices("GPU"))
+    else:
+        devices = f"CPU ({len(os.sched_getaffinity(0))} cores)"
+    workers = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+    return devices if workers == 1 else f"{workers} workers with {devices} each"
 
 
 def emulates(precision: str, strategy: tf.distribute.Strategy) -> bool:
@@ -121,12 +143,14 @@ def _mirrored_cpu(count: int) -> tf.distribute.Strategy:
     )
 
 
-def _multiworker() -> tf.distribute.Strategy:
+def _multiworker(members: cluster.Cluster) -> tf.distribute.Strategy:
     """Makes the strategy of TF_CONFIG: NCCL between GPUs, rings over gRPC between CPUs."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with contextlib.suppress(ValueError):  # not the main thread, which has the handlers
         # TensorFlow's server has replaced our handler of SIGTERM by its own.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    # From here on TensorFlow lists the devices of all processes.
+    cluster.require_equal_gpus(members, [d.name for d in tf.config.list_logical_devices("GPU")])
     return strategy
 
 
@@ -137,22 +161,6 @@ def _split_cpu(count: int) -> None:
         return
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     _configure("virtual_devices", lambda: tf.config.set_logical_device_configuration(cpu, parts))
-
-
-def _choose_gpus(gpus: str) -> list:
-    available = tf.config.list_physical_devices("GPU")
-    if gpus == "all":
-        return available
-    if gpus == "none":
-        return []
-    numbers = [int(part) for part in gpus.split(",")]
-    if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(available))):
-        shown = f"GPUs 0 to {len(available) - 1}" if available else "no GPU"
-        raise InputError(
-            f"--gpus={gpus}: this machine shows {shown}; expected distinct numbers of those, all "
-            "or none"
-        )
-    return [available[n] for n in numbers]
 
 
 def _show_gpus(chosen: list) -> None:

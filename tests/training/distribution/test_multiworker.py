@@ -269,6 +269,20 @@ def test_workers_with_different_flags_are_all_refused(flags, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_unequal_numbers_of_gpus_are_refused_by_name():
+    members = cluster.Cluster(("chief 0", "worker 0"), ("a:1", "b:2"), rank=0)
+
+    def gpus(task, count):
+        return [f"/job:{task}/replica:0/task:0/device:GPU:{n}" for n in range(count)]
+
+    cluster.require_equal_gpus(members, [])
+    cluster.require_equal_gpus(members, gpus("chief", 2) + gpus("worker", 2))
+    with pytest.raises(InputError, match="chief 0 has 4, worker 0 has 2; give all .*--gpus=0,1,"):
+        cluster.require_equal_gpus(members, gpus("chief", 4) + gpus("worker", 2))
+    with pytest.raises(InputError, match="chief 0 has 0, worker 0 has 2; give all .*--gpus=none,"):
+        cluster.require_equal_gpus(members, gpus("worker", 2))
+
+
 def test_tf_config_is_parsed():
     assert cluster.from_environment({"TF_CONFIG": cluster.EXAMPLE}) == cluster.Cluster(
         ("worker 0", "worker 1"), ("node1:12345", "node2:12345"), rank=0
