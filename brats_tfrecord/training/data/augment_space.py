@@ -13,31 +13,23 @@ from brats_tfrecord.training.data import augment_intensity
 from brats_tfrecord.training.data.augment import PatchParameters
 from brats_tfrecord.training.data.record_reader import RecordReader
 
-ALIGNMENT = 64
-"""Alignment of TensorFlow's tensors in bytes."""
-
 
 def read_patch(
     reader: RecordReader,
     case: int,
     parameters: PatchParameters,
-    patch_shape: Sequence[int],
-    channels: int,
-) -> tuple[np.ndarray, np.ndarray]:
+    image: np.ndarray,
+    mask: np.ndarray,
+) -> None:
     """Reads one patch with its spatial augmentation; intensities are unchanged.
 
     Args:
         reader: reader of the dataset.
         case: index of the case in `reader.case_ids`.
         parameters: where the patch lies and how it is moved.
-        patch_shape: (X, Y, Z).
-        channels: number of channels of the reader's images.
-
-    Returns:
-        image [X, Y, Z, C] in the stored dtype, and packed mask uint8 [X, Y, Z].
+        image: [X, Y, Z, C] in the stored dtype, which is filled.
+        mask: packed mask uint8 [X, Y, Z], which is filled.
     """
-    image = _aligned_array((*patch_shape, channels), reader.image_dtype)
-    mask = _aligned_array(patch_shape, np.uint8)
     image_view, mask_view = _before_flips(image, parameters), _before_flips(mask, parameters)
     if parameters.matrix is None:
         origin = parameters.origin.tolist()
@@ -45,7 +37,6 @@ def read_patch(
         reader.read_mask(case, origin, mask_view)
     else:
         _resample(reader, case, parameters, image_view, mask_view)
-    return image, mask
 
 
 def box_to_sample(
@@ -66,18 +57,6 @@ def box_to_sample(
     first = np.clip(np.floor(centre - reach), 0, None).astype(int)
     last = np.minimum(np.ceil(centre + reach), np.array(crop_shape) - 1).astype(int)
     return first, last - first + 1, centre - first - matrix @ half
-
-
-def _aligned_array(shape, dtype):
-    """Allocates an array that TensorFlow does not copy.
-
-    TensorFlow takes an array over if its address is a multiple of `ALIGNMENT`. Others are copied
-    while the interpreter lock is held.
-    """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + size].view(dtype).reshape(shape)
 
 
 def _before_flips(patch, parameters):
