@@ -14,7 +14,7 @@ whole or memory-mapped. The sides take turns; every figure is the median over th
 warm-up round.
 
 Before, the costs of one patch are measured, without MONAI and without the work of the device, and
-projected to the cores of GPU servers (`loader_costs`). This needs two idle cores.
+projected to the cores of GPU servers (`loader_costs`).
 
 Then child processes read one epoch over 16 and over 200 small records, with the same number of
 patches, and report their peak memory. Prints tables; the last line is one JSON object: volumes per
@@ -47,6 +47,8 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, shards, tfrecord
 
 EXTENT, SMALL_EXTENT = 144, 64
+PASSES, THIN_PASSES = {"full": 2, "light": 6}, 100
+THIN_SHAPE = (EXTENT, loader_costs.THIN, loader_costs.THIN)
 BATCH, WORKERS = 2, 2
 SMALL_COUNTS = (16, 200)
 MOST_GROWTH = 1.1
@@ -62,8 +64,9 @@ def main():
     if sys.platform == "linux":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:WORKERS])
     with folder_for(options.data_dir) as root:
-        big = make_records(root / f"{options.cases}x{EXTENT}", options.cases, EXTENT)
-        projections = [project(big, size) for size in options.patch_sizes]
+        big = make_records(root / f"{options.cases}x{EXTENT}", options.cases, (EXTENT,) * 3)
+        thin = make_records(root / f"{options.cases}xthin", options.cases, THIN_SHAPE)
+        projections = [project(big, thin, size) for size in options.patch_sizes]
         try:
             import monai  # noqa: F401 - only to check that it is installed
         except ImportError:
@@ -132,12 +135,11 @@ def folder_for(data_dir):
             yield Path(temporary)
 
 
-def make_records(root, cases, extent):
+def make_records(root, cases, shape):
     """Writes a dataset of random volumes with all labels, in one fold, unless it exists."""
     if (root / manifest.FILE_NAME).exists():
         return manifest.load(root)
     root.mkdir(parents=True, exist_ok=True)
-    shape = (extent,) * 3
     recipe = Recipe(bias_correction="none", crop="fixed", crop_origin=(0, 0, 0), crop_shape=shape)
     scheme = spec.LABEL_SCHEMES["brats2023"]
     rng = np.random.default_rng(0)
@@ -210,14 +212,19 @@ def numpy_file(dataset, case_id, kind):
     return dataset.root / f"{case_id}-{kind}.npy"
 
 
-def project(dataset, size):
+def project(dataset, thin, size):
     """Prints the costs of a patch; returns the projected patches a second with --augment=light."""
     from brats_tfrecord.training.data import input_pipeline
 
     for level in ("full", "light"):
-        passes = 2 if level == "full" else 4
-        make = functools.partial(train_batches, dataset, size, passes, level)
-        costs = loader_costs.measure(make, passes * len(dataset.case_ids((0,))))
+        costs = loader_costs.measure(
+            train_batches(dataset, size, PASSES[level], level),
+            PASSES[level] * len(dataset.case_ids((0,))),
+            train_batches(thin, size, THIN_PASSES, level),
+            THIN_PASSES * len(thin.case_ids((0,))),
+            EXTENT,
+            size,
+        )
         print(loader_costs.describe(costs, size, level, input_pipeline.MOST_READERS), flush=True)
     return {
         f"{cores} cores": costs.rate(cores, input_pipeline.MOST_READERS)
@@ -343,7 +350,7 @@ def measure_memory(root):
     """Prints the peak memory over few and over many records; returns whether it is constant."""
     peaks = []
     for count in SMALL_COUNTS:
-        dataset = make_records(root / f"{count}x{SMALL_EXTENT}", count, SMALL_EXTENT)
+        dataset = make_records(root / f"{count}x{SMALL_EXTENT}", count, (SMALL_EXTENT,) * 3)
         passes = max(SMALL_COUNTS) // count
         child = subprocess.run(
             [

@@ -5,23 +5,27 @@ The projection is arithmetic, not a measurement:
     rate(cores) = min(readers / core seconds a patch, 1 / lock seconds a patch),
     readers = min(cores, input_pipeline.MOST_READERS)
 
-Core seconds are those of all threads while patches are made, without the work of the device. Lock
-seconds are those in which no other Python thread runs, because the thread that reads holds the
-interpreter lock or hands it over. The projection assumes that a core keeps its speed while all
-cores work. The memory traffic at the projected rate is printed, to be compared with that of the
-machine.
+Core seconds are the processor time of all threads while patches are made, without the work of the
+device. Lock seconds are those in which a thread holds Python's interpreter lock, so that no other
+one reads. They are the processor time of the same pipeline with the same number of calls on patches
+of few voxels, because arrays are read, copied and looked up without the lock. This is an upper
+limit: it includes TensorFlow's own work.
+
+The projection assumes that a core keeps its speed while all cores work. The memory traffic at the
+projected rate is printed, to be compared with that of the machine.
 """
 
 import contextlib
 import os
-import sys
-import threading
 import time
 from typing import NamedTuple
 from unittest import mock
 
+from brats_tfrecord.training.data import augment_intensity, record_reader
+
 CORES = (2, 16, 32, 64)
-_ALONE_SECONDS = 0.5
+THIN = 3
+"""Extent in Y and Z of the volumes of few voxels."""
 
 
 class Costs(NamedTuple):
@@ -29,7 +33,7 @@ class Costs(NamedTuple):
 
     Attributes:
         core_seconds: processor time of all threads.
-        lock_seconds: time in which no other Python thread runs.
+        lock_seconds: time under the interpreter lock.
         reads: system calls that read.
         bytes_read: bytes that they return.
         bytes_made: bytes of image and mask as TensorFlow gets them.
@@ -51,33 +55,38 @@ class Costs(NamedTuple):
         return min(min(cores, most_readers) / self.core_seconds, 1 / self.lock_seconds)
 
 
-def measure(make_dataset, patches):
+def measure(dataset, patches, thin_dataset, thin_patches, extent, size):
     """Measures the `Costs` of a patch.
 
     Args:
-        make_dataset: function () -> the batches of `patches` patches.
-        patches: number of patches.
+        dataset: batches of patches.
+        patches: their number.
+        thin_dataset: batches of patches of volumes with the extent `THIN` in Y and Z.
+        thin_patches: their number.
+        extent, size: edges of the volumes and of the patches.
     """
-    dataset = make_dataset()
     [first] = dataset.take(1)
     bytes_made = sum(first[name].numpy().nbytes / len(first[name]) for name in ("image", "mask"))
-    exhaust(dataset)  # the first time it opens the files and checks the records
-    began = time.process_time()
-    exhaust(dataset)
-    core_seconds = time.process_time() - began
-    # One reader: the second core is for the thread that waits for the lock.
-    with mock.patch.object(os, "sched_getaffinity", lambda process: {0}):
-        dataset = make_dataset()
-    exhaust(dataset)
+    core_seconds = processor_seconds(dataset)
     with counted_reads() as sizes:
         exhaust(dataset)
+    with as_many_calls(extent, size):
+        lock_seconds = processor_seconds(thin_dataset)
     return Costs(
         core_seconds / patches,
-        lock_seconds(lambda: exhaust(dataset)) / patches,
+        lock_seconds / thin_patches,
         len(sizes) / patches,
         sum(sizes) / patches,
         bytes_made,
     )
+
+
+def processor_seconds(dataset):
+    """Returns the processor time of making all batches a second time."""
+    exhaust(dataset)  # opens the files and checks the records
+    began = time.process_time()
+    exhaust(dataset)
+    return time.process_time() - began
 
 
 def exhaust(dataset):
@@ -86,33 +95,18 @@ def exhaust(dataset):
         pass
 
 
-def lock_seconds(work):
-    """Returns how long another Python thread stood still while `work` ran, in seconds.
-
-    Another thread counts as fast as it can, first alone, then beside `work`. Needs two idle cores.
-    """
-    count, stop = 0, threading.Event()
-
-    def spin():
-        nonlocal count
-        while not stop.is_set():
-            count += 1
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-3)  # the default makes every call that releases the lock wait 5 ms
-    spinner = threading.Thread(target=spin)
-    spinner.start()
-    try:
-        first, began = count, time.perf_counter()
-        time.sleep(_ALONE_SECONDS)
-        per_second = (count - first) / (time.perf_counter() - began)
-        first, began = count, time.perf_counter()
-        work()
-        return max(1e-6, time.perf_counter() - began - (count - first) / per_second)
-    finally:
-        stop.set()
-        spinner.join()
-        sys.setswitchinterval(interval)
+@contextlib.contextmanager
+def as_many_calls(extent, size):
+    """Context in which patches of thin volumes take as many calls as those of whole ones."""
+    read_bytes = record_reader.READ_BYTES * THIN**2 // extent**2
+    block = augment_intensity.BLOCK * THIN**2 // size**2
+    values = augment_intensity.ALL_FLOAT16[:64]
+    with (
+        mock.patch.object(record_reader, "READ_BYTES", read_bytes),
+        mock.patch.object(augment_intensity, "BLOCK", block),
+        mock.patch.object(augment_intensity, "ALL_FLOAT16", values),
+    ):
+        yield
 
 
 @contextlib.contextmanager

@@ -133,9 +133,7 @@ def test_a_slow_read_into_a_cache_delays_only_those_who_need_it(copy, tmp_path, 
         read = record_reader._OpenFile.read
         monkeypatch.setattr(record_reader._OpenFile, "read", delay(read, lambda a: a[0]._path))
     reader = RecordReader(copy, FOLDS, ("t1",), cache=cache, cache_dir=tmp_path / "cache")
-    slow_case, other_case = (
-        reader.case_ids.index(copy.case_ids((fold,))[0]) for fold in (0, 1)
-    )
+    slow_case, other_case = (reader.case_ids.index(copy.case_ids((fold,))[0]) for fold in (0, 1))
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(reader.read_tumour, slow_case) for _ in range(2)]
         try:
