@@ -26,6 +26,8 @@ from brats_tfrecord.training.data import augment_intensity, record_reader
 CORES = (2, 16, 32, 64)
 THIN = 3
 """Extent in Y and Z of the volumes of few voxels."""
+VOXEL_BYTES = 8
+"""Four modalities in float16."""
 
 
 class Costs(NamedTuple):
@@ -98,7 +100,10 @@ def exhaust(dataset):
 @contextlib.contextmanager
 def as_many_calls(extent, size):
     """Context in which patches of thin volumes take as many calls as those of whole ones."""
-    read_bytes = record_reader.READ_BYTES * THIN**2 // extent**2
+    # Thin patches take whole planes, so it is decided here whether a read takes several of them.
+    skips = (extent - size) * extent * VOXEL_BYTES > record_reader.SKIP_BYTES
+    planes = 1 if skips else record_reader.READ_BYTES // (extent**2 * VOXEL_BYTES)
+    read_bytes = planes * THIN**2 * VOXEL_BYTES
     block = augment_intensity.BLOCK * THIN**2 // size**2
     values = augment_intensity.ALL_FLOAT16[:64]
     with (

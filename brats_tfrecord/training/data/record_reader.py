@@ -4,7 +4,7 @@ The manifest holds the byte offsets of the voxels, and an image is stored as raw
 read takes the bytes of some planes of X, as many as stay in the processor's cache, into a buffer of
 the thread; one copy from there fills that part of the patch, which also selects channels, flips and
 turns. Python holds its interpreter lock between such calls only, and a patch of 128x128x128 voxels
-takes a few dozen of them: more and smaller ones would make the threads wait for each other.
+takes some fifty of them: more and smaller ones would make the threads wait for each other.
 
 Files are read, not mapped: a mapped file that is truncated, or on a network disk that fails, ends
 the process with a signal instead of an error that names the file. A record is read whole only at
@@ -29,6 +29,9 @@ from brats_tfrecord.records.manifest import FILE_NAME, CaseRow, Manifest
 
 READ_BYTES = 2**20
 """Bytes of one read. It fits into the second-level cache of a processor core."""
+
+SKIP_BYTES = 2**15
+"""Where more bytes than these lie between two planes, a further read costs less than they do."""
 
 
 class RecordReader:
@@ -132,7 +135,8 @@ class RecordReader:
         shape = parts[0][1].shape
         # Of the last plane, and of its last row, only the bytes up to the last voxel are read.
         plane_bytes = sum((n - 1) * s for n, s in zip(shape[1:], strides[1:])) + voxel_bytes
-        step = max(1, READ_BYTES // strides[0])
+        skips = strides[0] - plane_bytes > SKIP_BYTES
+        step = 1 if skips else max(1, READ_BYTES // strides[0])
         for x in range(0, shape[0], step):
             planes = min(step, shape[0] - x)
             data = self._source.read(

@@ -17,8 +17,9 @@ from brats_tfrecord.training.data import record_reader
 from brats_tfrecord.training.data.record_reader import RecordReader
 
 FOLDS = (0, 1, 2)
-PLANE_BYTES = 17 * 16 * 4 * 2
-"""Bytes of one plane of X of the images."""
+LINE_BYTES = 16 * 4 * 2
+"""Bytes of one line along Z of the images; planes of X have 17 of them."""
+PLANE_BYTES = 17 * LINE_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,13 @@ def test_a_box_takes_one_read_for_several_planes(dataset, monkeypatch):
     monkeypatch.setattr(record_reader, "READ_BYTES", 3 * PLANE_BYTES)
     reader.read_image(0, (0, 0, 0), np.zeros((20, 17, 16, 1), np.float16))
     assert sizes == [3 * PLANE_BYTES] * 6 + [2 * PLANE_BYTES]
+    sizes.clear()
+    monkeypatch.setattr(record_reader, "SKIP_BYTES", 16 * LINE_BYTES)
+    reader.read_image(0, (0, 0, 0), np.zeros((6, 1, 16, 1), np.float16))
+    assert sizes == [2 * PLANE_BYTES + LINE_BYTES] * 2
+    monkeypatch.setattr(record_reader, "SKIP_BYTES", 16 * LINE_BYTES - 1)
+    reader.read_image(0, (0, 0, 0), np.zeros((6, 1, 16, 1), np.float16))
+    assert sizes[2:] == [LINE_BYTES] * 6
 
 
 def open_files(folder):
