@@ -13,11 +13,14 @@ runs in a DataLoader with two worker processes and crops before it casts, from f
 whole or memory-mapped. The sides take turns; every figure is the median over the rounds after a
 warm-up round.
 
+Before, the costs of one patch are measured, without MONAI and without the work of the device, and
+projected to the cores of GPU servers (`loader_costs`).
+
 Then child processes read one epoch over 16 and over 200 small records, with the same number of
 patches, and report their peak memory. Prints tables; the last line is one JSON object: volumes per
-second at the first patch size, and the worst ratio to the fastest peer over all sizes. The exit
-code is 1 if memory grows with the number of records. MONAI comes with the extra `peers`; without
-it, the exit code is 2.
+second at the first patch size, the worst ratio to the fastest peer over all sizes, and the
+projection at the first size. The exit code is 1 if memory grows with the number of records. MONAI
+comes with the extra `peers`; without it, only the projection is printed, and the exit code is 2.
 """
 
 import argparse
@@ -34,6 +37,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import loader_costs
 import numpy as np
 
 from brats_tfrecord import files, spec
@@ -43,6 +47,8 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, shards, tfrecord
 
 EXTENT, SMALL_EXTENT = 144, 64
+PASSES, THIN_PASSES = {"full": 2, "light": 6}, 100
+THIN_SHAPE = (EXTENT, loader_costs.THIN, loader_costs.THIN)
 BATCH, WORKERS = 2, 2
 SMALL_COUNTS = (16, 200)
 MOST_GROWTH = 1.1
@@ -57,17 +63,19 @@ def main():
         return print_memory(Path(options.memory_of), options.patches_per_case)
     if sys.platform == "linux":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:WORKERS])
-    try:
-        import monai  # noqa: F401 - only to check that it is installed
-    except ImportError:
-        print(
-            "bench_loader.py compares with MONAI, which is not installed: pip install "
-            "'brats-tfrecord[peers]'",
-            file=sys.stderr,
-        )
-        return 2
     with folder_for(options.data_dir) as root:
-        big = make_records(root / f"{options.cases}x{EXTENT}", options.cases, EXTENT)
+        big = make_records(root / f"{options.cases}x{EXTENT}", options.cases, (EXTENT,) * 3)
+        thin = make_records(root / f"{options.cases}xthin", options.cases, THIN_SHAPE)
+        projections = [project(big, thin, size) for size in options.patch_sizes]
+        try:
+            import monai  # noqa: F401 - only to check that it is installed
+        except ImportError:
+            print(
+                "bench_loader.py compares with MONAI, which is not installed: pip install "
+                "'brats-tfrecord[peers]'",
+                file=sys.stderr,
+            )
+            return 2
         make_numpy_files(big)
         # Small patches are fast, so more of them are timed.
         rows = [
@@ -83,6 +91,7 @@ def main():
                 "ours": rows[0].pop("ours"),
                 "peers": {name: value for name, value in rows[0].items() if name != "ratio"},
                 "ratio": min(row["ratio"] for row in rows),
+                "projection": projections[0],
             }
         )
     )
@@ -126,12 +135,11 @@ def folder_for(data_dir):
             yield Path(temporary)
 
 
-def make_records(root, cases, extent):
+def make_records(root, cases, shape):
     """Writes a dataset of random volumes with all labels, in one fold, unless it exists."""
     if (root / manifest.FILE_NAME).exists():
         return manifest.load(root)
     root.mkdir(parents=True, exist_ok=True)
-    shape = (extent,) * 3
     recipe = Recipe(bias_correction="none", crop="fixed", crop_origin=(0, 0, 0), crop_shape=shape)
     scheme = spec.LABEL_SCHEMES["brats2023"]
     rng = np.random.default_rng(0)
@@ -204,6 +212,26 @@ def numpy_file(dataset, case_id, kind):
     return dataset.root / f"{case_id}-{kind}.npy"
 
 
+def project(dataset, thin, size):
+    """Prints the costs of a patch; returns the projected patches a second with --augment=light."""
+    from brats_tfrecord.training.data import input_pipeline
+
+    for level in ("full", "light"):
+        costs = loader_costs.measure(
+            train_batches(dataset, size, PASSES[level], level),
+            PASSES[level] * len(dataset.case_ids((0,))),
+            train_batches(thin, size, THIN_PASSES, level),
+            THIN_PASSES * len(thin.case_ids((0,))),
+            EXTENT,
+            size,
+        )
+        print(loader_costs.describe(costs, size, level, input_pipeline.MOST_READERS), flush=True)
+    return {
+        f"{cores} cores": costs.rate(cores, input_pipeline.MOST_READERS)
+        for cores in loader_costs.CORES
+    }
+
+
 def measure(dataset, size, rounds, volumes):
     """Measures one patch size; returns volumes per second of every side, and the `ratio`."""
     passes = -(-volumes // len(dataset.case_ids((0,))))
@@ -235,15 +263,8 @@ def our_side(dataset, size, passes):
     import tensorflow as tf
 
     from brats_tfrecord import targets
-    from brats_tfrecord.training.data import augment, input_pipeline
 
-    batches = input_pipeline.make_train_dataset(
-        dataset,
-        (0,),
-        modalities=spec.MODALITIES,
-        patches=input_pipeline.Patches(size, passes, augmentation=augment.LEVELS["light"]),
-        batch_size=BATCH,
-    )
+    batches = train_batches(dataset, size, passes, "light")
     truth_of = targets.make_targets("classes", dataset.label_scheme.classes).truth
     on_device = tf.function(
         lambda batch: (tf.cast(batch["image"], tf.float32), truth_of(batch["mask"]))
@@ -258,6 +279,19 @@ def our_side(dataset, size, passes):
         return count
 
     return run
+
+
+def train_batches(dataset, size, passes, level):
+    """Makes our batches: `passes` patches of every volume, augmented by a level of --augment."""
+    from brats_tfrecord.training.data import augment, input_pipeline
+
+    return input_pipeline.make_train_dataset(
+        dataset,
+        (0,),
+        modalities=spec.MODALITIES,
+        patches=input_pipeline.Patches(size, passes, augmentation=augment.LEVELS[level]),
+        batch_size=BATCH,
+    )
 
 
 def monai_side(dataset, size, passes, *, mapped):
@@ -316,7 +350,7 @@ def measure_memory(root):
     """Prints the peak memory over few and over many records; returns whether it is constant."""
     peaks = []
     for count in SMALL_COUNTS:
-        dataset = make_records(root / f"{count}x{SMALL_EXTENT}", count, SMALL_EXTENT)
+        dataset = make_records(root / f"{count}x{SMALL_EXTENT}", count, (SMALL_EXTENT,) * 3)
         passes = max(SMALL_COUNTS) // count
         child = subprocess.run(
             [

@@ -8,8 +8,13 @@ of a conversion use this module because importing TensorFlow takes seconds and h
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import google_crc32c
+import numpy as np
+
+Bytes = TypeVar("Bytes", bytes, np.ndarray)
+"""Bytes, or an array uint8 [N]."""
 
 _LENGTH, _CRC = struct.Struct("<Q"), struct.Struct("<I")
 HEADER_BYTES, FOOTER_BYTES = _LENGTH.size + _CRC.size, _CRC.size
@@ -38,14 +43,17 @@ def frame(payload: bytes) -> tuple[bytes, ...]:
     return length, _checksum(length), payload, _checksum(payload)
 
 
-def unframe(framed: bytes) -> bytes:
+def unframe(framed: Bytes) -> Bytes:
     """Returns the payload of one framed record after checking its checksums.
+
+    Args:
+        framed: bytes, or an array uint8 [N]; the payload of an array is a view of it.
 
     Raises:
         ValueError: a checksum does not fit, or the record has another length.
     """
-    length = _payload_length(framed[:HEADER_BYTES])
-    payload, checksum = framed[HEADER_BYTES:-FOOTER_BYTES], framed[-FOOTER_BYTES:]
+    length = _payload_length(bytes(framed[:HEADER_BYTES]))
+    payload, checksum = framed[HEADER_BYTES:-FOOTER_BYTES], bytes(framed[-FOOTER_BYTES:])
     if len(framed) != HEADER_BYTES + length + FOOTER_BYTES:
         raise ValueError("its length is another one")
     if checksum != _checksum(payload):

@@ -13,8 +13,12 @@ from scipy import ndimage
 from brats_tfrecord.training.data.augment import PatchParameters
 
 _FLOAT16 = np.dtype("<f2")
-_ALL_FLOAT16 = np.arange(2**16, dtype="<u2").view(_FLOAT16).astype(np.float32)
+ALL_FLOAT16 = np.arange(2**16, dtype="<u2").view(_FLOAT16).astype(np.float32)
 """The float16 value of each bit pattern."""
+
+BLOCK = 2**18
+"""Values that are looked up by one call: fewer calls hold the interpreter lock more often, and the
+indices of more values, 8 bytes each, do not stay in the processor's cache."""
 
 
 def augment_intensities(image: np.ndarray, parameters: PatchParameters) -> None:
@@ -77,7 +81,7 @@ def to_float32(voxels: np.ndarray) -> np.ndarray:
         return voxels.astype(np.float32)
     out = np.empty(voxels.shape, np.float32)
     for plane, bits in zip(out, voxels.view("<u2")):
-        _ALL_FLOAT16.take(bits, out=plane, mode="clip")
+        ALL_FLOAT16.take(bits, out=plane, mode="clip")
     return out
 
 
@@ -115,13 +119,15 @@ def _map_values(image, channel_steps):
         return
     # The bit patterns include infinities and NaNs, even if the voxels do not.
     with np.errstate(invalid="ignore", over="ignore"):
-        tables = np.stack([_chain(_ALL_FLOAT16, steps).astype(_FLOAT16) for steps in channel_steps])
-    table_offsets = np.tile(np.arange(len(channel_steps)) * len(_ALL_FLOAT16), image.shape[2])
-    # Plane by plane, so that the indices stay in the processor's cache.
-    index = np.empty((image.shape[1], len(table_offsets)), np.intp)
-    for plane in image.view("<u2").reshape(len(image), *index.shape):
-        np.add(plane, table_offsets, out=index)
-        tables.view("<u2").take(index, out=plane, mode="clip")
+        tables = np.stack([_chain(ALL_FLOAT16, steps).astype(_FLOAT16) for steps in channel_steps])
+    bits, channels = image.view("<u2").reshape(-1), len(channel_steps)
+    table_offsets = np.tile(np.arange(channels) * len(ALL_FLOAT16), BLOCK // channels)
+    # By blocks, so that the indices stay in the processor's cache.
+    index = np.empty(len(table_offsets), np.intp)
+    for first in range(0, len(bits), len(index)):
+        block = bits[first : first + len(index)]
+        np.add(block, table_offsets[: len(block)], out=index[: len(block)])
+        tables.view("<u2").take(index[: len(block)], out=block, mode="clip")
 
 
 def _chain(values, steps):

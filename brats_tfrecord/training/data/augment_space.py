@@ -18,23 +18,18 @@ def read_patch(
     reader: RecordReader,
     case: int,
     parameters: PatchParameters,
-    patch_shape: Sequence[int],
-    channels: int,
-) -> tuple[np.ndarray, np.ndarray]:
+    image: np.ndarray,
+    mask: np.ndarray,
+) -> None:
     """Reads one patch with its spatial augmentation; intensities are unchanged.
 
     Args:
         reader: reader of the dataset.
         case: index of the case in `reader.case_ids`.
         parameters: where the patch lies and how it is moved.
-        patch_shape: (X, Y, Z).
-        channels: number of channels of the reader's images.
-
-    Returns:
-        image [X, Y, Z, C] in the stored dtype, and packed mask uint8 [X, Y, Z].
+        image: [X, Y, Z, C] in the stored dtype, which is filled.
+        mask: packed mask uint8 [X, Y, Z], which is filled.
     """
-    image = np.empty((*patch_shape, channels), reader.image_dtype)
-    mask = np.empty(patch_shape, np.uint8)
     image_view, mask_view = _before_flips(image, parameters), _before_flips(mask, parameters)
     if parameters.matrix is None:
         origin = parameters.origin.tolist()
@@ -42,7 +37,6 @@ def read_patch(
         reader.read_mask(case, origin, mask_view)
     else:
         _resample(reader, case, parameters, image_view, mask_view)
-    return image, mask
 
 
 def box_to_sample(

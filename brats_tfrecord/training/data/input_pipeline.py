@@ -5,9 +5,9 @@ network sees, which is computed from them on the device (`steps`). Any example o
 computed independently, from its seed and the bytes of its patch. Nothing is shuffled in memory,
 and training resumes anywhere without delay.
 
-Memory does not grow with the cohort: `READ_AHEAD` + 2 batches, and twice a patch for each
-processor core (at most `MOST_READERS`). At 128x128x128 and three modalities an example has 15 MB:
-with batch 2 about 180 MB on two cores. --cache=memory adds every record that was read.
+Memory does not grow with the cohort: `READ_AHEAD` + 2 batches, and one batch for each processor
+core (at most `MOST_READERS`). At 128x128x128 and three modalities an example has 15 MB: with batch
+2 about 180 MB on two cores. --cache=memory adds every record that was read.
 """
 
 import functools
@@ -26,8 +26,11 @@ from brats_tfrecord.training.data.record_reader import RecordReader
 READ_AHEAD = 2
 """Batches that are prepared in advance."""
 
-MOST_READERS = 16
-"""Most examples prepared in parallel; beyond, Python's lock costs more than a thread gains."""
+MOST_READERS = 32
+"""Most batches prepared in parallel: more gain little, and each takes the memory of a batch."""
+
+ALIGNMENT = 64
+"""Alignment of TensorFlow's tensors in bytes."""
 
 _ORDER = 0
 """Seed of the order of an epoch; its examples have the seeds from 1."""
@@ -172,12 +175,10 @@ def make_eval_dataset(
     cases, crop_shape = len(reader.case_ids), manifest.crop_shape
     whole_crop = augment.PatchParameters(origin=np.zeros(3, int))
 
-    def example(number):
-        case = int(number) % cases
-        image, mask = augment_space.read_patch(
-            reader, case, whole_crop, crop_shape, len(modalities)
-        )
-        return image, mask, np.int32(case)
+    def example(number, image, mask):
+        case = number % cases
+        augment_space.read_patch(reader, case, whole_crop, image, mask)
+        return case
 
     numbers = share.example_numbers(0, -(-cases // batch_size), batch_size)
     shape = (*crop_shape, len(modalities))
@@ -195,7 +196,7 @@ def steps_per_epoch(
 
 
 class _TrainExamples:
-    """Function from an example's number in the run to its image, mask and case."""
+    """Function (number in the run, image, mask) that fills both and returns the case."""
 
     def __init__(self, reader, patches, channels, seed, examples_per_epoch):
         self._reader, self._patches, self._channels = reader, patches, channels
@@ -204,8 +205,8 @@ class _TrainExamples:
         # Where two epochs meet, examples of both are prepared at the same time.
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
 
-    def __call__(self, number):
-        epoch, position = divmod(int(number), self._examples_per_epoch)
+    def __call__(self, number, image, mask):
+        epoch, position = divmod(number, self._examples_per_epoch)
         case = self._order(epoch)[position]
         parameters = augment.draw_parameters(
             np.random.default_rng([self._seed, epoch, 1 + position]),
@@ -216,11 +217,9 @@ class _TrainExamples:
             self._patches.foreground_fraction,
             functools.partial(self._foreground, case),
         )
-        image, mask = augment_space.read_patch(
-            self._reader, case, parameters, self._patch_shape, self._channels
-        )
+        augment_space.read_patch(self._reader, case, parameters, image, mask)
         augment_intensity.augment_intensities(image, parameters)
-        return image, mask, case
+        return case
 
     def _foreground(self, case):
         if self._patches.foreground == "classes":
@@ -244,30 +243,49 @@ def _batches(
     share: BatchShare,
     batch_size: int,
 ) -> tf.data.Dataset:
-    """Computes the examples of `numbers` in parallel and batches them in order.
+    """Computes batches of the examples of `numbers` in parallel, in order.
 
     Args:
         numbers: of `BatchShare.example_numbers`.
-        example: function (number) -> (image [X, Y, Z, C], mask, case).
+        example: function (number, image [X, Y, Z, C], mask) that fills both and returns the case.
         image_dtype: dtype of the images.
         shape: (X, Y, Z, C) of the images.
         share, batch_size: as in `make_train_dataset`.
     """
-    dtypes = [tf.as_dtype(image_dtype), tf.uint8, tf.int32]
+    size = share.replica_batch_size(batch_size)
 
-    def load(number):
-        image, mask, case = tf.numpy_function(example, [number], dtypes, stateful=False)
+    def read(numbers):
+        images = _aligned_array((size, *shape), image_dtype)
+        masks = _aligned_array((size, *shape[:3]), np.uint8)
+        cases = [example(*arguments) for arguments in zip(numbers.tolist(), images, masks)]
+        return images, masks, np.array(cases, np.int32)
+
+    def load(numbers):
+        dtypes = [tf.as_dtype(image_dtype), tf.uint8, tf.int32]
+        images, masks, cases = tf.numpy_function(read, [numbers], dtypes, stateful=False)
         return {
-            "image": tf.ensure_shape(image, shape),
-            "mask": tf.ensure_shape(mask, shape[:3]),
-            "case": tf.ensure_shape(case, []),
-            "number": number,
+            "image": tf.ensure_shape(images, (size, *shape)),
+            "mask": tf.ensure_shape(masks, (size, *shape[:3])),
+            "case": tf.ensure_shape(cases, [size]),
+            "number": numbers,
         }
 
     readers = min(len(os.sched_getaffinity(0)), MOST_READERS)
-    dataset = numbers.map(load, num_parallel_calls=readers, deterministic=True)
     # drop_remainder gives a static batch size; the batches always divide evenly.
-    dataset = dataset.batch(share.replica_batch_size(batch_size), drop_remainder=True)
+    dataset = numbers.batch(size, drop_remainder=True)
+    dataset = dataset.map(load, num_parallel_calls=readers, deterministic=True)
     options = tf.data.Options()
     options.deterministic = True
     return dataset.prefetch(READ_AHEAD * share.replicas).with_options(options)
+
+
+def _aligned_array(shape, dtype):
+    """Allocates an array that TensorFlow takes over.
+
+    TensorFlow copies arrays whose address is not a multiple of `ALIGNMENT`, and holds the
+    interpreter lock meanwhile.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size].view(dtype).reshape(shape)

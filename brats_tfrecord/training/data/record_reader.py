@@ -1,18 +1,24 @@
 """Reads boxes of voxels from records without reading the whole records.
 
-The manifest holds the byte offsets of the voxels, and an image is stored as raw [X, Y, Z, C]. For
-each plane of X one read takes the wanted rows of Y into a buffer that stays in the processor's
-cache; from there the wanted part is copied into the patch, which also selects channels, flips and
-turns. Parsing a record would copy its 27 MB three times. A record is read whole only at the first
-use of its case, to check its checksum.
+The manifest holds the byte offsets of the voxels, and an image is stored as raw [X, Y, Z, C]. One
+read takes the bytes of some planes of X, as many as stay in the processor's cache, into a buffer of
+the thread; one copy from there fills that part of the patch, which also selects channels, flips and
+turns. Python holds its interpreter lock between such calls only, and a patch of 128x128x128 voxels
+takes some fifty of them: more and smaller ones would make the threads wait for each other.
+
+Files are read, not mapped: a mapped file that is truncated, or on a network disk that fails, ends
+the process with a signal instead of an error that names the file. A record is read whole only at
+the first use of its case, to check its checksum.
 """
 
-import contextlib
+import functools
 import os
+import resource
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +27,11 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import example, tfrecord
 from brats_tfrecord.records.manifest import FILE_NAME, CaseRow, Manifest
 
-ReadAt = Callable[[np.ndarray, int], None]
-"""Type of a function (array, byte offset in the shard) that fills the array."""
+READ_BYTES = 2**20
+"""Bytes of one read. It fits into the second-level cache of a processor core."""
+
+SKIP_BYTES = 2**15
+"""Where more bytes than these lie between two planes, a further read costs less than they do."""
 
 
 class RecordReader:
@@ -68,7 +77,7 @@ class RecordReader:
         self._source = _make_source(manifest, cache, cache_dir)
         self._checks = _RecordChecks(manifest, self.image_dtype)
         self._checks.check_offsets(self._rows)
-        self._checked: set[str] = set()
+        self._check_once = _OncePerKey(self._check_record)
 
     def read_image(self, case: int, origin: Sequence[int], into: np.ndarray) -> None:
         """Reads a box of the image of a case.
@@ -76,19 +85,21 @@ class RecordReader:
         Args:
             case: index of the case in `case_ids`.
             origin: (x, y, z) of the first voxel of the box.
-            into: array or view [x, y, z, C] of `image_dtype`, which is filled.
+            into: array or view [x, y, z, C] of `image_dtype`, which is filled. The channels of a
+                voxel lie side by side.
         """
-        row = self._rows[case]
-        lines = np.empty(
-            (into.shape[1], self.crop_shape[2], self._stored_channels), self.image_dtype
-        )
-        self._read(row, row.record_offset + row.image_offset, origin, into, lines, self._channels)
+        item = self.image_dtype.itemsize
+        if self._channels == list(range(self._stored_channels)):
+            # Whole voxels are copied three times as fast as channel by channel.
+            parts = [(0, into.view(f"V{item * self._stored_channels}")[..., 0])]
+        else:
+            parts = [(item * stored, into[..., n]) for n, stored in enumerate(self._channels)]
+        offset = self._rows[case].image_offset
+        self._read(case, offset, item * self._stored_channels, origin, parts)
 
     def read_mask(self, case: int, origin: Sequence[int], into: np.ndarray) -> None:
         """Reads a box of the packed mask of a case; arguments as for `read_image`, without C."""
-        row = self._rows[case]
-        lines = np.empty((into.shape[1], self.crop_shape[2], 1), np.uint8)
-        self._read(row, row.record_offset + row.mask_offset, origin, into[..., None], lines, [0])
+        self._read(case, self._rows[case].mask_offset, 1, origin, [(0, into)])
 
     def read_tumour(self, case: int) -> np.ndarray:
         """Returns the flat indices (C order) of the tumour voxels of a case, int64 [N]."""
@@ -103,28 +114,41 @@ class RecordReader:
         return [tumour[bits & bit != 0] for bit in (1 << n for n in range(1, 8)) if present & bit]
 
     def _read_packed(self, case):
-        row, packed = self._rows[case], np.empty(self.crop_shape, np.uint8)
-        with self._opened(row) as read_at:
-            read_at(packed, row.record_offset + row.mask_offset)
+        packed = np.empty(self.crop_shape, np.uint8)
+        self.read_mask(case, (0, 0, 0), packed)
         return packed
 
-    @contextlib.contextmanager
-    def _opened(self, row):
-        """Opens a record as `_Files.opened` does, and checks it at the first time."""
-        with self._source.opened(row) as read_at:
-            if row.case_id not in self._checked:  # two threads may check the same record
-                self._checks.check_record(row, _read_framed(row, read_at).tobytes())
-                self._checked.add(row.case_id)
-            yield read_at
+    def _read(self, case, offset, voxel_bytes, origin, parts):
+        """Fills a box with some bytes of every voxel.
 
-    def _read(self, row, offset, origin, into, lines, channels):
-        x, y, z = (int(n) for n in origin)
-        line_bytes = lines[0].nbytes
-        with self._opened(row) as read_at:
-            for plane in range(into.shape[0]):
-                read_at(lines, offset + ((x + plane) * self.crop_shape[1] + y) * line_bytes)
-                for channel, stored in enumerate(channels):
-                    into[plane, ..., channel] = lines[:, z : z + into.shape[2], stored]
+        Args:
+            case: index of the case.
+            offset: of the voxels in the record.
+            voxel_bytes: distance of two voxels.
+            origin: first voxel of the box.
+            parts: pairs (first byte within a voxel, view [x, y, z] to fill).
+        """
+        row = self._rows[case]
+        self._check_once(row.case_id, row)
+        strides = np.cumprod([voxel_bytes, *self.crop_shape[:0:-1]])[::-1].tolist()
+        first = row.record_offset + offset + sum(int(n) * s for n, s in zip(origin, strides))
+        shape = parts[0][1].shape
+        # Of the last plane, and of its last row, only the bytes up to the last voxel are read.
+        plane_bytes = sum((n - 1) * s for n, s in zip(shape[1:], strides[1:])) + voxel_bytes
+        skips = strides[0] - plane_bytes > SKIP_BYTES
+        step = 1 if skips else max(1, READ_BYTES // strides[0])
+        for x in range(0, shape[0], step):
+            planes = min(step, shape[0] - x)
+            data = self._source.read(
+                row, first + x * strides[0], (planes - 1) * strides[0] + plane_bytes
+            )
+            for byte, view in parts:
+                view[x : x + planes] = np.ndarray(
+                    (planes, *shape[1:]), view.dtype, data, byte, strides
+                )
+
+    def _check_record(self, row):
+        self._checks.check_record(row, self._source.read_record(row))
 
 
 def _tumour(packed):
@@ -161,17 +185,20 @@ class _RecordChecks:
                 )
 
     def check_record(self, row, framed):
-        """Raises InputError if a framed record is damaged or not that of `row`."""
+        """Raises InputError if a framed record, uint8 [N], is damaged or not that of `row`."""
         try:
             payload = tfrecord.unframe(framed)
         except ValueError as error:
             raise self._error(row, str(error)) from error
-        if not example.is_of_case(payload, row.case_id):
+        # The voxels are not searched for the id, nor copied: this would hold the interpreter lock.
+        edges = sorted(n for _, offset, size in self._voxels(row) for n in (offset, offset + size))
+        between = zip([0, *edges[1::2]], [*edges[::2], len(payload)])
+        if not any(example.is_of_case(payload[a:b].tobytes(), row.case_id) for a, b in between):
             raise self._error(row, "the record at its offset is of another case")
         for (name, offset, _), before in zip(
             self._voxels(row), (self._before_image, self._before_mask)
         ):
-            if payload[max(offset - len(before), 0) : offset] != before:
+            if payload[max(offset - len(before), 0) : offset].tobytes() != before:
                 raise self._error(row, f"its {name} is not at byte {offset} of its record")
 
     def _voxels(self, row):
@@ -188,6 +215,12 @@ class _RecordChecks:
         )
 
 
+def _most_open_files():
+    """An eighth of what a process may open, because every input pipeline has a reader."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1024 if limit == resource.RLIM_INFINITY else max(1, limit // 8)
+
+
 def _make_source(manifest, cache, cache_dir):
     if cache == "memory":
         return _Memory(manifest.root)
@@ -196,11 +229,24 @@ def _make_source(manifest, cache, cache_dir):
     return _Files(manifest.root)
 
 
-def _read_framed(row, read_at):
-    """Reads a record with its frame, uint8 [N]."""
-    framed = np.empty(tfrecord.HEADER_BYTES + row.record_bytes + tfrecord.FOOTER_BYTES, np.uint8)
-    read_at(framed, row.record_offset - tfrecord.HEADER_BYTES)
-    return framed
+class _OncePerKey:
+    """Calls a function once for each case or shard, whichever thread asks first.
+
+    Threads that ask for the same meanwhile wait for the result; all others go on.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._locks: dict[str, threading.Lock] = {}
+        self._results: dict[str, Any] = {}
+
+    def __call__(self, key: str, *arguments: Any) -> Any:
+        """Returns function(*arguments) of the first call for `key` that did not raise."""
+        if key not in self._results:
+            with self._locks.setdefault(key, threading.Lock()):
+                if key not in self._results:
+                    self._results[key] = self._function(*arguments)
+        return self._results[key]
 
 
 class _Files:
@@ -208,29 +254,28 @@ class _Files:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._shard = functools.lru_cache(_most_open_files())(self._open)
+        self._thread = threading.local()
 
-    @contextlib.contextmanager
-    def opened(self, row: CaseRow) -> Iterator[ReadAt]:
-        """Yields a function that reads from the shard of a case."""
-        path = self._path(row.shard)
-        # Opened each time: one descriptor for each shard could exceed the limit of the system.
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be read ({error.strerror}); copy the dataset again"
-            ) from error
+    def read(self, row: CaseRow, offset: int, size: int) -> np.ndarray:
+        """Returns bytes of the shard of a case, uint8 [size], until the thread's next call."""
+        buffer = getattr(self._thread, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            # Kept, because the system clears new memory page by page.
+            buffer = self._thread.buffer = np.empty(max(size, READ_BYTES), np.uint8)
+        self._shard(row.shard).read(buffer[:size], offset)
+        return buffer
 
-        def read_at(array, offset):
-            _fill(descriptor, memoryview(array).cast("B"), offset, path)
+    def read_record(self, row: CaseRow) -> np.ndarray:
+        """Returns a record with its frame, uint8 [N]."""
+        framed = np.empty(
+            tfrecord.HEADER_BYTES + row.record_bytes + tfrecord.FOOTER_BYTES, np.uint8
+        )
+        self._shard(row.shard).read(framed, row.record_offset - tfrecord.HEADER_BYTES)
+        return framed
 
-        try:
-            yield read_at
-        finally:
-            os.close(descriptor)
-
-    def _path(self, shard):
-        return self._root / shard
+    def _open(self, shard):
+        return _OpenFile(self._root / shard)
 
 
 class _Memory(_Files):
@@ -238,24 +283,16 @@ class _Memory(_Files):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._records: dict[str, np.ndarray] = {}
-        self._lock = threading.Lock()
+        self._read_once = _OncePerKey(super().read_record)
 
-    @contextlib.contextmanager
-    def opened(self, row: CaseRow) -> Iterator[ReadAt]:
-        """Yields a function that reads from the record in memory."""
-        with self._lock:
-            if row.case_id not in self._records:
-                with super().opened(row) as read_file:
-                    self._records[row.case_id] = _read_framed(row, read_file)
-        framed = self._records[row.case_id]
-        first = row.record_offset - tfrecord.HEADER_BYTES
+    def read_record(self, row: CaseRow) -> np.ndarray:
+        """Returns a record with its frame, uint8 [N], which must not be changed."""
+        return self._read_once(row.case_id, row)
 
-        def read_at(array, offset):
-            flat = array.reshape(-1).view(np.uint8)
-            flat[:] = framed[offset - first :][: flat.size]
-
-        yield read_at
+    def read(self, row: CaseRow, offset: int, size: int) -> np.ndarray:
+        """Returns bytes of the record in memory, uint8 [size]."""
+        first = offset - row.record_offset + tfrecord.HEADER_BYTES
+        return self.read_record(row)[first : first + size]
 
 
 class _Copies(_Files):
@@ -265,27 +302,54 @@ class _Copies(_Files):
         super().__init__(folder)
         self._dataset_root = manifest.root
         self._sizes = {shard.name: shard.bytes for shard in manifest.shards}
-        self._complete: set[str] = set()
-        self._lock = threading.Lock()
+        self._copy_once = _OncePerKey(self._copy)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def _path(self, shard):
+    def _open(self, shard):
+        self._copy_once(shard, shard)
+        return super()._open(shard)
+
+    def _copy(self, shard):
         path = self._root / shard
-        with self._lock:
-            if shard not in self._complete:
-                if not path.is_file() or path.stat().st_size != self._sizes[shard]:
-                    with files.replacing(path) as temporary:
-                        shutil.copyfile(self._dataset_root / shard, temporary)
-                self._complete.add(shard)
-        return path
+        if not path.is_file() or path.stat().st_size != self._sizes[shard]:
+            with files.replacing(path) as temporary:
+                shutil.copyfile(self._dataset_root / shard, temporary)
 
 
-def _fill(descriptor, view, offset, path):
-    """Reads until `view` is full; a single call may return less, above all on network disks."""
-    while view:
-        count = os.preadv(descriptor, [view], offset)
-        if not count:
-            raise InputError(
-                f"{path}: ends at byte {offset}, within a record; copy the dataset again"
-            )
-        view, offset = view[count:], offset + count
+class _OpenFile:
+    """A file that is closed when its last user drops it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = None
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def read(self, into: np.ndarray, offset: int) -> None:
+        """Fills uint8 [N] with the bytes from `offset`.
+
+        Raises:
+            InputError: the file ends before, or the disk fails.
+        """
+        view = memoryview(into)
+        while view:  # a single call may return less, above all on network disks
+            try:
+                count = os.preadv(self._descriptor, [view], offset)
+            except OSError as error:
+                raise self._unreadable(error) from error
+            if not count:
+                raise InputError(
+                    f"{self._path}: ends at byte {offset}, within a record; copy the dataset again"
+                )
+            view, offset = view[count:], offset + count
+
+    def _unreadable(self, error):
+        return InputError(
+            f"{self._path}: cannot be read ({error.strerror}); copy the dataset again"
+        )

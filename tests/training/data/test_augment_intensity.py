@@ -31,7 +31,9 @@ def test_scale_and_shift_of_each_channel(dtype, tolerance):
     np.testing.assert_allclose(result, expected, atol=tolerance)
 
 
-def test_half_precision_is_computed_in_single_and_rounded_once():
+@pytest.mark.parametrize("block", [2**18, 31])
+def test_half_precision_is_computed_in_single_and_rounded_once(monkeypatch, block):
+    monkeypatch.setattr(augment_intensity, "BLOCK", block)
     image = image_of()
     result = augmented(image, linear=(per_channel(1.07, 0.93), per_channel(0.03, 0.08)))
     expected = image.astype(np.float32) * per_channel(1.07, 0.93) + per_channel(0.03, 0.08)

@@ -35,7 +35,9 @@ def read(patch_shape, reader=None, **transforms):
     """Reads a patch, by default the one at (2, 1, 0), with the given transforms."""
     reader = reader or Reader()
     parameters = augment.PatchParameters(**{"origin": np.array([2, 1, 0]), **transforms})
-    return augment_space.read_patch(reader, 0, parameters, patch_shape, 3)
+    image, mask = np.empty((*patch_shape, 3), np.float16), np.empty(patch_shape, np.uint8)
+    augment_space.read_patch(reader, 0, parameters, image, mask)
+    return image, mask
 
 
 def mask_of(image):

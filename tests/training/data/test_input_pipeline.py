@@ -108,6 +108,22 @@ def test_whole_crops_are_the_stored_cases_with_image_and_mask_flipped_alike(data
     assert len({flips for _, flips in seen[:4]}) > 1  # per example, not per epoch
 
 
+def test_tensorflow_takes_the_patches_over_without_a_copy(dataset, monkeypatch):
+    make_array, addresses = input_pipeline._aligned_array, []
+
+    def spy(*arguments):
+        array = make_array(*arguments)
+        addresses.append(array.ctypes.data)
+        return array
+
+    monkeypatch.setattr(input_pipeline, "_aligned_array", spy)
+    for batch in input_pipeline.make_train_dataset(
+        dataset, (1, 2), modalities=MODALITIES, patches=SMALL, batch_size=2
+    ):
+        for name in ("image", "mask"):
+            assert np.asarray(memoryview(batch[name])).ctypes.data in addresses
+
+
 def test_patches_are_centred_on_tumour_as_often_as_requested(dataset):
     def on_tumour(fraction):
         batches = train_batches(dataset, Patches(1, 25, fraction), batch_size=10)

@@ -1,14 +1,25 @@
 import dataclasses
+import errno
+import os
+import resource
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from brats_tfrecord import spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import example, manifest, tfrecord
+from brats_tfrecord.training.data import record_reader
 from brats_tfrecord.training.data.record_reader import RecordReader
 
 FOLDS = (0, 1, 2)
+LINE_BYTES = 16 * 4 * 2
+"""Bytes of one line along Z of the images; planes of X have 17 of them."""
+PLANE_BYTES = 17 * LINE_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +39,11 @@ def copy(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
-def test_a_box_is_that_part_of_the_stored_case(dataset, stored, tmp_path, cache):
+@pytest.mark.parametrize("planes", [0, 3, 100])
+def test_a_box_is_that_part_of_the_stored_case(
+    dataset, stored, tmp_path, monkeypatch, planes, cache
+):
+    monkeypatch.setattr(record_reader, "READ_BYTES", planes * PLANE_BYTES)
     reader = RecordReader(dataset, FOLDS, ("flair", "t1", "t2"), cache=cache, cache_dir=tmp_path)
     assert reader.case_ids == dataset.case_ids(FOLDS)
     for case, case_id in enumerate(reader.case_ids):
@@ -61,12 +76,82 @@ def test_classes_that_a_case_lacks_have_no_group(dataset, monkeypatch):
     assert (necrosis.tolist(), cavity.tolist()) == ([5], [(3 * 17 + 2) * 16 + 1])
 
 
-def test_a_view_is_filled_in_its_own_orientation(dataset, stored):
-    reader = RecordReader(dataset, FOLDS, ("t1",))
-    patch = np.zeros((5, 4, 3, 1), np.float16)
+@pytest.mark.parametrize("modalities", [("t1",), spec.MODALITIES])
+def test_a_view_is_filled_in_its_own_orientation(dataset, stored, modalities):
+    reader = RecordReader(dataset, FOLDS, modalities)
+    patch = np.zeros((5, 4, 3, len(modalities)), np.float16)
     reader.read_image(0, (1, 2, 3), np.flip(np.rot90(patch, 1, (0, 2)), 1))
-    expected = stored[reader.case_ids[0]].image[1:4, 2:6, 3:8, :1]
+    expected = stored[reader.case_ids[0]].image[1:4, 2:6, 3:8, : len(modalities)]
     np.testing.assert_array_equal(np.rot90(np.flip(expected, 1), -1, (0, 2)), patch)
+
+
+def test_a_box_takes_one_read_for_several_planes(dataset, monkeypatch):
+    reader, sizes, preadv = RecordReader(dataset, FOLDS, ("t1",)), [], os.preadv
+    read_all(reader)  # checks the records
+
+    def spy(descriptor, buffers, offset):
+        sizes.append(sum(map(len, buffers)))
+        return preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", spy)
+    monkeypatch.setattr(record_reader, "READ_BYTES", 3 * PLANE_BYTES)
+    reader.read_image(0, (0, 0, 0), np.zeros((20, 17, 16, 1), np.float16))
+    assert sizes == [3 * PLANE_BYTES] * 6 + [2 * PLANE_BYTES]
+    sizes.clear()
+    monkeypatch.setattr(record_reader, "SKIP_BYTES", 16 * LINE_BYTES)
+    reader.read_image(0, (0, 0, 0), np.zeros((6, 1, 16, 1), np.float16))
+    assert sizes == [2 * PLANE_BYTES + LINE_BYTES] * 2
+    monkeypatch.setattr(record_reader, "SKIP_BYTES", 16 * LINE_BYTES - 1)
+    reader.read_image(0, (0, 0, 0), np.zeros((6, 1, 16, 1), np.float16))
+    assert sizes[2:] == [LINE_BYTES] * 6
+
+
+def open_files(folder):
+    """The number of files in a folder that this process has open."""
+    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sum(Path(link).parent == folder for link in links)
+
+
+def test_files_stay_open_as_far_as_the_limit_of_the_system_allows(copy, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (16, 16))
+    reader = RecordReader(copy, FOLDS, ("t1",))
+    assert len(copy.shard_paths(FOLDS)) > 2
+    read_all(reader)
+    assert open_files(copy.root) == 2
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_slow_read_into_a_cache_delays_only_those_who_need_it(copy, tmp_path, monkeypatch, cache):
+    [slow], [other] = (copy.shard_paths((fold,)) for fold in (0, 1))
+    started, finish, paths = threading.Event(), threading.Event(), []
+
+    def delay(function, path_of):
+        def delayed(*arguments):
+            paths.append(path_of(arguments))
+            if paths[-1] == slow:
+                started.set()
+                assert finish.wait(30)
+            return function(*arguments)
+
+        return delayed
+
+    if cache == "disk":
+        monkeypatch.setattr(shutil, "copyfile", delay(shutil.copyfile, lambda a: a[0]))
+    else:
+        read = record_reader._OpenFile.read
+        monkeypatch.setattr(record_reader._OpenFile, "read", delay(read, lambda a: a[0]._path))
+    reader = RecordReader(copy, FOLDS, ("t1",), cache=cache, cache_dir=tmp_path / "cache")
+    slow_case, other_case = (reader.case_ids.index(copy.case_ids((fold,))[0]) for fold in (0, 1))
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(reader.read_tumour, slow_case) for _ in range(2)]
+        try:
+            assert started.wait(30)
+            assert reader.read_tumour(other_case).size
+            assert not any(future.done() for future in waiting)
+        finally:
+            finish.set()
+        assert all(future.result().size for future in waiting)
+    assert sorted(paths) == sorted([slow, other])
 
 
 def test_the_memory_cache_no_longer_needs_the_files(copy):
@@ -188,3 +273,14 @@ def test_a_file_that_ends_too_early_is_named_when_it_is_read(copy):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=f"{path.name}: ends at byte 1000"):
         reader.read_image(0, (0, 0, 0), np.zeros((20, 17, 16, 1), np.float16))
+
+
+def test_a_disk_that_fails_is_named(dataset, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    reader = RecordReader(dataset, (1,), ("t1",))
+    monkeypatch.setattr(os, "preadv", fail)
+    [path] = dataset.shard_paths((1,))
+    with pytest.raises(InputError, match=f"{path.name}: cannot be read .Input/output error."):
+        reader.read_tumour(0)
