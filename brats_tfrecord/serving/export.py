@@ -129,9 +129,8 @@ def _segment(predictor, volume, card):
         to_grid(probabilities[..., k : k + 1], fill)
         for k, fill in enumerate(targets.background_fill)
     ]
-    box_classes = tf.cast(targets.classes(probabilities), tf.uint8)
     classes, replaced = without_small_enhancing_tumour(
-        to_grid(box_classes[..., None], spec.BACKGROUND)[..., 0],
+        to_grid(targets.classes(probabilities)[..., None], spec.BACKGROUND)[..., 0],
         card.post_processing.min_enhancing_voxels,
     )
     values = tf.constant(card.scheme.values, tf.uint8)

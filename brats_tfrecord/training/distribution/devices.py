@@ -84,7 +84,7 @@ def resolve_precision(precision: str, strategy: tf.distribute.Strategy) -> str:
     """
     if precision != "auto":
         return precision
-    if _has_gpus(strategy):
+    if has_gpus(strategy):
         capabilities = [
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
             for gpu in tf.config.get_visible_devices("GPU")
@@ -104,13 +104,14 @@ def emulates(precision: str, strategy: tf.distribute.Strategy) -> bool:
         precision: name of a policy, from `resolve_precision`.
         strategy: strategy of `make_strategy`.
     """
-    if _has_gpus(strategy) or precision == "float32":
+    if has_gpus(strategy) or precision == "float32":
         return False
     flags = cpu_flags()
     return precision == "mixed_float16" or (bool(flags) and not flags & _BFLOAT16_FLAGS)
 
 
-def _has_gpus(strategy: tf.distribute.Strategy) -> bool:
+def has_gpus(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether the replicas of the strategy are GPUs."""
     return any("GPU" in device for device in strategy.extended.worker_devices)
 
 
