@@ -25,17 +25,23 @@ VOLUME_RANK = 4
 NEVER_RUN = {"Placeholder", "_Arg", "_Retval", "NoOp"}
 """Operations that stand for arguments and results of functions."""
 
+STATIC = {"Const", "Shape", "VarHandleOp", "BroadcastGradientArgs"}
+"""Operations whose results TensorFlow computes when it traces or optimises the graph."""
+
 
 class Audit(NamedTuple):
     """The big tensors of a function and of all functions it calls.
 
     Attributes:
         on_host: name of each tensor in host memory -> its bytes, 0 if an extent is unknown.
+        waits: tensors of any size that a GPU computes and an operation then reads from host
+            memory: the host waits for the GPU. Inputs of branches and loops are not counted.
         casts: number of big tensors that a `Cast` writes.
         transposes: number of big tensors that a `Transpose` writes.
     """
 
     on_host: dict[str, int]
+    waits: list[str]
     casts: int
     transposes: int
 
@@ -52,18 +58,21 @@ def audit(function: Any) -> Audit:
         function: a concrete function. Its device placements are ignored: the answer is for a GPU
             that runs everything it has kernels for.
     """
-    on_host, written = {}, []
+    on_host, waits, written = {}, [], []
     for graph in _graphs(function.graph, set()):
         for operation in graph.get_operations():
-            big = [each for each in [*operation.inputs, *operation.outputs] if _is_big(each)]
-            if not big or operation.type in NEVER_RUN or _function_attributes(operation.type):
+            if operation.type in NEVER_RUN or _function_attributes(operation.type):
                 continue
             written += [operation.type for tensor in operation.outputs if _is_big(tensor)]
-            for tensor in _host_tensors(operation):
-                if _is_big(tensor):
-                    name = f"{tensor.op.type} {tensor.dtype.name} {tensor.shape} {tensor.name}"
-                    on_host[f"{graph.name}: {name}"] = _bytes(tensor)
-    return Audit(on_host, written.count("Cast"), written.count("Transpose"))
+            inputs, outputs = _host_tensors(operation)
+            for tensor in filter(_is_big, inputs + outputs):
+                on_host[f"{graph.name}: {_describe(tensor)}"] = _bytes(tensor)
+            waits += [
+                f"{_describe(tensor)} -> {operation.type}"
+                for tensor in inputs
+                if _is_computed_on_gpu(tensor)
+            ]
+    return Audit(on_host, waits, written.count("Cast"), written.count("Transpose"))
 
 
 def _graphs(graph, seen) -> Iterator[Any]:
@@ -87,16 +96,34 @@ def _function_attributes(operation_type):
 
 
 def _host_tensors(operation):
-    """Inputs and outputs of an operation that are in host memory while a GPU trains."""
-    tensors = [*operation.inputs, *operation.outputs]
+    """The inputs and the outputs of an operation that are in host memory while a GPU trains."""
+    inputs, outputs = list(operation.inputs), list(operation.outputs)
     in_host_memory = _host_arguments(operation)
     if in_host_memory is None:
-        return tensors
-    names = [
-        *_argument_names(operation.op_def.input_arg, operation),
-        *_argument_names(operation.op_def.output_arg, operation),
-    ]
-    return [tensor for tensor, name in zip(tensors, names, strict=True) if name in in_host_memory]
+        return inputs, outputs
+    if not in_host_memory:
+        return [], []
+    definition = operation.op_def
+    return tuple(
+        [
+            tensor
+            for tensor, name in zip(tensors, _argument_names(arguments, operation), strict=True)
+            if name in in_host_memory
+        ]
+        for tensors, arguments in (
+            (inputs, definition.input_arg),
+            (outputs, definition.output_arg),
+        )
+    )
+
+
+def _is_computed_on_gpu(tensor):
+    """Whether a GPU computes the tensor. Constants and shapes are known before the step runs."""
+    producer = tensor.op
+    if producer.type in NEVER_RUN | STATIC or _function_attributes(producer.type):
+        return False
+    _, on_host = _host_tensors(producer)
+    return all(tensor is not other for other in on_host)
 
 
 def _host_arguments(operation):
@@ -133,6 +160,10 @@ def _argument_names(arguments, operation):
         elif argument.type_list_attr:
             count = len(operation.get_attr(argument.type_list_attr))
         yield from [argument.name] * count
+
+
+def _describe(tensor):
+    return f"{tensor.op.type} {tensor.dtype.name} {tensor.shape} {tensor.name}"
 
 
 def _is_big(tensor):

@@ -223,31 +223,19 @@ class SeededDropout(tf.keras.layers.Layer):
     def _kept(self, example_numbers, shape):
         """The values to keep: bool of `shape` [B, …]."""
         values = tf.reduce_prod(shape[1:])
-        # Not tf.unstack, which has no int64 kernel on GPUs.
+        # Not tf.unstack: without an int64 kernel for GPUs, it would wait for the numbers on the host.
         examples = range(example_numbers.shape[0])
         drawn = [self._draw(example_numbers[example], values) for example in examples]
         return tf.reshape(tf.stack(drawn), shape) >= int(self.rate * 2**16) - 2**15
 
     def _draw(self, number, values):
         """Uniform int16 [values], four from each random word; from floats, ratio 1.03 in unet."""
-        # The words of tf.random.stateless_uniform with the seed [self.seed, number], which would
-        # derive key and counter on the host: a GPU would have to wait for every layer's copy.
-        zero = tf.zeros([], tf.uint64)
-        seed = tf.constant([self.seed], tf.uint64)
-        mixed = _random_words(2, seed, tf.stack([tf.cast(number, tf.uint64), zero]))
-        words = _random_words((values + 3) // 4, mixed[:1], tf.stack([zero, mixed[1]]))
+        # With the algorithm named, key and counter are derived on the device of the numbers;
+        # TensorFlow's automatic choice derives them on the host.
+        words = tf.random.stateless_uniform(
+            [(values + 3) // 4], [self.seed, number], None, None, tf.uint64, alg="philox"
+        )
         return tf.reshape(tf.bitcast(words, tf.int16), [-1])[:values]
-
-
-def _random_words(count, key, counter):
-    """Uniform uint64 [count] of Philox (Salmon et al. 2011): uint64 key [1] and counter [2]."""
-    return tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=[count],
-        key=key,
-        counter=counter,
-        alg=tf.random.Algorithm.PHILOX.value,
-        dtype=tf.uint64,
-    )
 
 
 def _channels_first(x):
