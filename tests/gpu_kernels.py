@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import tensorflow as tf
 from tensorflow.python.framework import kernels, op_def_registry
 
 BIG = 1_000_000
@@ -128,11 +129,20 @@ def _is_computed_on_gpu(tensor):
 
 def _host_arguments(operation):
     """Arguments in host memory of the GPU kernel for the operation's types; None without one."""
-    attributes = operation.node_def.attr
-    for kernel in _gpu_kernels(operation.type):
+    names = {each.name for kernel in _gpu_kernels(operation.type) for each in kernel.constraint}
+    types = {}
+    for name in names:
+        value = operation.get_attr(name)
+        types[name] = frozenset(value if isinstance(value, list) else [value])
+    return _kernel_arguments(operation.type, frozenset(types.items()))
+
+
+@functools.cache
+def _kernel_arguments(operation_type, types):
+    types = dict(types)
+    for kernel in _gpu_kernels(operation_type):
         if all(
-            {attributes[each.name].type, *attributes[each.name].list.type} - {0}
-            <= {*each.allowed_values.list.type}
+            types[each.name] <= {*map(tf.as_dtype, each.allowed_values.list.type)}
             for each in kernel.constraint
         ):
             return set(kernel.host_memory_arg)
