@@ -20,8 +20,9 @@ from tensorflow.python.framework import kernels, op_def_registry
 BIG = 1_000_000
 """Elements from which a tensor counts as big."""
 
-VOLUME_RANK = 4
-"""A tensor of this rank or more with an unknown extent counts as big too: it is a volume."""
+VOLUME_RANK = 3
+"""A tensor of this rank or more with an unknown extent counts as big too: it is a volume, unless
+it is computed from shapes alone, as the positions of windows are."""
 
 NEVER_RUN = {"Placeholder", "_Arg", "_Retval", "NoOp"}
 """Operations that stand for arguments and results of functions."""
@@ -35,8 +36,8 @@ class Audit(NamedTuple):
 
     Attributes:
         on_host: name of each tensor in host memory -> its bytes, 0 if an extent is unknown.
-        waits: tensors of any size that a GPU computes and an operation then reads from host
-            memory: the host waits for the GPU. Inputs of branches and loops are not counted.
+        waits: tensors of any size that a GPU holds and an operation then reads from host memory:
+            the host waits for the GPU. Inputs of branches and loops are not counted.
         casts: number of big tensors that a `Cast` writes.
         transposes: number of big tensors that a `Transpose` writes.
     """
@@ -77,7 +78,7 @@ def audit(function: Any) -> Audit:
 
 
 def _graphs(graph, seen) -> Iterator[Any]:
-    """The graph, and those of the functions that are called in it, each once."""
+    """Yields the graph, and those of the functions that are called in it, each once."""
     yield graph
     for operation in graph.get_operations():
         for attribute in _function_attributes(operation.type):
@@ -111,20 +112,34 @@ def _host_tensors(operation):
             for tensor, name in zip(tensors, _argument_names(arguments, operation), strict=True)
             if name in in_host_memory
         ]
-        for tensors, arguments in (
-            (inputs, definition.input_arg),
-            (outputs, definition.output_arg),
-        )
+        for tensors, arguments in ((inputs, definition.input_arg), (outputs, definition.output_arg))
     )
 
 
 def _is_computed_on_gpu(tensor):
-    """Whether a GPU computes the tensor. Constants and shapes are known before the step runs."""
+    """Whether a GPU computes the tensor from more than constants and shapes."""
     producer = tensor.op
-    if producer.type in NEVER_RUN | STATIC or _function_attributes(producer.type):
+    if producer.type in NEVER_RUN:
+        return tensor.dtype.is_floating or tensor.dtype in (tf.int64, tf.uint8)
+    if _function_attributes(producer.type):
+        return False
+    if not _is_computed(producer):
         return False
     _, on_host = _host_tensors(producer)
     return all(tensor is not other for other in on_host)
+
+
+def _is_computed(operation):
+    """Whether the results of an operation depend on values, not only on constants and shapes."""
+    pending, seen = [operation], set()
+    while pending:
+        each = pending.pop()
+        if each.type in NEVER_RUN:
+            return True
+        if id(each) not in seen and each.type not in STATIC:
+            seen.add(id(each))
+            pending += [tensor.op for tensor in each.inputs]
+    return False
 
 
 def _host_arguments(operation):
@@ -180,7 +195,7 @@ def _is_big(tensor):
     shape = tensor.shape
     if shape.is_fully_defined():
         return math.prod(shape) >= BIG
-    return shape.rank is None or shape.rank >= VOLUME_RANK
+    return (shape.rank is None or shape.rank >= VOLUME_RANK) and _is_computed(tensor.op)
 
 
 def _bytes(tensor):

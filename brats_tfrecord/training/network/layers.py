@@ -1,8 +1,9 @@
 """Layers and ops of the networks: faster than TensorFlow's own on CPUs, or exactly repeatable.
 
 Each computes the same as the TensorFlow or Keras counterpart that its docstring names, up to
-rounding, on any device. Those that only CPUs need use the counterpart itself with `on_gpu`. Ratios compare the time of a whole bfloat16 training step with the
-counterpart to that with the op here, at 64x64x64 voxels on two CPU cores.
+rounding, on any device. What only CPUs need is replaced by the counterpart with `on_gpu`. Ratios
+compare the time of a whole bfloat16 training step with the counterpart to that with the op here, at
+64x64x64 voxels on two CPU cores.
 """
 
 import contextlib
@@ -223,7 +224,7 @@ class SeededDropout(tf.keras.layers.Layer):
     def _kept(self, example_numbers, shape):
         """The values to keep: bool of `shape` [B, …]."""
         values = tf.reduce_prod(shape[1:])
-        # Not tf.unstack: without an int64 kernel for GPUs, it would wait for the numbers on the host.
+        # Not tf.unstack, which GPUs lack for int64: the host would wait for the numbers.
         examples = range(example_numbers.shape[0])
         drawn = [self._draw(example_numbers[example], values) for example in examples]
         return tf.reshape(tf.stack(drawn), shape) >= int(self.rate * 2**16) - 2**15

@@ -97,6 +97,13 @@ def test_a_schedule_sets_the_learning_rate(name):
     assert weights[0] == 2 > weights[1]
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_updates_are_not_compiled_even_if_there_is_a_gpu(monkeypatch, name):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU:0"])
+    assert tf.keras.optimizers.Adam().jit_compile
+    assert not optimizers.make_optimizer(name).jit_compile
+
+
 def test_addons_are_imported_only_for_their_optimizers():
     code = (
         "import sys; from brats_tfrecord.training.optimization import optimizers as o; "
