@@ -68,7 +68,7 @@ class Targets:
         return logits if self.activation == "softmax" else logits - tf.math.log1p(-clipped)
 
     def classes(self, probabilities: tf.Tensor) -> tf.Tensor:
-        """Converts probabilities (or `truth`) [..., K] to canonical classes, int32 [...].
+        """Converts probabilities (or `truth`) float [..., K] to canonical classes, uint8 [...].
 
         Classes: the most probable class, the first one if several are equal. Regions follow the
         convention of nnU-Net (Isensee et al. 2021): where the probability of a region exceeds 0.5,
@@ -82,12 +82,16 @@ class Targets:
         return self._threshold(logits, 0.0)
 
     def _threshold(self, scores, threshold):
+        # Computed in the floating type of the scores: GPUs have no int32 arithmetic, for which
+        # TensorFlow copies whole volumes to the host and back, and on CPUs floats are the fastest.
+        scores = tf.convert_to_tensor(scores)
         if self.activation == "softmax":
-            return _argmax(scores)
-        classes = tf.constant(spec.BACKGROUND)
+            return tf.cast(_argmax(scores), tf.uint8)
+        classes = tf.constant(spec.BACKGROUND, scores.dtype)
         for channel, class_id in enumerate(self._region_classes()):
+            class_id = tf.constant(class_id, scores.dtype)
             classes = tf.where(scores[..., channel] > threshold, class_id, classes)
-        return classes
+        return tf.cast(classes, tf.uint8)
 
     def _region_classes(self) -> Iterator[int]:
         """The class of each region that no later region contains: ED, NCR, ET for WT, TC, ET."""
@@ -118,12 +122,12 @@ def make_targets(name: str, classes: int) -> Targets:
 
 
 def _argmax(scores):
-    """Computes `tf.argmax` over the last axis, int32; four times faster than it on CPUs."""
+    """Computes `tf.argmax` over the last axis, in the type of the scores; faster on CPUs."""
     best, *others = tf.unstack(scores, axis=-1)
-    argmax = tf.zeros_like(best, tf.int32)
+    argmax = tf.zeros_like(best)
     for channel, score in enumerate(others, 1):
         # Channel numbers ascend, so that the maximum selects the later channel; faster than
         # `tf.where`.
-        argmax = tf.maximum(argmax, channel * tf.cast(score > best, tf.int32))
+        argmax = tf.maximum(argmax, channel * tf.cast(score > best, score.dtype))
         best = tf.maximum(score, best)
     return argmax

@@ -63,7 +63,7 @@ def test_classes_invert_the_truth(name, classes):
     targets = make_targets(name, classes)
     packed = np.tile(EVERY_CLASS[:classes], (3, 2, 1))
     class_ids = targets.classes(targets.truth(packed))
-    assert class_ids.dtype == tf.int32
+    assert class_ids.dtype == tf.uint8
     np.testing.assert_array_equal(class_ids, np.tile(range(classes), (3, 2, 1)))
 
 

@@ -131,14 +131,23 @@ def _segment(predictor, volume, card):
         to_grid(probabilities[..., k : k + 1], fill)
         for k, fill in enumerate(targets.background_fill)
     ]
-    box_classes = tf.cast(targets.classes(probabilities), tf.uint8)
     classes, replaced = without_small_enhancing_tumour(
-        to_grid(box_classes[..., None], spec.BACKGROUND)[..., 0],
+        to_grid(targets.classes(probabilities)[..., None], spec.BACKGROUND)[..., 0],
         card.post_processing.min_enhancing_voxels,
     )
-    values = tf.constant(card.scheme.values, tf.uint8)
-    labels = tf.gather(values, tf.cast(classes, tf.int32))
-    return labels, tf.concat(on_grid, axis=-1), replaced
+    return _file_values(classes, card.scheme), tf.concat(on_grid, axis=-1), replaced
+
+
+def _file_values(classes, scheme):
+    """Converts canonical classes uint8 [...] to the values of a label scheme.
+
+    By selection, because TensorFlow looks up uint8 tables on the CPU only.
+    """
+    values = classes
+    for class_id, value in enumerate(scheme.values):
+        if value != class_id:
+            values = tf.where(classes == class_id, tf.constant(value, tf.uint8), values)
+    return values
 
 
 def without_small_enhancing_tumour(

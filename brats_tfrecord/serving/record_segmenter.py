@@ -119,7 +119,7 @@ class RecordSegmenter:
         )
 
     def _classes(self, probabilities):
-        return self.card.channels.classes(probabilities).numpy().astype(np.uint8)
+        return self.card.channels.classes(probabilities).numpy()
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def to_grid(
         [*shape, C], dtype of `box`.
     """
     before, low, size = _overlap(origin, tf.shape(box)[:3], shape)
-    inside = tf.slice(box, tf.pad(before, [[0, 1]]), tf.concat([size, [-1]], 0))
+    inside = _slice(box, before, size)
     return _pad(inside, low, shape - low - size, fill)
 
 
@@ -145,8 +145,14 @@ def _rounded(statistic):
 def _cut(volume, origin, extents):
     """Crops [*extents, C] from [X, Y, Z, C]; zeros outside the volume, as in `crop.crop`."""
     before, low, size = _overlap(origin, extents, tf.shape(volume)[:3])
-    cut = tf.slice(volume, tf.pad(low, [[0, 1]]), tf.concat([size, [-1]], 0))
+    cut = _slice(volume, low, size)
     return _pad(cut, before, extents - before - size, 0)
+
+
+def _slice(array, first, size):
+    """Slices [*size, C] from [X, Y, Z, C]. GPUs have no tf.slice of uint8."""
+    x, y, z = (slice(first[axis], first[axis] + size[axis]) for axis in range(3))
+    return array[x, y, z]
 
 
 def _overlap(origin, window_shape, shape):

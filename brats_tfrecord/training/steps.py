@@ -139,7 +139,7 @@ def make_eval_step(
 
 
 def accuracy(truth: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-    """Computes the share of correct voxels: two int [B, X, Y, Z] -> float32 [B]."""
+    """Computes the share of correct voxels: two uint8 [B, X, Y, Z] -> float32 [B]."""
     correct = tf.cast(truth == prediction, tf.float32)
     return tf.reduce_mean(correct, axis=(1, 2, 3))
 
@@ -148,7 +148,7 @@ def region_dice(truth: tf.Tensor, prediction: tf.Tensor, classes: Sequence[int])
     """Computes Dice of the union of `classes` in each example; 1 if both are empty (BraTS 2020).
 
     Args:
-        truth, prediction: int [B, X, Y, Z] canonical classes.
+        truth, prediction: uint8 [B, X, Y, Z] canonical classes.
         classes: class ids that make up the region.
 
     Returns:

@@ -84,7 +84,10 @@ class Trainer:
         )
         with strategy.scope():
             self.network = networks.build_network(
-                self.network_options, precision=self.precision, seed=options.seed
+                self.network_options,
+                precision=self.precision,
+                seed=options.seed,
+                on_gpu=devices.has_gpus(strategy),
             )
             self.updates = make_updates(
                 options,

@@ -95,7 +95,7 @@ def resolve_precision(precision: str, strategy: tf.distribute.Strategy) -> str:
     """
     if precision != "auto":
         return precision
-    if _has_gpus(strategy):
+    if has_gpus(strategy):
         lowest = available_gpus.lowest_capability(tf.config.get_visible_devices("GPU"))
         return next(policy for since, policy in _GPU_POLICIES.items() if lowest >= since)
     return "mixed_bfloat16" if cpu_flags() & _BFLOAT16_FLAGS else "float32"
@@ -107,7 +107,7 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     Args:
         strategy: strategy of `make_strategy`.
     """
-    if _has_gpus(strategy):
+    if has_gpus(strategy):
         devices = available_gpus.describe(tf.config.get_visible_devices("GPU"))
     else:
         devices = f"CPU ({len(os.sched_getaffinity(0))} cores)"
@@ -126,13 +126,14 @@ def emulates(precision: str, strategy: tf.distribute.Strategy) -> bool:
         precision: name of a policy, from `resolve_precision`.
         strategy: strategy of `make_strategy`.
     """
-    if _has_gpus(strategy) or precision == "float32":
+    if has_gpus(strategy) or precision == "float32":
         return False
     flags = cpu_flags()
     return precision == "mixed_float16" or (bool(flags) and not flags & _BFLOAT16_FLAGS)
 
 
-def _has_gpus(strategy: tf.distribute.Strategy) -> bool:
+def has_gpus(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether the replicas of the strategy are GPUs."""
     return any("GPU" in device for device in strategy.extended.worker_devices)
 
 

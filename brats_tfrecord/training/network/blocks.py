@@ -21,11 +21,12 @@ class LayerPolicy:
 
     Attributes:
         precision: Keras dtype policy. The global policy is neither read nor set.
+        on_gpu: whether the layers run on GPUs. Chooses between ops that compute the same.
     """
 
-    def __init__(self, precision: str = "float32", seed: int | None = None):
+    def __init__(self, precision: str = "float32", seed: int | None = None, on_gpu: bool = False):
         """Stores the policy, and the seed that initial weights and dropout are a function of."""
-        self.precision = precision
+        self.precision, self.on_gpu = precision, on_gpu
         self._seed = seed
         self._seeds_used = 0
 
@@ -54,7 +55,8 @@ def unet_block(
     """Applies two 3x3x3 ReLU convolutions with dropout between them, after 2x2x2 max pooling."""
     if halve:
         # TensorFlow has no float16 max pooling on CPUs; a maximum is exact in any type.
-        dtype = "float32" if policy.precision == "mixed_float16" else policy.precision
+        lacks_kernel = policy.precision == "mixed_float16" and not policy.on_gpu
+        dtype = "float32" if lacks_kernel else policy.precision
         x = tf.keras.layers.MaxPooling3D(2, dtype=dtype, name=f"{name}_pool")(x)
     x = _relu_conv(x, channels, f"{name}_conv1", policy)
     x = _dropout(x, rate, f"{name}_dropout", policy)
@@ -69,6 +71,7 @@ def unet_up(x: tf.Tensor, channels: int, name: str, policy: LayerPolicy) -> tf.T
         strides=2,
         padding="same",
         kernel_initializer=tf.keras.initializers.GlorotUniform(policy.next_seed()),
+        on_gpu=policy.on_gpu,
         dtype=policy.precision,
         name=name,
     )(x)
@@ -120,6 +123,7 @@ def _relu_conv(x, channels, name, policy):
         padding="same",
         activation="relu",
         kernel_initializer=tf.keras.initializers.HeNormal(policy.next_seed()),
+        on_gpu=policy.on_gpu,
         dtype=policy.precision,
         name=name,
     )(x)
@@ -137,7 +141,7 @@ def _normalised_conv(x, channels, name, norm_name, strides, policy):
         name=name,
     )(x)
     x = layers.InstanceNorm(name=norm_name)(x)
-    return layers.LeakyReLU(LEAKY_SLOPE, name=f"{norm_name}_relu")(x)
+    return layers.LeakyReLU(LEAKY_SLOPE, policy.on_gpu, name=f"{norm_name}_relu")(x)
 
 
 def _he_normal(policy):

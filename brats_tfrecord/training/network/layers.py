@@ -1,8 +1,9 @@
 """Layers and ops of the networks: faster than TensorFlow's own on CPUs, or exactly repeatable.
 
 Each computes the same as the TensorFlow or Keras counterpart that its docstring names, up to
-rounding, on any device. Ratios compare the time of a whole bfloat16 training step with the
-counterpart to that with the op here, at 64x64x64 voxels on two CPU cores.
+rounding, on any device. What only CPUs need is replaced by the counterpart with `on_gpu`. Ratios
+compare the time of a whole bfloat16 training step with the counterpart to that with the op here, at
+64x64x64 voxels on two CPU cores.
 """
 
 import contextlib
@@ -17,12 +18,16 @@ _dropout_numbers: contextvars.ContextVar[tf.Tensor | None] = contextvars.Context
 )
 
 
-def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+def add_bias(x: tf.Tensor, bias: tf.Tensor, on_gpu: bool = False) -> tf.Tensor:
     """Adds a bias [C] to [..., C] as `tf.nn.bias_add`, with a more precise gradient.
 
     The gradient of the bias is a matrix product with ones, which sums bfloat16 in float32;
-    TensorFlow's BiasAddGrad can be off by 5 % and is not faster (ratio 1.01 in unet).
+    TensorFlow's BiasAddGrad can be off by 5 % and is not faster (ratio 1.01 in unet). On GPUs,
+    BiasAddGrad sums within a thread block in float32 and adds the hundreds of blocks in the dtype
+    of `x`. That suits float32 and float16, but not the 8 bits of bfloat16.
     """
+    if on_gpu and x.dtype != tf.bfloat16:
+        return tf.nn.bias_add(x, bias)
 
     @tf.custom_gradient
     def add(x, bias):
@@ -60,8 +65,14 @@ def log_softmax(logits: tf.Tensor) -> tf.Tensor:
 class Conv3D(tf.keras.layers.Conv3D):
     """Keras's Conv3D with the bias added by `add_bias`. Channels last, with a bias."""
 
+    def __init__(self, *args: Any, on_gpu: bool = False, **kwargs: Any):
+        """Creates the layer; `on_gpu` as in `add_bias`, the rest as in Keras."""
+        super().__init__(*args, **kwargs)
+        self.on_gpu = on_gpu
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.activation(add_bias(self.convolution_op(inputs, self.kernel), self.bias))
+        outputs = self.convolution_op(inputs, self.kernel)
+        return self.activation(add_bias(outputs, self.bias, self.on_gpu))
 
 
 class Conv3DTranspose(tf.keras.layers.Conv3DTranspose):
@@ -70,6 +81,11 @@ class Conv3DTranspose(tf.keras.layers.Conv3DTranspose):
     Channels last, padding "same", with a bias.
     """
 
+    def __init__(self, *args: Any, on_gpu: bool = False, **kwargs: Any):
+        """Creates the layer; `on_gpu` as in `add_bias`, the rest as in Keras."""
+        super().__init__(*args, **kwargs)
+        self.on_gpu = on_gpu
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(inputs)
         extents = [extent * by for extent, by in zip(tf.unstack(shape[1:4]), self.strides)]
@@ -77,7 +93,7 @@ class Conv3DTranspose(tf.keras.layers.Conv3DTranspose):
             inputs, self.kernel, [shape[0], *extents, self.filters], self.strides, "SAME"
         )
         outputs.set_shape(self.compute_output_shape(inputs.shape))
-        return self.activation(add_bias(outputs, self.bias))
+        return self.activation(add_bias(outputs, self.bias, self.on_gpu))
 
 
 class InstanceNorm(tf.keras.layers.Layer):
@@ -101,7 +117,9 @@ class InstanceNorm(tf.keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         # Batch normalisation of one example with B * C channels, because that kernel is optimised
-        # on every device. With a single example, the transposes copy nothing.
+        # on every device: cuDNN's, or a fusion of XLA's, takes half precision and sums in float32
+        # without casts. NHWC, because with half precision Grappler would turn NCHW back to it by
+        # two more transposes. With a single example, the transposes here copy nothing.
         shape, channels = tf.shape(x), x.shape[-1]
         batch = shape[0]
         voxels = tf.reduce_prod(shape[1:4])
@@ -125,16 +143,16 @@ class InstanceNorm(tf.keras.layers.Layer):
 class LeakyReLU(tf.keras.layers.Layer):
     """Computes `tf.nn.leaky_relu` in any float dtype.
 
-    Its own bfloat16 gradient has a ratio of 1.33 in unet_nn.
+    TensorFlow's own bfloat16 gradient has a ratio of 1.33 in unet_nn.
     """
 
-    def __init__(self, slope: float, **kwargs: Any):
+    def __init__(self, slope: float, on_gpu: bool = False, **kwargs: Any):
         """Creates the layer; `slope` applies to values below zero."""
         super().__init__(autocast=False, **kwargs)
-        self.slope = slope
+        self.slope, self.on_gpu = slope, on_gpu
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        if x.dtype == tf.bfloat16:
+        if x.dtype == tf.bfloat16 and not self.on_gpu:
             return _leaky_relu(x, self.slope)
         return tf.nn.leaky_relu(x, self.slope)
 
@@ -206,11 +224,15 @@ class SeededDropout(tf.keras.layers.Layer):
     def _kept(self, example_numbers, shape):
         """The values to keep: bool of `shape` [B, …]."""
         values = tf.reduce_prod(shape[1:])
-        drawn = [self._draw(number, values) for number in tf.unstack(example_numbers)]
+        # Not tf.unstack, which GPUs lack for int64: the host would wait for the numbers.
+        examples = range(example_numbers.shape[0])
+        drawn = [self._draw(example_numbers[example], values) for example in examples]
         return tf.reshape(tf.stack(drawn), shape) >= int(self.rate * 2**16) - 2**15
 
     def _draw(self, number, values):
         """Uniform int16 [values], four from each random word; from floats, ratio 1.03 in unet."""
+        # With the algorithm named, key and counter are derived on the device of the numbers;
+        # TensorFlow's automatic choice derives them on the host.
         words = tf.random.stateless_uniform(
             [(values + 3) // 4], [self.seed, number], None, None, tf.uint64, alg="philox"
         )

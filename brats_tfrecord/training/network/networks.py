@@ -31,6 +31,7 @@ def build_network(
     *,
     precision: str = "float32",
     seed: int | None = None,
+    on_gpu: bool = False,
     extents: tuple[int | None, int | None, int | None] = (None, None, None),
 ) -> Network:
     """Builds a network with random weights.
@@ -39,12 +40,14 @@ def build_network(
         options: the architecture. Equal options and seeds give equal weights in any precision.
         precision: Keras dtype policy of the layers; weights and heads are always float32.
         seed: makes initial weights and dropout a function of it; None draws them at random.
+        on_gpu: whether the network trains on GPUs. Chooses ops that are fast there; weights and
+            results are the same up to rounding.
         extents: (X, Y, Z) of the images; None accepts any multiple of the stride.
 
     Returns:
         The network.
     """
-    policy = LayerPolicy(precision, seed)
+    policy = LayerPolicy(precision, seed, on_gpu)
     image = tf.keras.Input((*extents, options.channels), name="image")
     finest, *coarser = _decoder_levels(image, options, policy)
     logits = [_head(finest, options.outputs, "logits", policy)]
@@ -93,6 +96,7 @@ def _head(x, outputs, name, policy):
         outputs,
         1,
         kernel_initializer=tf.keras.initializers.GlorotUniform(policy.next_seed()),
+        on_gpu=policy.on_gpu,
         dtype="float32",
         name=name,
     )(x)

@@ -10,6 +10,10 @@ from brats_tfrecord.training.optimization import addons
 SGD_MOMENTUM = 0.99
 """As in nnU-Net (Isensee et al. 2021)."""
 
+_WITHOUT_XLA = {"jit_compile": False}
+"""Keras compiles updates by itself where it sees a GPU, even an unused one: one XLA function for
+every variable and replica."""
+
 
 def make_optimizer(name: str, learning_rate: Any = 1e-3, weight_decay: float = 0.0) -> Any:
     """Makes the optimizer called `name`.
@@ -61,16 +65,20 @@ def decays(variable: tf.Variable) -> bool:
 
 
 def _adam(learning_rate, weight_decay):
-    return _Adam(learning_rate)
+    return _Adam(learning_rate, **_WITHOUT_XLA)
 
 
 def _adamw(learning_rate, weight_decay):
-    return tf.keras.optimizers.AdamW(learning_rate, weight_decay)
+    return tf.keras.optimizers.AdamW(learning_rate, weight_decay, **_WITHOUT_XLA)
 
 
 def _sgd(learning_rate, weight_decay):
     return tf.keras.optimizers.SGD(
-        learning_rate, SGD_MOMENTUM, nesterov=True, weight_decay=weight_decay or None
+        learning_rate,
+        SGD_MOMENTUM,
+        nesterov=True,
+        weight_decay=weight_decay or None,
+        **_WITHOUT_XLA,
     )
 
 

@@ -34,8 +34,9 @@ def assert_close(actual, expected, tolerance=1e-6):
         )
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 1e-2)])
-def test_add_bias_equals_bias_add(dtype, tolerance):
+def test_add_bias_equals_bias_add(dtype, tolerance, on_gpu):
     x, bias = normal(2, 3, 4, 5, 6, dtype=dtype), normal(6, dtype=dtype)
 
     def plain(x, bias):
@@ -43,7 +44,7 @@ def test_add_bias_equals_bias_add(dtype, tolerance):
         return tf.nn.bias_add(tf.cast(x, tf.float32), tf.cast(bias, tf.float32))
 
     assert_close(
-        values_and_gradients(layers.add_bias, x, bias),
+        values_and_gradients(lambda x, bias: layers.add_bias(x, bias, on_gpu), x, bias),
         values_and_gradients(plain, x, bias),
         tolerance,
     )
@@ -147,10 +148,11 @@ class TestLeakyReLU:
         np.testing.assert_array_equal(tf.cast(y, tf.float32), [[-2, -0.25, 0, 1, 8]])
         np.testing.assert_array_equal(tf.cast(gradient, tf.float32), [[0.5, 0.5, 0.5, 2, 2]])
 
-    def test_bfloat16_gradient_equals_tensorflows(self):
+    @pytest.mark.parametrize("on_gpu", [False, True])
+    def test_bfloat16_gradient_equals_tensorflows(self, on_gpu):
         x = normal(1, 4, 5, 6, 3, dtype=tf.bfloat16)
         for actual, expected in zip(
-            values_and_gradients(LeakyReLU(0.01), x),
+            values_and_gradients(LeakyReLU(0.01, on_gpu), x),
             values_and_gradients(lambda x: tf.nn.leaky_relu(x, 0.01), x),
             strict=True,
         ):

@@ -163,6 +163,27 @@ def test_deep_supervision_leaves_the_initial_weights_of_the_model():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_for_gpus_computes_the_same(name):
+    """Predictions and gradients, on the CPU, of equal weights."""
+    results = []
+    for on_gpu in (False, True):
+        network = build_network(deep(name), seed=1, on_gpu=on_gpu)
+        with tf.GradientTape() as tape, layers.dropout_numbers(tf.constant([8, 9], tf.int64)):
+            loss = tf.reduce_sum(network.trainer(IMAGES, training=True)[0] ** 2)
+        variables = network.model.trainable_variables
+        results.append([network.model(IMAGES), *tape.gradient(loss, variables)])
+    for ours, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-5 * max(1, np.abs(plain).max()))
+
+
+def test_max_pooling_has_the_precision_of_the_network_on_gpus():
+    for on_gpu, dtype in ((False, tf.float32), (True, tf.float16)):
+        network = build_network(tiny("unet"), precision="mixed_float16", on_gpu=on_gpu)
+        pools = [layer for layer in network.model.layers if layer.name.endswith("_pool")]
+        assert {layer.compute_dtype for layer in pools} == {dtype.name}
+
+
 def test_build_unet_builds_the_network_called_unet():
     options = tiny("unet")
     documented = build_unet((None, None, None, 2), 3, options.filters, options.dropout, seed=1)

@@ -122,6 +122,13 @@ def test_lamb_moves_a_weight_of_zero():
     assert float(kernel[0, 0]) == pytest.approx(-0.1, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lamb"])
+def test_updates_are_not_compiled_even_if_there_is_a_gpu(monkeypatch, name):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU:0"])
+    assert tf.keras.optimizers.Adam().jit_compile
+    assert not optimizers.make_optimizer(name).jit_compile
+
+
 @needs_addons
 def test_addons_are_imported_only_for_their_optimizers():
     code = (
