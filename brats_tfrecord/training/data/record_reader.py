@@ -321,14 +321,14 @@ class _OpenFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = None
+        self._descriptor = -1
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise self._unreadable(error) from error
 
     def __del__(self) -> None:
-        if self._descriptor is not None:
+        if self._descriptor >= 0:
             os.close(self._descriptor)
 
     def read(self, into: np.ndarray, offset: int) -> None:
@@ -337,7 +337,7 @@ class _OpenFile:
         Raises:
             InputError: the file ends before, or the disk fails.
         """
-        view = memoryview(into)
+        view = into.data
         while view:  # a single call may return less, above all on network disks
             try:
                 count = os.preadv(self._descriptor, [view], offset)
