@@ -100,6 +100,11 @@ class LateReader:
         """
         return [self._unread.popleft().result() for _ in range(self.unread - leave)]
 
+    def close(self) -> None:
+        """Gives up the results that were not taken, and waits for nothing."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._unread.clear()
+
     def _read(self, result, note):
         values = [
             tf.nest.map_structure(lambda tensor: tensor.numpy(), replica)

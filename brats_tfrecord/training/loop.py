@@ -64,6 +64,7 @@ def train(options: TrainOptions) -> TrainResult | None:
                 "nothing left to train"
             )
         else:
+            cleanup.enter_context(contextlib.closing(run.reader))
             cleanup.enter_context(run.journal.session())
             cleanup.enter_context(run_folder.input_errors_shared(options, peers))
             run.train()
@@ -123,8 +124,8 @@ class _Run:
         peers.require_same({"the checkpoint": (self.position.epoch, self.position.step)})
         for notice in (*self._checkpoints.notices, *self.journal.notices):
             self.journal.say(notice)
-        self._reader = LateReader(trainer.strategy)
-        self._looks = Looks(self._reader, peers, 60 * self._options.checkpoint_minutes)
+        self.reader = LateReader(trainer.strategy)
+        self._looks = Looks(self.reader, peers, 60 * self._options.checkpoint_minutes)
         self._last_finished = 0.0
         self._last_save = time.monotonic()
         self._has_state = self.position != Position()
@@ -193,13 +194,13 @@ class _Run:
             desc=f"epoch {epoch}/{self._options.epochs}",
         ) as bar:
             self._looks.restart()
-            while position.step + self._reader.unread < steps:
+            while position.step + self.reader.unread < steps:
                 self._dispatch_step(batches)
                 if self._looks.is_due():
                     self._add_results(self._looks.take())
                     self._save_and_stop_if_due()
                     self._show_progress(bar)
-            self._add_results(self._reader.take(leave=0))
+            self._add_results(self.reader.take(leave=0))
         return {
             "epoch": epoch,
             "loss": position.loss / steps,
@@ -215,7 +216,7 @@ class _Run:
         began = time.monotonic()
         batch = next(batches)
         note = DispatchedStep(began, time.monotonic(), batch["case"])
-        self._reader.add(self._trainer.train_step(batch), note)
+        self.reader.add(self._trainer.train_step(batch), note)
 
     def _add_results(self, readings: list[Reading]) -> None:
         """Adds the results of finished steps to the position, in the order of the steps.
@@ -259,11 +260,11 @@ class _Run:
             unit="batch",
             desc=f"validation {epoch}/{self._options.epochs}",
         ):
-            self._reader.add(self._trainer.eval_step(batch, slices))
+            self.reader.add(self._trainer.eval_step(batch, slices))
             if self._looks.is_due():
                 scores.add(self._looks.take())
                 self._save_and_stop_if_due(is_saved=True)
-        scores.add(self._reader.take(leave=0))
+        scores.add(self.reader.take(leave=0))
         means = scores.means(self._peers)
         if not np.isfinite(list(means.values())).all():
             raise self._diverged("the validation loss became NaN or infinite")
@@ -308,7 +309,7 @@ class _Run:
 
         The loss of a step is computed before its update, so it cannot tell.
         """
-        self._add_results(self._reader.take(leave=0))
+        self._add_results(self.reader.take(leave=0))
         if not self._trainer.weights_are_finite():
             raise self._diverged("weights became NaN or infinite")
         if self._peers.chief:

@@ -66,6 +66,15 @@ def test_adding_waits_for_nothing_and_taking_only_for_what_it_returns():
     assert reader.unread == 0 and reader.take(leave=0) == []
 
 
+def test_a_closed_reader_waits_for_nothing():
+    reader, done = LateReader(STRATEGY), threading.Event()
+    for number in range(3):
+        reader.add(Lazy(number, done))
+    reader.close()
+    assert reader.unread == 0 and not done.is_set()
+    done.set()
+
+
 def test_an_error_of_a_step_is_raised_when_its_result_is_taken():
     class Failed:
         def numpy(self):

@@ -45,11 +45,20 @@ class Device:
             *(_Tensor(self, number, value) for value in (loss, np.float32(0.5), np.True_))
         )
 
+    def release(self):
+        """Finishes all steps."""
+        with self._changed:
+            self.lag = 0
+            self._changed.notify_all()
+
     def wait_for(self, number):
         """Waits until step `number` is finished, and records what had been dispatched then."""
-        last = min(number + self.lag, STEPS)
+
+        def is_finished():
+            return self.dispatched >= min(number + self.lag, STEPS)
+
         with self._changed:
-            assert self._changed.wait_for(lambda: self.dispatched >= last, timeout=60), (
+            assert self._changed.wait_for(is_finished, timeout=60), (
                 f"the loop waits for step {number} and has dispatched only {self.dispatched}"
             )
             self.reads.append((number, self.dispatched))
@@ -89,6 +98,7 @@ def test_a_divergence_is_named_with_its_step_and_cases_before_more_is_dispatched
     named = r"the loss became nan at step 3 of epoch 1 with case\d, case\d; nothing was saved"
     with pytest.raises(TrainingDiverged, match=named):
         train(dataset, tmp_path)
+    device.release()
     assert device.dispatched <= 3 + MOST_UNREAD + 1
 
 
