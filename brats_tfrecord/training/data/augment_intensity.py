@@ -5,6 +5,7 @@ shift, gamma) are therefore computed once per value and looked up for each voxel
 casts float16 slowly.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ _FLOAT16 = np.dtype("<f2")
 ALL_FLOAT16 = np.arange(2**16, dtype="<u2").view(_FLOAT16).astype(np.float32)
 """The float16 value of each bit pattern."""
 
-BLOCK = 2**18
+BLOCK = 2**17
 """Values that are looked up by one call: fewer calls hold the interpreter lock more often, and the
 indices of more values, 8 bytes each, do not stay in the processor's cache."""
 
@@ -118,16 +119,24 @@ def _map_values(image, channel_steps):
             image[..., channel] = _chain(image[..., channel], steps)
         return
     # The bit patterns include infinities and NaNs, even if the voxels do not.
+    tables = np.empty((len(channel_steps), len(ALL_FLOAT16)), _FLOAT16)
     with np.errstate(invalid="ignore", over="ignore"):
-        tables = np.stack([_chain(ALL_FLOAT16, steps).astype(_FLOAT16) for steps in channel_steps])
-    bits, channels = image.view("<u2").reshape(-1), len(channel_steps)
-    table_offsets = np.tile(np.arange(channels) * len(ALL_FLOAT16), BLOCK // channels)
+        for table, steps in zip(tables, channel_steps):
+            table[:] = _chain(ALL_FLOAT16, steps)
+    bits = image.view("<u2").reshape(-1)
+    table_offsets = _table_offsets(len(tables), BLOCK // len(tables))
     # By blocks, so that the indices stay in the processor's cache.
     index = np.empty(len(table_offsets), np.intp)
     for first in range(0, len(bits), len(index)):
         block = bits[first : first + len(index)]
         np.add(block, table_offsets[: len(block)], out=index[: len(block)])
         tables.view("<u2").take(index[: len(block)], out=block, mode="clip")
+
+
+@functools.lru_cache
+def _table_offsets(channels, voxels):
+    """Where the table of each value's channel begins, int64 [voxels * channels]."""
+    return np.tile(np.arange(channels) * len(ALL_FLOAT16), voxels)
 
 
 def _chain(values, steps):

@@ -31,7 +31,7 @@ def test_scale_and_shift_of_each_channel(dtype, tolerance):
     np.testing.assert_allclose(result, expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("block", [2**18, 31])
+@pytest.mark.parametrize("block", [2**17, 31])
 def test_half_precision_is_computed_in_single_and_rounded_once(monkeypatch, block):
     monkeypatch.setattr(augment_intensity, "BLOCK", block)
     image = image_of()
