@@ -358,7 +358,7 @@ def make_trainer(setting, scale, data_dir, batch):
 def time_training(trainer, seconds):
     """Times steps of a trainer with real input, then with one batch repeated.
 
-    The loss is read after the last step only, so the host may prepare the next step while the
+    The result is read after the last step only, so the host may prepare the next step while the
     GPUs compute.
 
     Returns:
@@ -367,8 +367,8 @@ def time_training(trainer, seconds):
     """
     batches, size = iter(trainer.train_batches()), trainer.options.batch_size
     batch = next(batches)
-    repeated = size / seconds_per_call(lambda: trainer.train_step(batch).loss, seconds)
-    images = size / seconds_per_call(lambda: trainer.train_step(next(batches)).loss, seconds)
+    repeated = size / seconds_per_call(lambda: trainer.train_step(batch).sound, seconds)
+    images = size / seconds_per_call(lambda: trainer.train_step(next(batches)).sound, seconds)
     return {"images": images, "repeated": repeated, "waiting": max(0.0, 1 - images / repeated)}
 
 

@@ -130,8 +130,9 @@ def make_eval_step(
             },
         }
         index = tf.gather(slice_of_case, batch["case"])
-        slices = tf.gather(prediction, index, axis=3, batch_dims=1)
-        return EvalResult(scores, batch["case"], tf.cast(slices, tf.uint8))
+        # Of the logits, because GPUs have no tf.gather of uint8.
+        slices = tf.gather(logits[0], index, axis=3, batch_dims=1)
+        return EvalResult(scores, batch["case"], targets.classes_of_logits(slices))
 
     return tf.function(
         lambda batch, slice_of_case: strategy.run(replica_step, args=(batch, slice_of_case))
