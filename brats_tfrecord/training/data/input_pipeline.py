@@ -26,7 +26,7 @@ from brats_tfrecord.training.data.record_reader import RecordReader
 READ_AHEAD = 2
 """Batches that are prepared in advance."""
 
-MOST_READERS = 32
+MOST_READERS = 64
 """Most batches prepared in parallel: more gain little, and each takes the memory of a batch."""
 
 ALIGNMENT = 64
