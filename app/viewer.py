@@ -34,6 +34,7 @@ from app.scene import Scene
 from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import layouts
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.quiet_import import quiet_import
 from brats_tfrecord.wording import plural
 
 if TYPE_CHECKING:  # imports TensorFlow, which takes seconds
@@ -310,7 +311,8 @@ def load_segmenter(model: str) -> Segmenter:
     # TensorFlow's messages at import look like errors in the server's log.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Imported here, because it takes seconds, during which the page shows the spinner.
-    from brats_tfrecord.serving.predict import Segmenter
+    with quiet_import():
+        from brats_tfrecord.serving.predict import Segmenter
 
     return Segmenter(model)
 

@@ -16,6 +16,7 @@ ROOMS = (
     "wording",
     "boxes",
     "stopping",
+    "quiet_import",
     "targets",
     "tf_padding",
     "pieces",

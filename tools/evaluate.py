@@ -20,12 +20,14 @@ cases are evaluated, and the exit code is 1.
 import command_line
 
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
+from brats_tfrecord.quiet_import import quiet_import
 
 
 def main(options: EvaluateOptions) -> int:
     """Runs the evaluation; returns 0, or 1 if a case failed."""
     # Imported late, so that --help does not load TensorFlow.
-    from brats_tfrecord.workflow import evaluate_and_report
+    with quiet_import():
+        from brats_tfrecord.workflow import evaluate_and_report
 
     return 1 if any(row.status == "failed" for row in evaluate_and_report(options)) else 0
 

@@ -22,6 +22,7 @@ import os
 
 import command_line
 
+from brats_tfrecord.quiet_import import quiet_import
 from brats_tfrecord.training import cross_validation
 from brats_tfrecord.training.distribution import cpu_memory, gpu_settings
 from brats_tfrecord.training.train_options import TrainOptions
@@ -33,11 +34,13 @@ def main(options: TrainOptions) -> int:
     os.environ.update(settings)
     # TensorFlow is imported here: it reads the settings, and --help does not load it.
     if options.profile:
-        from brats_tfrecord.training.profile import profile
+        with quiet_import():
+            from brats_tfrecord.training.profile import profile
 
         print(profile(options))
         return 0
-    from brats_tfrecord.workflow import cross_validate, train_and_export
+    with quiet_import():
+        from brats_tfrecord.workflow import cross_validate, train_and_export
 
     if options.cross_validates:
         rows, table, path = cross_validate(options)
