@@ -11,6 +11,7 @@ Exit codes, the same for every tool:
 """
 
 import dataclasses
+import gc
 import os
 import re
 import signal
@@ -53,7 +54,11 @@ def run(main: Callable[[Any], int], options_class: type) -> NoReturn:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, stopping.raise_terminated)
-    sys.exit(_run(main, options_class, sys.argv))
+    code = _run(main, options_class, sys.argv)
+    # TensorFlow's input pipelines wait for their threads when they are destroyed. These threads run
+    # Python, which they no longer can once the interpreter ends.
+    gc.collect()
+    sys.exit(code)
 
 
 def _run(main: Callable[[Any], int], options_class: type, argv: list[str]) -> int:

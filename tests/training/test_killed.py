@@ -116,6 +116,23 @@ def flock(stream, operation):
 fcntl.flock = flock
 """
 
+SLOW_AND_DAMAGED = """
+import time
+from brats_tfrecord.errors import InputError
+from brats_tfrecord.training.data.record_reader import RecordReader
+
+read_image, calls = RecordReader.read_image, []
+
+def slow_and_damaged(*arguments):
+    calls.append(arguments)
+    time.sleep(0.3)
+    if len(calls) == 4:
+        raise InputError("a shard is damaged")
+    return read_image(*arguments)
+
+RecordReader.read_image = slow_and_damaged
+"""
+
 
 def changed(tmp_path, code):
     """Environment of a process that runs `code` when Python starts."""
@@ -153,6 +170,18 @@ def test_a_file_system_without_locks_costs_one_line(command, unbroken, tmp_path)
     [line] = done.stderr.splitlines()
     assert line.startswith(f"{tmp_path}/model: this file system has no locks (No locks available)")
     assert course(tmp_path / "model") == course(unbroken)
+
+
+def test_a_run_ends_while_threads_still_read(command, tmp_path):
+    """At the end of Python, input pipelines would wait for threads that can no longer run."""
+    done = subprocess.run(
+        command(tmp_path / "model", "--virtual_devices=2"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=changed(tmp_path, SLOW_AND_DAMAGED),
+    )
+    assert done.returncode == 2 and "a shard is damaged" in done.stderr
 
 
 @pytest.mark.soak
