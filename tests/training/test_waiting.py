@@ -1,10 +1,12 @@
 """The training loop dispatches steps without waiting for their results."""
 
+import functools
 import re
 import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from brats_tfrecord.errors import TrainingDiverged
 from brats_tfrecord.training import loop, trainer
@@ -111,3 +113,21 @@ def test_a_save_reads_everything_before_it(dataset, tmp_path, monkeypatch):
     assert device.dispatched == 3
     saved = {re.search(r"last-(\d+-\d+)", path.name)[1] for path in tmp_path.rglob("last-*.index")}
     assert saved == {"00000-000001", "00000-000002"}
+
+
+def test_weights_that_are_not_finite_are_not_saved(dataset, tmp_path, monkeypatch):
+    """The second step makes one of them infinite, though its loss is finite."""
+    device = Device(0)
+
+    def train_step(run_trainer, batch):
+        result = device.train_step(batch)
+        if device.dispatched == 2:
+            bias = run_trainer.network.trainer.weights[1]
+            bias.assign(tf.fill(bias.shape, np.inf))
+        return result
+
+    step = property(lambda self: functools.partial(train_step, self))
+    monkeypatch.setattr(trainer.Trainer, "train_step", step)
+    with pytest.raises(TrainingDiverged, match="weights became NaN or infinite at step 3 of"):
+        train(dataset, tmp_path, checkpoint_minutes=0.0)
+    assert [path.stem for path in tmp_path.rglob("last-*.index")] == ["last-00000-000001"]
