@@ -323,7 +323,7 @@ def measure_training(setting, scale, root):
     """Trains with every batch; yields the figures of each."""
     from bench_loader import make_records
 
-    dataset = make_records(root / f"records{scale.extent}", scale.cases, scale.extent)
+    dataset = make_records(root / f"records{scale.extent}", scale.cases, (scale.extent,) * 3)
     for batch in scale.batches:
         with explained(batch) as figures:
             trainer = make_trainer(setting, scale, dataset.root, batch)
