@@ -18,9 +18,9 @@ def quiet_import() -> Iterator[None]:
     """Context in which to import TensorFlow, or modules that do.
 
     Notices and warnings that TensorFlow prints on import are dropped if TF_CPP_MIN_LOG_LEVEL is 2
-    or more. Everything else that is written to stderr appears when the block ends.
+    or 3. Everything else that is written to stderr appears when the block ends.
     """
-    if "tensorflow" in sys.modules or int(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0")) < 2:
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3"):
         yield
         return
     sys.stderr.flush()

@@ -25,10 +25,8 @@ TOLERANCE = 1e-2
 """Largest accepted difference of a probability at load. CPUs differ by about 1e-5, GPUs that round
 the factors of a convolution to 10 bits (TF32) by about 1e-3, other weights by far more."""
 
-EXPORT_TOLERANCE = 1e-4
-"""Largest accepted difference of a probability at export, on one machine, in `full_float32`. The
-graph may sum in another order: up to 1e-5 on CPUs, more where cuDNN chooses another algorithm for
-it (Winograd, FFT). Other weights differ by far more."""
+EXPORT_TOLERANCE = 1e-5
+"""Largest accepted difference of a probability at export, on one machine, in `full_float32`."""
 
 _MIN_EXTENT = 8
 

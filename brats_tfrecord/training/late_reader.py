@@ -13,8 +13,8 @@ from brats_tfrecord.training.distribution.peers import Peers
 MOST_UNREAD = 16
 """Most steps whose results have not been read. A divergence is noticed after at most so many."""
 
-LOOK_SECONDS = 1.0
-"""About how often the processes of a multiworker run look together, if steps are short."""
+CHECK_SECONDS = 1.0
+"""Seconds between two checks of a multiworker run, if steps are short."""
 
 
 @dataclass(frozen=True)
@@ -126,40 +126,40 @@ def local_results(strategy: tf.distribute.Strategy, result: Any) -> list:
     ]
 
 
-class Looks:
-    """The steps after which a run reads results, and looks whether to save or to stop.
+class Checks:
+    """Decides after which steps a run reads results and checks whether to save or to stop.
 
-    A single process looks after every step and takes the results that have arrived. The processes
-    of a multiworker run have to look after the same steps and exchange their answers, for which
-    the devices wait. They look after the first step and then about once in `LOOK_SECONDS`, or after
-    `MOST_UNREAD` steps if those are shorter; at each look the chief says when the next one is.
+    A single process checks after every step and takes the results that have arrived. The processes
+    of a multiworker run have to check after the same steps and exchange their answers, and the
+    devices wait meanwhile. They check after the first step, and then every `CHECK_SECONDS` or every
+    `MOST_UNREAD` steps, whichever is sooner. At each check the chief says when the next one is.
     """
 
     def __init__(self, reader: LateReader, peers: Peers, save_seconds: float) -> None:
-        """Prepares the looks.
+        """Plans the first check.
 
         Args:
             reader: the reader of the results.
             peers: the processes of the run.
-            save_seconds: seconds between two saves, which take place at looks.
+            save_seconds: seconds between two saves, which take place at checks.
         """
         self._reader, self._peers = reader, peers
-        self._seconds = min(LOOK_SECONDS, save_seconds)
+        self._seconds = min(CHECK_SECONDS, save_seconds)
         self.restart()
 
     def restart(self) -> None:
-        """Makes the next step end with a look; call it where steps of another kind begin."""
+        """Plans a check after the next step; call it before steps of another kind."""
         self._steps_left = 1
         self._pace: float | None = None
         self._last_finished: float | None = None
 
     def is_due(self) -> bool:
-        """Counts a step, and tells whether to look after it."""
+        """Counts a step, and tells whether to check after it."""
         self._steps_left -= 1
         return self._steps_left <= 0
 
     def take(self) -> list[Reading]:
-        """Takes the results that a look may wait for: the devices keep at least a step to do."""
+        """Takes the results that a check may wait for; the devices keep at least one step to do."""
         if self._peers.count == 1:
             return self._reader.take(leave=min(self._reader.unfinished, MOST_UNREAD))
         readings = self._reader.take(leave=1)  # equally many in all processes
@@ -170,7 +170,7 @@ class Looks:
         return readings
 
     def agree(self, *flags: object) -> list[bool]:
-        """Tells for each flag whether it is true in any process, and plans the next look.
+        """Tells for each flag whether it is true in any process, and plans the next check.
 
         Args:
             flags: truth values of this process.

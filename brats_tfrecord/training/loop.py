@@ -22,9 +22,9 @@ from brats_tfrecord.training.distribution.peers import Peers
 from brats_tfrecord.training.journal import Journal, NullJournal, epoch_line, opening_line
 from brats_tfrecord.training.late_reader import (
     MOST_UNREAD,
+    Checks,
     DispatchedStep,
     LateReader,
-    Looks,
     Reading,
 )
 from brats_tfrecord.training.train_options import TrainOptions
@@ -125,7 +125,7 @@ class _Run:
         for notice in (*self._checkpoints.notices, *self.journal.notices):
             self.journal.say(notice)
         self.reader = LateReader(trainer.strategy)
-        self._looks = Looks(self.reader, peers, 60 * self._options.checkpoint_minutes)
+        self._checks = Checks(self.reader, peers, 60 * self._options.checkpoint_minutes)
         self._last_finished = 0.0
         self._last_save = time.monotonic()
         self._has_state = self.position != Position()
@@ -193,11 +193,11 @@ class _Run:
             unit="step",
             desc=f"epoch {epoch}/{self._options.epochs}",
         ) as bar:
-            self._looks.restart()
+            self._checks.restart()
             while position.step + self.reader.unread < steps:
                 self._dispatch_step(batches)
-                if self._looks.is_due():
-                    self._add_results(self._looks.take())
+                if self._checks.is_due():
+                    self._add_results(self._checks.take())
                     self._save_and_stop_if_due()
                     self._show_progress(bar)
             self._add_results(self.reader.take(leave=0))
@@ -254,15 +254,15 @@ class _Run:
         """Scores and draws the validation folds; returns the `val_` columns of the history."""
         scores = ValidationScores(self._drawn_slices)
         slices = tf.constant(np.maximum(self._drawn_slices, 0), tf.int32)
-        self._looks.restart()
+        self._checks.restart()
         for batch in self.journal.bar(
             self._trainer.eval_batches,
             unit="batch",
             desc=f"validation {epoch}/{self._options.epochs}",
         ):
             self.reader.add(self._trainer.eval_step(batch, slices))
-            if self._looks.is_due():
-                scores.add(self._looks.take())
+            if self._checks.is_due():
+                scores.add(self._checks.take())
                 self._save_and_stop_if_due(is_saved=True)
         scores.add(self.reader.take(leave=0))
         means = scores.means(self._peers)
@@ -286,14 +286,14 @@ class _Run:
     def _save_and_stop_if_due(self, is_saved: bool = False) -> None:
         """Saves the state if it is time to, and stops the run if that was requested.
 
-        All processes of a run do so at the same look, even if only one of them has a reason.
+        All processes of a run do so at the same check, even if only one of them has a reason.
 
         Args:
             is_saved: the current state is saved already.
         """
         save_is_due = time.monotonic() >= self._last_save + 60 * self._options.checkpoint_minutes
         reason = self._stop.reason
-        any_save_is_due, any_stops = self._looks.agree(save_is_due, reason)
+        any_save_is_due, any_stops = self._checks.agree(save_is_due, reason)
         if (any_save_is_due or any_stops) and not is_saved:
             self._save()
         if any_stops:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from optimizer_names import parameters
 
 from brats_tfrecord import targets
 from brats_tfrecord.training import loop, steps
@@ -94,7 +95,8 @@ def test_an_interrupted_run_resumes_with_its_averages(averaged, tmp_path):
 
 
 @pytest.mark.soak
-def test_all_flags_of_the_optimizer_work_together(averaged, tmp_path):
+@pytest.mark.parametrize("optimizer", ["lamb", parameters("ranger")])
+def test_all_flags_of_the_optimizer_work_together(averaged, tmp_path, optimizer):
     """Two replicas, in bfloat16."""
     chosen, _ = averaged
     result = loop.train(
@@ -103,7 +105,7 @@ def test_all_flags_of_the_optimizer_work_together(averaged, tmp_path):
             model_dir=str(tmp_path / "all"),
             virtual_devices=2,
             precision="mixed_bfloat16",
-            optimizer="lamb",
+            optimizer=optimizer,
             weight_decay="0.01",
             schedule="polynomial",
             warmup_epochs=0.5,

@@ -65,9 +65,7 @@ class Steps:
             self.strategy, self.network, self.targets, self.loss, self.piece
         )
         whole = batch((144, 144, 144), weight=tf.float32)
-        if hasattr(step, "get_concrete_function"):
-            return step.get_concrete_function(whole, tf.TensorSpec([None], tf.int32))
-        return step.__closure__[0].cell_contents.get_concrete_function(whole)
+        return step.get_concrete_function(whole, tf.TensorSpec([None], tf.int32))
 
 
 def network_options(name, targets):

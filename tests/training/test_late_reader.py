@@ -8,9 +8,9 @@ import pytest
 from brats_tfrecord.training import late_reader
 from brats_tfrecord.training.late_reader import (
     MOST_UNREAD,
+    Checks,
     DispatchedStep,
     LateReader,
-    Looks,
     Reading,
 )
 
@@ -99,14 +99,14 @@ class StandInReader:
         return [Reading([], None, self.times.pop(0)) for _ in range(count)]
 
 
-def looked_after(looks, reader, steps):
-    """Numbers of the steps, from 1, after which the run looks."""
+def checked_after(checks, reader, steps):
+    """Numbers of the steps, from 1, after which the run checks."""
     numbers = []
     for number in range(1, steps + 1):
         reader.unread += 1
-        if looks.is_due():
-            looks.take()
-            looks.agree(False)
+        if checks.is_due():
+            checks.take()
+            checks.agree(False)
             numbers.append(number)
     return numbers
 
@@ -120,39 +120,39 @@ def peers(count, others=()):
     )
 
 
-def test_a_single_process_looks_after_every_step_and_leaves_what_is_running():
+def test_a_single_process_checks_after_every_step_and_leaves_what_is_running():
     reader = StandInReader(range(100))
-    looks = Looks(reader, peers(1), save_seconds=600)
-    assert looked_after(looks, reader, 5) == [1, 2, 3, 4, 5]
+    checks = Checks(reader, peers(1), save_seconds=600)
+    assert checked_after(checks, reader, 5) == [1, 2, 3, 4, 5]
     reader.unread = reader.unfinished = MOST_UNREAD + 3
-    assert len(looks.take()) == 3
+    assert len(checks.take()) == 3
 
 
-def test_several_processes_look_once_a_second_or_after_the_most_unread_steps():
-    """The first look has no result, the second one no step to compare it with."""
+def test_several_processes_check_once_a_second_or_after_the_most_unread_steps():
+    """The first check has no result, the second one no step to compare it with."""
     reader = StandInReader(np.arange(100) * 0.25)
-    looks = Looks(reader, peers(2), save_seconds=600)
-    assert looked_after(looks, reader, 12) == [1, 2, 3, 7, 11]
+    checks = Checks(reader, peers(2), save_seconds=600)
+    assert checked_after(checks, reader, 12) == [1, 2, 3, 7, 11]
     reader = StandInReader(np.arange(100) * 0.01)
-    looks = Looks(reader, peers(2), save_seconds=600)
-    assert looked_after(looks, reader, 40) == [1, 2, 3, 3 + MOST_UNREAD, 3 + 2 * MOST_UNREAD]
-    looks.restart()
-    assert looked_after(looks, reader, 1) == [1]
+    checks = Checks(reader, peers(2), save_seconds=600)
+    assert checked_after(checks, reader, 40) == [1, 2, 3, 3 + MOST_UNREAD, 3 + 2 * MOST_UNREAD]
+    checks.restart()
+    assert checked_after(checks, reader, 1) == [1]
 
 
-def test_several_processes_look_as_often_as_they_save():
+def test_several_processes_check_as_often_as_they_save():
     reader = StandInReader(np.arange(100) * 0.25)
-    assert looked_after(Looks(reader, peers(2), save_seconds=0), reader, 5) == [1, 2, 3, 4, 5]
+    assert checked_after(Checks(reader, peers(2), save_seconds=0), reader, 5) == [1, 2, 3, 4, 5]
     reader = StandInReader(np.arange(100) * 0.25)
-    assert looked_after(Looks(reader, peers(2), save_seconds=0.5), reader, 8) == [1, 2, 3, 5, 7]
+    assert checked_after(Checks(reader, peers(2), save_seconds=0.5), reader, 8) == [1, 2, 3, 5, 7]
 
 
-def test_a_worker_looks_when_the_chief_says_and_hears_all_flags():
+def test_a_worker_checks_when_the_chief_says_and_hears_all_flags():
     """The chief's sum has a flag and the number of its steps."""
     reader = StandInReader(np.arange(100) * 5.0)
-    looks = Looks(reader, peers(2, others=(0, 1, 3)), save_seconds=600)
-    assert looks.is_due() and looks.agree(False, False) == [False, True]
-    assert [looks.is_due() for _ in range(3)] == [False, False, True]
+    checks = Checks(reader, peers(2, others=(0, 1, 3)), save_seconds=600)
+    assert checks.is_due() and checks.agree(False, False) == [False, True]
+    assert [checks.is_due() for _ in range(3)] == [False, False, True]
 
 
 def test_only_time_in_which_the_device_is_idle_counts_as_waiting_for_input():

@@ -154,14 +154,13 @@ class _Lamb(tf.keras.optimizers.Optimizer):
     not change the length of a step.
     """
 
-    def __init__(
-        self, learning_rate, weight_decay, beta_1=0.9, beta_2=0.999, epsilon=1e-6, name="Lamb"
-    ):
-        super().__init__(name=name, jit_compile=False)
+    _beta_1, _beta_2, _epsilon = 0.9, 0.999, 1e-6
+
+    def __init__(self, learning_rate, weight_decay):
+        super().__init__(name="Lamb", **_WITHOUT_XLA)
         self._learning_rate = self._build_learning_rate(learning_rate)
         # Not `weight_decay`, with which Keras would shrink the weights before the step.
         self._decay = weight_decay
-        self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
 
     def build(self, variables):
         super().build(variables)

@@ -81,13 +81,15 @@ def test_log_softmax_of_large_logits_is_finite():
     ],
 )
 def test_convolutions_equal_keras(make_ours, make_plain, options):
-    ours, plain = make_ours(5, 2, **options), make_plain(5, 2, **options)
-    x = normal(2, 4, 6, 8, 3)
+    # The reference is exact, and the volume small: the rounding of long float32 sums differs from
+    # processor to processor.
+    ours, plain = make_ours(5, 2, **options), make_plain(5, 2, dtype="float64", **options)
+    x = normal(2, 2, 3, 4, 3)
     for layer in (ours, plain):
         layer.build(x.shape)
         layer.set_weights([normal(*weight.shape) for weight in layer.get_weights()])
-    # Keras's own gradient of the bias is rounded more often.
-    assert_close(values_and_gradients(ours, x), values_and_gradients(plain, x), tolerance=2e-5)
+    expected = [tf.cast(value, tf.float32) for value in values_and_gradients(plain, x)]
+    assert_close(values_and_gradients(ours, x), expected, tolerance=1e-5)
 
 
 def test_transposed_convolutions_keep_open_extents_open():
