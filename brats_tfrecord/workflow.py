@@ -27,7 +27,7 @@ from brats_tfrecord.serving.validation_case import ValidationCase
 from brats_tfrecord.training import cross_validation, run_card, run_folder, tensorflow_errors
 from brats_tfrecord.training.loop import train
 from brats_tfrecord.training.network import networks
-from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.train_options import DOCUMENTED, TrainOptions
 from brats_tfrecord.training.trainer import TrainResult
 
 
@@ -132,7 +132,7 @@ def evaluate_and_report(options: EvaluateOptions) -> list[CaseResult]:
 
 def model_card(result: TrainResult) -> ModelCard:
     """Makes the card of a run's model, without post-processing."""
-    dataset = result.manifest
+    dataset, options = result.manifest, result.options
     best: dict[str, Any] = next(
         (row for row in result.history if row["epoch"] == result.best_epoch), {}
     )
@@ -142,14 +142,15 @@ def model_card(result: TrainResult) -> ModelCard:
         label_scheme=dataset.label_scheme.name,
         targets=result.targets,
         piece=result.piece,
-        flips=result.options.test_time_flips,
+        flips=options.test_time_flips,
         dataset_fingerprint=dataset.fingerprint,
         train_case_ids=tuple(result.train_case_ids),
         select_case_ids=tuple(result.select_case_ids),
         identities=identities_of(dataset, (*result.train_case_ids, *result.select_case_ids)),
         training={
-            "options": result.options.identity(),
-            "epochs": result.options.epochs,
+            "options": options.identity(),
+            **({} if options.preset == DOCUMENTED else {"preset": options.preset}),
+            "epochs": len(result.history) if options.has_time_budget else options.epochs,
             "best_epoch": result.best_epoch,
             "best": {name: value for name, value in best.items() if value is not None},
             "precision": result.precision,

@@ -177,7 +177,7 @@ def opening_line(trainer: Trainer, position: Position, length: RunLength | None 
         f"{'x'.join(map(str, trainer.patch_shape))} of {options.modalities}, batch "
         f"{options.batch_size} over {trainer.strategy.num_replicas_in_sync} replica(s) on "
         f"{devices.describe(trainer.strategy)}, "
-        f"{trainer.precision}{emulated}; preset {options.preset}{planned}{resumed}"
+        f"{trainer.precision}{emulated}, preset {options.preset}{planned}{resumed}"
     )
 
 

@@ -107,9 +107,7 @@ def train_options(**given: Any) -> TrainOptions:
     if make_values is None:
         _require_planned_alone(given)
         return TrainOptions(**given)
-    values: dict[str, Any] | None = run_file.preset_values(
-        given.get("model_dir", ""), given["preset"]
-    )
+    values = run_file.preset_values(given.get("model_dir", ""), given["preset"])
     if values is None:
         values = make_values(given, read_facts(given))
     if given.get("time_budget_minutes"):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 VALIDATION_SHARE = 0.15
-"""Largest share of the time for training and validation that validations may take."""
+"""Largest share of the time that validations may take."""
 
 TUNING_SHARE = 0.1
-"""Largest share of the remaining time that is kept for tuning the post-processing."""
+"""Largest share of the time that is kept for tuning the post-processing."""
 
 MOST_VALIDATIONS = 10
 FEWEST_STEPS = 10
@@ -47,6 +47,7 @@ class Plan:
         steps: training steps of the whole run.
         validations: validations of the whole run; 0 if not even one fits.
         validated: validations that are done.
+        validation_spent: seconds that these took.
         spent: seconds of the budget that were used when this plan was made or saved.
         step: seconds that a step takes now.
         first_step, validation, tuning, export: `Costs` at the start; `validation` is replaced
@@ -56,6 +57,7 @@ class Plan:
     steps: int
     validations: int
     validated: int
+    validation_spent: float
     spent: float
     step: float
     first_step: float
@@ -109,22 +111,32 @@ def first_plan(minutes: float, costs: Costs, spent: float) -> Plan:
     Returns:
         The plan; its `steps` are below `FEWEST_STEPS` if the budget is too short.
     """
+    left = max(0.0, target_seconds(minutes) - spent - costs.export)
+    tuning = min(costs.tuning, TUNING_SHARE * left)
+    validations = 0
+    if costs.validation:
+        affordable = VALIDATION_SHARE * (left - tuning) / costs.validation
+        validations = int(min(MOST_VALIDATIONS, affordable))
     plan = Plan(
-        0, MOST_VALIDATIONS, 0, spent, costs.step, costs.step, costs.validation, costs.tuning,
-        costs.export,
-    )  # fmt: skip
-    for_validation = VALIDATION_SHARE * _training_seconds(plan, minutes)
-    validations = (
-        int(min(MOST_VALIDATIONS, for_validation / costs.validation)) if costs.validation else 0
+        steps=0,
+        validations=validations,
+        validated=0,
+        validation_spent=0.0,
+        spent=spent,
+        step=costs.step,
+        first_step=costs.step,
+        validation=costs.validation,
+        tuning=tuning,
+        export=costs.export,
     )
-    return _with_steps(dataclasses.replace(plan, validations=validations), minutes, 0)
+    return _with_steps(plan, minutes, 0)
 
 
 def next_plan(plan: Plan, minutes: float, step: float, spent: float, steps_done: int) -> Plan:
     """Plans the rest of a run anew.
 
-    A run that was planned with validations keeps at least the last one, whose epoch may be
-    the best.
+    Validations that would exceed their share of the time are left out, but not the last one: its
+    epoch may be the best.
 
     Args:
         plan: the plan so far.
@@ -138,11 +150,22 @@ def next_plan(plan: Plan, minutes: float, step: float, spent: float, steps_done:
     """
     plan = dataclasses.replace(plan, step=step, spent=spent)
     left = plan.validations - plan.validated
-    if left > 1:
-        affordable = VALIDATION_SHARE * _training_seconds(plan, minutes) / _validation(plan)
-        left = max(1, min(left, int(affordable)))
+    if left > 1 and plan.validation:
+        whole = target_seconds(minutes) - tuning_seconds(plan, minutes) - _later(plan.export, plan)
+        affordable = VALIDATION_SHARE * whole - plan.validation_spent
+        left = max(1, min(left, int(affordable / _later(plan.validation, plan))))
     plan = dataclasses.replace(plan, validations=plan.validated + left)
     return _with_steps(plan, minutes, steps_done)
+
+
+def validated(plan: Plan, seconds: float) -> Plan:
+    """Counts a validation that took so many seconds."""
+    return dataclasses.replace(
+        plan,
+        validated=plan.validated + 1,
+        validation_spent=plan.validation_spent + seconds,
+        validation=seconds / plan.slowdown,
+    )
 
 
 def smallest_minutes(costs: Costs, spent: float) -> float:
@@ -160,22 +183,17 @@ def smallest_minutes(costs: Costs, spent: float) -> float:
 
 def tuning_seconds(plan: Plan, minutes: float) -> float:
     """Returns the seconds kept for segmenting validation cases after the last epoch."""
-    left = target_seconds(minutes) - plan.spent - plan.slowdown * plan.export
-    return max(0.0, min(plan.slowdown * plan.tuning, TUNING_SHARE * left))
+    return min(_later(plan.tuning, plan), TUNING_SHARE * target_seconds(minutes))
 
 
-def _training_seconds(plan: Plan, minutes: float) -> float:
-    """Seconds left for training and validation."""
-    left = target_seconds(minutes) - plan.spent - plan.slowdown * plan.export
-    return max(0.0, left - tuning_seconds(plan, minutes))
-
-
-def _validation(plan: Plan) -> float:
-    return plan.slowdown * plan.validation
+def _later(seconds: float, plan: Plan) -> float:
+    """What took so long at the start, at the present pace."""
+    return plan.slowdown * seconds
 
 
 def _with_steps(plan: Plan, minutes: float, steps_done: int) -> Plan:
-    """Replaces the steps of a plan by those that fit beside its remaining validations."""
-    validations = (plan.validations - plan.validated) * _validation(plan)
-    steps = int((_training_seconds(plan, minutes) - validations) / plan.step)
+    """Replaces the steps of a plan by those that fit beside everything else that is to come."""
+    validations = (plan.validations - plan.validated) * _later(plan.validation, plan)
+    rest = validations + tuning_seconds(plan, minutes) + _later(plan.export, plan)
+    steps = int((target_seconds(minutes) - plan.spent - rest) / plan.step)
     return dataclasses.replace(plan, steps=steps_done + max(0, steps))

@@ -133,9 +133,7 @@ class TimedLength(RunLength):
         began = self._clock()
         yield
         seconds = self._clock() - began
-        self._plan = dataclasses.replace(
-            self.plan, validated=self.plan.validated + 1, validation=seconds / self.plan.slowdown
-        )
+        self._plan = time_plan.validated(self.plan, seconds)
         if self._interval:
             self._interval = self._interval[0] + seconds, self._interval[1]
 

@@ -45,13 +45,14 @@ def test_short_validations_are_few_all_the_same():
 
 
 def test_a_slower_machine_gets_fewer_steps_and_everything_later_is_assumed_to_be_slower_too():
-    """Steps of 1 s instead of 0.5. 564 s, 264 spent, 2 x 14 for the export: 272. Tuning: a tenth,
-    27.2. Of 244.8 s, validations may take 36.72: one of 2 x 20."""
+    """Steps of 1 s instead of 0.5. 564 s, 2 x 14 of them for the export and 56.4, a tenth, for
+    tuning: 479.6, of which validations may take 71.94: one of 2 x 20. Without the 264 that are
+    spent, 175.6 are left for steps."""
     plan = time_plan.first_plan(10, COSTS, spent=50)
     later = time_plan.next_plan(plan, 10, step=1.0, spent=264, steps_done=400)
     assert later.slowdown == 2
     assert later.validations == 1
-    assert later.steps == 400 + int(244.8 - 40)
+    assert later.steps == 400 + int(479.6 - 264 - 40)
 
 
 def test_a_faster_machine_gets_more_steps():

@@ -25,8 +25,10 @@ class Run:
     Attributes:
         now: the clock, in seconds.
         validated: number of steps before each validation.
-        shares: share of the run at each step.
+        shares: share of the run before each step, if `records_shares`.
     """
+
+    records_shares = True
 
     def __init__(self, minutes=10.0, step=lambda now: 0.5, validation=20.0, **flags):
         options = TrainOptions("data", "model", time_budget_minutes=minutes, **flags)
@@ -47,7 +49,8 @@ class Run:
             while self.done - self.epoch * EPOCH_STEPS < length.steps(epoch):
                 if self.now >= until:
                     return
-                self.shares.append(float(self.share(self.done)))
+                if self.records_shares:
+                    self.shares.append(float(self.share(self.done)))
                 self.now += self._step(self.now)
                 self.done += 1
                 if length.replan_is_due(self.done):
@@ -88,26 +91,30 @@ def test_a_load_that_ends_lengthens_the_run():
     assert run.shares[-1] > 0.97
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.floats(0.25, 3.0), min_size=12, max_size=12),
-    st.floats(0.5, 2.0),
+    st.lists(st.floats(1.0, 2.0), min_size=12, max_size=12),
+    st.floats(0.5, 1.5),
     st.sampled_from([1.0, 10.0]),
 )
 def test_the_budget_is_kept_at_any_pace(paces, validation, minutes):
-    """The pace changes twelve times; a validation takes longer or shorter than was measured."""
+    """A load comes and goes; a validation takes longer or shorter than was measured.
+
+    Even if the load doubles just before the end, the export fits.
+    """
     scale = minutes / 10
     run = Run(
         minutes,
         step=lambda now: 0.5 * scale * paces[min(11, int(now / (50 * scale)))],
         validation=20 * scale * validation,
     )
-    run.now *= scale
+    run.now, run.records_shares = run.now * scale, False
     run.length.begin(
         Costs(0.5 * scale * paces[1], 20 * scale * paces[1], 40 * scale * paces[1], EXPORT * scale)
     )
     run.train()
-    assert run.now <= 60 * minutes - EXPORT * scale / 2
+    assert run.now + 2 * EXPORT * scale <= 60 * minutes
     assert run.validated[-1:] == [run.done] or run.length.plan.validations == 0
 
 
@@ -138,12 +145,12 @@ def test_a_resumed_run_continues_with_the_recorded_plan():
 @pytest.mark.parametrize("minutes", [0.3, 1.0])
 def test_a_budget_that_is_too_short_is_refused_with_the_smallest_that_works(minutes):
     run = Run(minutes)
-    with pytest.raises(InputError, match=f"--time_budget_minutes={minutes:g}: .* give 1.5 or more"):
+    with pytest.raises(InputError, match=f"--time_budget_minutes={minutes:g}: .* give 1.4 or more"):
         run.length.begin(COSTS)
-    run = Run(1.5)
+    run = Run(1.4)
     run.length.begin(COSTS)
     run.train()
-    assert run.now + EXPORT <= 90
+    assert run.now + EXPORT <= 84
 
 
 def test_an_update_needs_its_batches():
@@ -158,7 +165,7 @@ def test_new_plans_come_faster_towards_the_end():
     run.train()
     plans = run.length.to_card()["plans"]
     waits = np.diff([plan["used_seconds"] for plan in plans])
-    assert len(plans) < 40 and waits[0] > 50 and waits[-1] < 12
+    assert len(plans) < 40 and waits[0] > 40 and waits[-1] < 12
     assert all(a["steps_done"] < b["steps_done"] for a, b in itertools.pairwise(plans))
 
 

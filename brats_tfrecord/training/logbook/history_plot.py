@@ -25,7 +25,8 @@ def plot(rows: Sequence[dict], best_epoch: int | None = None, title: str = "") -
     """
     # Fixed margins: a layout engine would take longer than drawing, after every epoch.
     figure = Figure(figsize=(12.5, 6.6))
-    figure.suptitle(title, x=0.06, y=0.995, ha="left", fontsize=9)
+    if title:
+        figure.suptitle(title, x=0.06, y=0.995, ha="left", fontsize=9)
     axes = figure.subplots(
         2,
         3,
