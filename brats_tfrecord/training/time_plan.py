@@ -19,6 +19,9 @@ MOST_VALIDATIONS = 10
 FEWEST_STEPS = 10
 """Fewer steps are no training; a budget that allows no more is refused."""
 
+_LEAST_SLOWDOWN = 0.6
+"""Steps may become faster for reasons that do not make an export faster."""
+
 _MARGIN_SHARE, _MARGIN_SECONDS, _MARGIN_OF_LONG = 0.06, 30.0, 0.01
 
 
@@ -67,12 +70,12 @@ class Plan:
 
     @property
     def slowdown(self) -> float:
-        """How many times as long as at the start everything takes now; at least 1.
+        """How many times as long as at the start everything takes now; at least `_LEAST_SLOWDOWN`.
 
         Parts that come later are not measured yet. They are assumed to take longer by as much
         as the steps do, for instance since another program uses the processor.
         """
-        return max(1.0, self.step / self.first_step)
+        return max(_LEAST_SLOWDOWN, self.step / self.first_step)
 
     @staticmethod
     def size() -> int:
@@ -195,5 +198,6 @@ def _with_steps(plan: Plan, minutes: float, steps_done: int) -> Plan:
     """Replaces the steps of a plan by those that fit beside everything else that is to come."""
     validations = (plan.validations - plan.validated) * _later(plan.validation, plan)
     rest = validations + tuning_seconds(plan, minutes) + _later(plan.export, plan)
-    steps = int((target_seconds(minutes) - plan.spent - rest) / plan.step)
+    # At an unchanged pace, rounding must not take a step away from the plan.
+    steps = int((target_seconds(minutes) - plan.spent - rest) / plan.step + 1e-6)
     return dataclasses.replace(plan, steps=steps_done + max(0, steps))

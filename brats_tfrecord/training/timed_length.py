@@ -177,15 +177,7 @@ class TimedLength(RunLength):
 
     def _adopt(self, plan: Plan, steps_done: int) -> None:
         self._plan, self._planned_at = plan, self._clock()
-        self._plans.append(
-            {
-                "used_seconds": plan.spent,
-                "steps_done": steps_done,
-                "steps": plan.steps,
-                "step_seconds": plan.step,
-                "validations": plan.validations,
-            }
-        )
+        self._plans.append(dataclasses.asdict(plan) | {"steps_done": steps_done})
 
     def _of_chief(self, numbers: Sequence[float]) -> list[float]:
         """The chief's numbers, in all processes."""

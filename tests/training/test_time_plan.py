@@ -56,9 +56,11 @@ def test_a_slower_machine_gets_fewer_steps_and_everything_later_is_assumed_to_be
 
 
 def test_a_faster_machine_gets_more_steps():
+    """Steps take half as long; the rest is assumed to take 0.6 times as long: 8.4 s for the export,
+    24 for tuning, 36 for three validations. 445.6 s are left."""
     plan = time_plan.first_plan(10, COSTS, spent=50)
     later = time_plan.next_plan(plan, 10, step=0.25, spent=50, steps_done=0)
-    assert (later.steps, later.validations, later.slowdown) == (1600, 3, 1)
+    assert (later.steps, later.validations, later.slowdown) == (1782, 3, 0.6)
 
 
 def test_the_run_ends_where_it_is_when_the_time_is_over():
@@ -87,7 +89,7 @@ def test_no_plan_exceeds_its_budget(minutes, costs, spent):
     tuning = time_plan.tuning_seconds(plan, minutes)
     if plan.steps:
         total = spent + training + validations + tuning + costs.export
-        assert total <= time_plan.target_seconds(minutes) + 1e-6
+        assert total <= time_plan.target_seconds(minutes) + 1e-2
         assert total >= time_plan.target_seconds(minutes) - costs.step - 1e-6
         assert validations <= 0.15 * 60 * minutes
     else:

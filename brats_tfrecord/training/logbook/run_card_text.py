@@ -96,7 +96,7 @@ def _time_budget(planned):
         return []
     plans = planned["plans"]
     steps = [plan["steps"] for plan in plans]
-    paces = [plan["step_seconds"] for plan in plans]
+    paces = [plan["step"] for plan in plans]
     return [
         ("time budget", duration(60 * planned["minutes"])),
         ("used of it", duration(planned["used_seconds"])),
