@@ -13,7 +13,7 @@ import tensorflow as tf
 from brats_tfrecord.training.time_plan import Costs
 from brats_tfrecord.training.trainer import Trainer
 
-_TIMED_STEPS = 4
+_TIMED_STEPS = 3
 _EXPORT_SECONDS, _EXPORT_FIRST_STEPS = 3.0, 1.0
 """The export takes less than these seconds and this many times the first training step: both build
 graphs of the network. Measured beside ten busy processes: 0.8 times, 70 s after a first step of
