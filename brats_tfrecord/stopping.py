@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-_STARTED = time.monotonic()
+STARTED = time.monotonic()
 """About when the process started. A time limit counts from here, over all runs in the process."""
 
 _EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
@@ -37,7 +37,7 @@ class StopRequest:
         """Why the run should stop, in words; None while it should continue."""
         if self._signal:
             return f"stopped by {self._signal.name}"
-        if self._limit and time.monotonic() >= _STARTED + 60 * self._limit:
+        if self._limit and time.monotonic() >= STARTED + 60 * self._limit:
             return f"--time_limit_minutes={self._limit:g} are over"
         return None
 

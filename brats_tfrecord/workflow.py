@@ -24,10 +24,10 @@ from brats_tfrecord.serving.predictor import Predictor
 from brats_tfrecord.serving.recognition import Identity
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter
 from brats_tfrecord.serving.validation_case import ValidationCase
-from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
+from brats_tfrecord.training import cross_validation, run_card, run_folder, tensorflow_errors
 from brats_tfrecord.training.loop import train
 from brats_tfrecord.training.network import networks
-from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.train_options import DOCUMENTED, TrainOptions
 from brats_tfrecord.training.trainer import TrainResult
 
 
@@ -49,11 +49,12 @@ class ExportedRun:
     validation_cases: list[ValidationCase]
 
 
-def train_and_export(options: TrainOptions) -> ExportedRun | None:
+def train_and_export(options: TrainOptions, began: float | None = None) -> ExportedRun | None:
     """Trains a network, tunes its post-processing and exports the weights of the best epoch.
 
     Args:
         options: options of the run.
+        began: `time.monotonic()` from which --time_budget_minutes count; None for now.
 
     Returns:
         The exported run; None in the processes of a multiworker run that are not the chief.
@@ -63,7 +64,7 @@ def train_and_export(options: TrainOptions) -> ExportedRun | None:
             damaged, or a device is out of memory.
         Stopped: the disk is full, or another process of a multiworker run was lost.
     """
-    result = train(options)
+    result = train(options, began)
     if result is None:
         return None
     with tensorflow_errors.explained(options):
@@ -72,10 +73,14 @@ def train_and_export(options: TrainOptions) -> ExportedRun | None:
         predictor = Predictor(network, card)
         cases = _segment_validation_cases(predictor, card, result)
         export_predictor(predictor, _tuned(card, cases), path)
+        if result.used_seconds:
+            run_card.record_end(options.model_dir, result.used_seconds())
         return ExportedRun(result, path, network, cases)
 
 
-def cross_validate(options: TrainOptions) -> tuple[list[dict[str, Any]], Path, Path]:
+def cross_validate(
+    options: TrainOptions, began: float | None = None
+) -> tuple[list[dict[str, Any]], Path, Path]:
     """Trains and exports one run per fold, except the test fold, then combines them.
 
     Each run has its own folder `fold0`, `fold1`, … in `options.model_dir` and resumes where it
@@ -84,6 +89,7 @@ def cross_validate(options: TrainOptions) -> tuple[list[dict[str, Any]], Path, P
 
     Args:
         options: options of the runs, with `validation_fold` "all".
+        began: as in `train_and_export`, for the first run.
 
     Returns:
         (list of `training.cross_validation.fold_row`, path of the table, path of the ensemble).
@@ -101,7 +107,7 @@ def cross_validate(options: TrainOptions) -> tuple[list[dict[str, Any]], Path, P
             f"in {run_options.model_dir}",
             flush=True,
         )
-        runs.append(train_and_export(run_options))
+        runs.append(train_and_export(run_options, began if number == 1 else None))
         tf.keras.backend.clear_session()  # frees the memory of the run's training
     rows = [_fold_row(run) for run in runs]
     table = Path(options.model_dir) / cross_validation.FILE_NAME
@@ -126,7 +132,7 @@ def evaluate_and_report(options: EvaluateOptions) -> list[CaseResult]:
 
 def model_card(result: TrainResult) -> ModelCard:
     """Makes the card of a run's model, without post-processing."""
-    dataset = result.manifest
+    dataset, options = result.manifest, result.options
     best: dict[str, Any] = next(
         (row for row in result.history if row["epoch"] == result.best_epoch), {}
     )
@@ -136,14 +142,15 @@ def model_card(result: TrainResult) -> ModelCard:
         label_scheme=dataset.label_scheme.name,
         targets=result.targets,
         piece=result.piece,
-        flips=result.options.test_time_flips,
+        flips=options.test_time_flips,
         dataset_fingerprint=dataset.fingerprint,
         train_case_ids=tuple(result.train_case_ids),
         select_case_ids=tuple(result.select_case_ids),
         identities=identities_of(dataset, (*result.train_case_ids, *result.select_case_ids)),
         training={
-            "options": result.options.identity(),
-            "epochs": result.options.epochs,
+            "options": options.identity(),
+            **({} if options.preset == DOCUMENTED else {"preset": options.preset}),
+            "epochs": len(result.history) if options.has_time_budget else options.epochs,
             "best_epoch": result.best_epoch,
             "best": {name: value for name, value in best.items() if value is not None},
             "precision": result.precision,
@@ -194,9 +201,19 @@ def _segment_validation_cases(predictor, card, result):
     options = result.options
     if options.post_processing == "none" or not options.validation_folds:
         return []
-    return tuning.segment_validation_cases(
-        RecordSegmenter(card, predictor.predict), result.manifest, options.validation_folds
+    cases = tuning.segment_validation_cases(
+        RecordSegmenter(card, predictor.predict),
+        result.manifest,
+        options.validation_folds,
+        result.tuning_ends,
     )
+    if len(cases) < len(result.select_case_ids):
+        print(
+            f"The time budget allows {len(cases)} of {len(result.select_case_ids)} validation "
+            "cases for tuning the post-processing",
+            flush=True,
+        )
+    return cases
 
 
 def _tuned(card, validation_cases):

@@ -43,31 +43,41 @@ _NOT_A_NUMBER = {
 _NOT_A_NUMBER_PATTERN = re.compile(f"({'|'.join(map(re.escape, _NOT_A_NUMBER))}):")
 
 
-def run(main: Callable[[Any], int], options_class: type) -> NoReturn:
+def run(
+    main: Callable[[Any], int], options_class: type, make_options: Callable[..., Any] | None = None
+) -> NoReturn:
     """Parses the flags, calls `main` with the options, and exits with the code it returns.
 
     Args:
         main: function that takes an instance of `options_class` and returns an exit code; the
             docstring of its module is the beginning of `--help`.
         options_class: frozen dataclass whose fields are declared with `options.option`; each
-            field is a flag, and a field without default is a required flag.
+            field is a flag, unless it is declared otherwise, and a field without default is a
+            required flag.
+        make_options: function that makes the options from the flags that were given, as keywords;
+            None for `options_class`.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, stopping.raise_terminated)
-    code = _run(main, options_class, sys.argv)
+    code = _run(main, options_class, sys.argv, make_options)
     # TensorFlow's input pipelines wait for their threads when they are destroyed. These threads run
     # Python, which they no longer can once the interpreter ends.
     gc.collect()
     sys.exit(code)
 
 
-def _run(main: Callable[[Any], int], options_class: type, argv: list[str]) -> int:
+def _run(
+    main: Callable[[Any], int],
+    options_class: type,
+    argv: list[str],
+    make_options: Callable[..., Any] | None = None,
+) -> int:
     tool = Path(argv[0]).name
     try:
         if any(argument in ("--help", "-help", "-h") for argument in argv[1:]):
             print(usage(sys.modules[main.__module__].__doc__ or "", options_class), flush=True)
             return 0
-        return main(parse(options_class, argv))
+        return main(parse(options_class, argv, make_options))
     except (InputError, Stopped, TrainingDiverged) as error:
         print(f"{tool}: {error}", file=sys.stderr)
         return error.exit_code
@@ -92,11 +102,13 @@ def _run(main: Callable[[Any], int], options_class: type, argv: list[str]) -> in
         return 70
 
 
-def parse(options_class: type, argv: list[str]) -> Any:
+def parse(
+    options_class: type, argv: list[str], make_options: Callable[..., Any] | None = None
+) -> Any:
     """Parses a command line.
 
     Args:
-        options_class: as in `run`.
+        options_class, make_options: as in `run`.
         argv: name of the tool, then its arguments.
 
     Returns:
@@ -106,7 +118,7 @@ def parse(options_class: type, argv: list[str]) -> Any:
         InputError: names the flag that is unknown, missing or malformed.
     """
     values = flags.FlagValues()
-    for field in dataclasses.fields(options_class):
+    for field in _flags(options_class):
         _define(field, _type(options_class, field), values)
     try:
         arguments = values(argv)[1:]
@@ -117,19 +129,22 @@ def parse(options_class: type, argv: list[str]) -> Any:
         raise InputError(f"{message.rstrip('.')}; see --help") from error
     if arguments:
         raise InputError(f"{arguments[0]!r}: expected only flags such as --name=value; see --help")
-    given = {field.name: values[field.name].value for field in dataclasses.fields(options_class)}
-    for field in dataclasses.fields(options_class):
-        if given[field.name] == "" != field.default:
+    given = {}
+    for field in _flags(options_class):
+        flag = values[field.name]
+        if flag.value == "" != field.default:
             raise InputError(f"--{field.name}: is empty; leave it out or give a value, see --help")
-        if _required(field) and given[field.name] is None:
+        if _required(field) and flag.value is None:
             raise InputError(f"--{field.name}: this flag is required; see --help")
-    return options_class(**given)
+        if flag.present:
+            given[field.name] = flag.value
+    return (make_options or options_class)(**given)
 
 
 def usage(introduction: str, options_class: type) -> str:
     """Returns the text of `--help`: the introduction, then every flag with its default."""
     lines = [introduction.strip(), "", "Flags:"]
-    for field in dataclasses.fields(options_class):
+    for field in _flags(options_class):
         name = field.name
         if "choices" in field.metadata:
             name += "=" + "|".join(field.metadata["choices"])
@@ -165,6 +180,12 @@ def _type(options_class: type, field: dataclasses.Field) -> type:
     hint = typing.get_type_hints(options_class)[field.name]
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     return kinds[0]
+
+
+def _flags(options_class: type) -> list[dataclasses.Field]:
+    """The fields that are flags."""
+    fields = dataclasses.fields(options_class)
+    return [field for field in fields if field.metadata.get("is_flag", True)]
 
 
 def _required(field: dataclasses.Field) -> bool:

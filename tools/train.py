@@ -4,6 +4,8 @@ Usage:
   python tools/train.py --data_dir=dataset --model_dir=model
   python tools/train.py --data_dir=dataset --model_dir=model --validation_fold=0 --test_fold=1 \\
       --patch_size=128 --batch_size=4 --epochs=100 --loss=dice_cross_entropy
+  python tools/train.py --data_dir=dataset --model_dir=model --preset=cpu --time_budget_minutes=30
+      # a good model in half an hour without a GPU; --preset=gpu for hours on GPUs
   python tools/train.py --data_dir=dataset --model_dir=model --validation_fold=all
       # cross-validation: one run per fold
   python tools/train.py --data_dir=dataset --model_dir=model --virtual_devices=2
@@ -22,8 +24,9 @@ import os
 
 import command_line
 
+from brats_tfrecord import stopping
 from brats_tfrecord.quiet_import import quiet_import
-from brats_tfrecord.training import cross_validation
+from brats_tfrecord.training import cross_validation, presets
 from brats_tfrecord.training.distribution import cpu_memory, gpu_settings
 from brats_tfrecord.training.train_options import TrainOptions
 
@@ -43,13 +46,13 @@ def main(options: TrainOptions) -> int:
         from brats_tfrecord.workflow import cross_validate, train_and_export
 
     if options.cross_validates:
-        rows, table, path = cross_validate(options)
+        rows, table, path = cross_validate(options, stopping.STARTED)
         print(
             f"{cross_validation.to_text(rows)}\nWritten to {table}\n"
             f"Exported the average of {len(rows)} networks to {path}"
         )
         return 0
-    exported = train_and_export(options)
+    exported = train_and_export(options, stopping.STARTED)
     if exported:
         print(f"Exported epoch {exported.result.best_epoch} to {exported.path}")
     return 0
@@ -57,4 +60,4 @@ def main(options: TrainOptions) -> int:
 
 if __name__ == "__main__":
     cpu_memory.restart_tuned()
-    command_line.run(main, TrainOptions)
+    command_line.run(main, TrainOptions, presets.train_options)

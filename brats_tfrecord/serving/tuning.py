@@ -1,6 +1,7 @@
 """Chooses the thresholds of the post-processing on the validation cases of a model."""
 
 import dataclasses
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -136,7 +137,10 @@ def _gains(over_all, with_enhancing):
 
 
 def segment_validation_cases(
-    segmenter: RecordSegmenter, dataset: Manifest, folds: Collection[int | None]
+    segmenter: RecordSegmenter,
+    dataset: Manifest,
+    folds: Collection[int | None],
+    ends: float | None = None,
 ) -> list[ValidationCase]:
     """Segments the cases of some folds.
 
@@ -144,14 +148,17 @@ def segment_validation_cases(
         segmenter: segmenter of the model, whose post-processing must be off.
         dataset: dataset with the model's recipe.
         folds: numbers of the folds.
+        ends: `time.monotonic()` after which no case is begun that would not be finished; None
+            segments all.
 
     Returns:
-        One `ValidationCase` for each case.
+        One `ValidationCase` for each case, or for the first ones.
 
     Raises:
         InputError: a shard is damaged.
     """
-    cases = []
+    cases: list[ValidationCase] = []
+    began = time.monotonic()
     for payload in tqdm(
         _payloads(dataset, folds),
         total=len(dataset.case_ids(folds)),
@@ -160,6 +167,9 @@ def segment_validation_cases(
         dynamic_ncols=True,
         disable=None,
     ):
+        now = time.monotonic()
+        if ends is not None and now + (now - began) / max(1, len(cases)) > ends:
+            break
         stored = example.decode(payload, dataset.recipe.image_dtype)
         truth, segmentation = stored.native_classes(), segmenter.segment_stored(stored)
         assert truth is not None, "only labelled cases are in folds"

@@ -11,7 +11,7 @@ checksums, so a truncated file does not pass for a whole one.
 import contextlib
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,17 +56,22 @@ class Checkpoints:
         notices: lines about damaged states that `restore_last` did not use.
     """
 
-    def __init__(self, model_dir: Path | str, model: tf.keras.Model, updates: Updates) -> None:
+    def __init__(
+        self, model_dir: Path | str, model: tf.keras.Model, updates: Updates, plan_size: int = 0
+    ) -> None:
         """Prepares saving and restoring; touches no file.
 
         Args:
             model_dir: folder of the run.
             model: model that contains all trained weights.
             updates: optimizer state of the run.
+            plan_size: how many numbers of a plan (`RunLength.to_numbers`) each state has.
         """
         self._folder = Path(model_dir) / FOLDER
         self._sums = tf.Variable(tf.zeros(4, tf.float64), trainable=False)
-        self._last = tf.train.Checkpoint(model=model, updates=updates, sums=self._sums)
+        self._plan = tf.Variable(tf.zeros(plan_size, tf.float64), trainable=False)
+        plan = {"plan": self._plan} if plan_size else {}
+        self._last = tf.train.Checkpoint(model=model, updates=updates, sums=self._sums, **plan)
         self._best = tf.train.Checkpoint(model=model)
         self._newest: str | None = None
         self.notices: list[str] = []
@@ -96,7 +101,12 @@ class Checkpoints:
             self._note_damage("the beginning")
         return Position()
 
-    def save_last(self, position: Position) -> None:
+    @property
+    def plan(self) -> list[float]:
+        """The numbers of the plan in the restored state."""
+        return self._plan.numpy().tolist()
+
+    def save_last(self, position: Position, plan: Sequence[float] = ()) -> None:
         """Saves the state at `position`; then removes older states but the one before it.
 
         Nothing is written if the state at this position was the last one saved or restored.
@@ -104,6 +114,7 @@ class Checkpoints:
         name = _last_name(position.epoch, position.step)
         if name == self._newest:
             return
+        self._plan.assign(tf.constant(plan, tf.float64))
         self._sums.assign([position.loss, position.accuracy, position.seconds, position.waited])
         self._write(self._last, name)
         self._remove_all_but("last", {name, self._newest})

@@ -15,6 +15,9 @@ from brats_tfrecord.training.train_options import TrainOptions
 
 FILE_NAME = "cross_validation.csv"
 FIGURES = (*(f"dice_{region}" for region in spec.REGIONS), "dice_mean")
+_FOLDS_SHARE = 0.9
+"""Share of a time budget for the runs; the rest is for the average of their networks."""
+
 COLUMNS = ("fold", "cases", "best_epoch", *FIGURES)
 
 
@@ -136,6 +139,7 @@ def cross_validation_runs(options: TrainOptions, dataset: Manifest) -> list[Trai
 
     Returns:
         One `TrainOptions` per fold; their `model_dir`s are fold0, fold1, … in that of `options`.
+        A time budget is divided among them.
 
     Raises:
         InputError: the options do not fit the dataset.
@@ -156,6 +160,7 @@ def cross_validation_runs(options: TrainOptions, dataset: Manifest) -> list[Trai
             options,
             validation_fold=str(fold),
             model_dir=str(Path(options.model_dir) / f"fold{fold}"),
+            time_budget_minutes=_FOLDS_SHARE * options.time_budget_minutes / len(folds),
         )
         for fold in folds
     ]

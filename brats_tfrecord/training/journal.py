@@ -16,8 +16,10 @@ from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.logbook.history import History
 from brats_tfrecord.training.logbook.overlays import Overlays
 from brats_tfrecord.training.run_card import RunCard
+from brats_tfrecord.training.run_length import RunLength
+from brats_tfrecord.training.train_options import DOCUMENTED
 from brats_tfrecord.training.trainer import Trainer
-from brats_tfrecord.wording import duration
+from brats_tfrecord.wording import duration, plural
 
 
 class NullJournal:
@@ -70,20 +72,24 @@ class NullJournal:
 class Journal(NullJournal):
     """The journal of the chief, or of a run with a single process."""
 
-    def __init__(self, trainer: Trainer, finished_epochs: int) -> None:
+    def __init__(
+        self, trainer: Trainer, finished_epochs: int, length: RunLength | None = None
+    ) -> None:
         """Reads the history that earlier sessions of the run have written.
 
         Args:
             trainer: the trainer of the run.
             finished_epochs: number of epochs that the restored checkpoint has behind it.
+            length: length of the run, whose plans the run card lists.
 
         Raises:
             InputError: history.csv has rows of several epochs, but there is no checkpoint.
         """
         options = trainer.options
         known_rows = run_card.measured_rows(run_card.read(trainer))
-        self._history = History(options.model_dir, finished_epochs, known_rows)
-        self._card = RunCard(trainer, finished_epochs)
+        title = "" if options.preset == DOCUMENTED else f"--preset={options.preset}"
+        self._history = History(options.model_dir, finished_epochs, known_rows, title)
+        self._card = RunCard(trainer, finished_epochs, length)
         self._overlays = Overlays(
             trainer.dataset,
             options.validation_folds,
@@ -145,13 +151,19 @@ class Journal(NullJournal):
         self._card.write(state, self.rows, self.best_epoch)
 
 
-def opening_line(trainer: Trainer, position: Position) -> str:
+def opening_line(trainer: Trainer, position: Position, length: RunLength | None = None) -> str:
     """Describes in one line what is trained, on which cases, and from which position."""
     options, dataset = trainer.options, trainer.dataset
     steps = f" and {position.step} steps" if position.step else ""
     resumed = (
         f", after {position.epoch} finished epochs{steps}"
         if position.epoch or position.step
+        else ""
+    )
+    timed = length.to_card() if length else None
+    planned = (
+        f", {plural(timed['steps'], 'step')} in {timed['minutes']:g} minutes planned"
+        if timed
         else ""
     )
     emulated = (
@@ -165,17 +177,20 @@ def opening_line(trainer: Trainer, position: Position) -> str:
         f"{'x'.join(map(str, trainer.patch_shape))} of {options.modalities}, batch "
         f"{options.batch_size} over {trainer.strategy.num_replicas_in_sync} replica(s) on "
         f"{devices.describe(trainer.strategy)}, "
-        f"{trainer.precision}{emulated}{resumed}"
+        f"{trainer.precision}{emulated}, preset {options.preset}{planned}{resumed}"
     )
 
 
-def epoch_line(row: Mapping[str, float | None], epochs: int, seconds_left: float) -> str:
+def epoch_line(
+    row: Mapping[str, float | None], epochs: int, seconds_left: float, end: str = ""
+) -> str:
     """Summarizes an epoch in one line of at most 120 columns.
 
     Args:
         row: dict with the keys of `history.COLUMNS`; missing and None values are left out.
         epochs: epochs of the whole run.
         seconds_left: estimated time until the last epoch ends.
+        end: text in place of this time, such as the planned end "ends 14:03".
 
     Returns:
         Text such as "epoch 12/30  loss 0.4321  val 0.5012  Dice WT 0.901 TC 0.850 ET 0.803"
@@ -190,4 +205,4 @@ def epoch_line(row: Mapping[str, float | None], epochs: int, seconds_left: float
     parts.append(f"{row['volumes_per_second']:.2f} volumes/s")
     if row.get("input_wait") is not None:
         parts.append(f"input-wait {row['input_wait']:.0%}")
-    return "  ".join([*parts, f"ETA {duration(seconds_left)}"])
+    return "  ".join([*parts, end or f"ETA {duration(seconds_left)}"])

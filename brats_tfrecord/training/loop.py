@@ -1,6 +1,7 @@
 """The training loop: epochs, validation, checkpoints and stops. `steps` has the single steps."""
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from brats_tfrecord.errors import Stopped, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.records import verify_manifest
 from brats_tfrecord.stopping import StopRequest
-from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
+from brats_tfrecord.training import cross_validation, run_costs, run_folder, tensorflow_errors
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.distribution.peers import Peers
@@ -27,18 +28,22 @@ from brats_tfrecord.training.late_reader import (
     LateReader,
     Reading,
 )
+from brats_tfrecord.training.run_length import RunLength
+from brats_tfrecord.training.time_plan import Plan
+from brats_tfrecord.training.timed_length import TimedLength
 from brats_tfrecord.training.train_options import TrainOptions
 from brats_tfrecord.training.trainer import Trainer, TrainResult, make_result
 from brats_tfrecord.training.validation import ValidationScores
 
 
-def train(options: TrainOptions) -> TrainResult | None:
+def train(options: TrainOptions, began: float | None = None) -> TrainResult | None:
     """Trains a network, or resumes the run in `options.model_dir`.
 
     A finished run is not trained again; its result is read from the folder.
 
     Args:
         options: options of the run.
+        began: `time.monotonic()` from which --time_budget_minutes count; None for now.
 
     Returns:
         The result; None in processes of a multiworker run that are not the chief.
@@ -49,6 +54,7 @@ def train(options: TrainOptions) -> TrainResult | None:
         Stopped: by a signal or the time limit, after the state was saved; or because the disk is
             full or another process of the run was lost.
     """
+    began = time.monotonic() if began is None else began
     # `cleanup` is left after errors were explained: the run card records the explanation.
     with contextlib.ExitStack() as cleanup, tensorflow_errors.explained(options):
         stop = cleanup.enter_context(StopRequest(options.time_limit_minutes).listening())
@@ -57,8 +63,9 @@ def train(options: TrainOptions) -> TrainResult | None:
         cleanup.enter_context(run_folder.held(options, peers))
         precision = devices.resolve_precision(options.precision, strategy)
         run_folder.claim_together(options, dataset, precision, peers)
-        run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers)
-        if run.is_finished:
+        run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers, began)
+        trains = not run.is_finished
+        if not trains:
             run.journal.say(
                 f"{options.model_dir}: all {run.position.epoch} epochs are finished; there is "
                 "nothing left to train"
@@ -68,7 +75,7 @@ def train(options: TrainOptions) -> TrainResult | None:
             cleanup.enter_context(run.journal.session())
             cleanup.enter_context(run_folder.input_errors_shared(options, peers))
             run.train()
-        return run.result() if peers.chief else None
+        return run.result(is_timed=trains) if peers.chief else None
 
 
 def prepare(
@@ -103,6 +110,20 @@ def prepare(
     return dataset, train_folds, strategy
 
 
+def make_length(trainer: Trainer, peers: Peers, began: float) -> RunLength:
+    """Makes the length of a run.
+
+    Args:
+        trainer: the trainer of the run.
+        peers: the processes of the run.
+        began: `time.monotonic()` from which its time budget counts, if it has one.
+    """
+    share = trainer.updates.planned_share
+    if share is None:
+        return RunLength(trainer.options, trainer.epoch_steps)
+    return TimedLength(trainer.options, trainer.epoch_steps, share, peers, began)
+
+
 class _Run:
     """One session of a run: the trainer, the saved state, and the loop over epochs.
 
@@ -110,48 +131,81 @@ class _Run:
     files.
     """
 
-    def __init__(self, trainer: Trainer, stop: StopRequest, peers: Peers) -> None:
-        """Restores the state that earlier sessions have saved."""
+    def __init__(self, trainer: Trainer, stop: StopRequest, peers: Peers, began: float) -> None:
+        """Restores the state that earlier sessions have saved, or plans a run with a time budget.
+
+        Raises:
+            InputError: the state is damaged, or the time budget is too short.
+        """
         self._trainer, self._options = trainer, trainer.options
         self._stop, self._peers = stop, peers
+        self._length = make_length(trainer, peers, began)
         self._checkpoints = Checkpoints(
-            self._options.model_dir, trainer.network.trainer, trainer.updates
+            self._options.model_dir,
+            trainer.network.trainer,
+            trainer.updates,
+            Plan.size() if self._options.has_time_budget else 0,
         )
         with peers.together():
             self.position = self._checkpoints.restore_last()
-            self.journal = Journal(trainer, self.position.epoch) if peers.chief else NullJournal()
+        self._restore_plan()
+        with peers.together():
+            self.journal = (
+                Journal(trainer, self.position.epoch, self._length)
+                if peers.chief
+                else NullJournal()
+            )
         # This comparison also keeps the chief from writing before all processes have read.
         peers.require_same({"the checkpoint": (self.position.epoch, self.position.step)})
         for notice in (*self._checkpoints.notices, *self.journal.notices):
             self.journal.say(notice)
         self.reader = LateReader(trainer.strategy)
-        self._checks = Checks(self.reader, peers, 60 * self._options.checkpoint_minutes)
+        self._checks = Checks(self.reader, peers, self._length.save_seconds)
         self._last_finished = 0.0
         self._last_save = time.monotonic()
         self._has_state = self.position != Position()
 
+    def _restore_plan(self) -> None:
+        if not isinstance(self._length, TimedLength):
+            return
+        if self.position == Position():
+            self._length.begin(run_costs.measure(self._trainer))
+        else:
+            self._length.restore(self._checkpoints.plan)
+
     @property
     def is_finished(self) -> bool:
         """Whether all epochs are done."""
-        return self.position.epoch >= self._options.epochs
+        return self.position.epoch >= self._length.epochs
+
+    @property
+    def _steps_done(self) -> int:
+        """Finished steps of the whole run, of those whose results were read."""
+        return self.position.epoch * self._trainer.epoch_steps + self.position.step
 
     def train(self) -> None:
         """Trains until the last epoch is finished."""
-        options, first = self._options, self.position.epoch
+        first, length = self.position.epoch, self._length
         batches = iter(self._trainer.train_batches(first, self.position.step))
-        self.journal.say(opening_line(self._trainer, self.position))
+        self.journal.say(opening_line(self._trainer, self.position, length))
         began = time.monotonic()
-        for epoch in range(first + 1, options.epochs + 1):
+        while not self.is_finished:
+            epoch = self.position.epoch + 1
             row = self._train_epoch(epoch, batches)
-            # Validation and drawing take time, so runs of many short epochs do both less often.
-            is_due = epoch % options.validate_every == 0 or epoch == options.epochs
-            if is_due and options.validation_folds:
-                self._save()  # a stop during validation then loses nothing
-                with self._trainer.updates.averaged():
-                    row.update(self._validate(epoch))
-            self._finish_epoch(row, redraw=is_due)
-            seconds_left = (time.monotonic() - began) / (epoch - first) * (options.epochs - epoch)
-            self.journal.say(epoch_line(row, options.epochs, seconds_left))
+            if length.validates(epoch):
+                with length.validation():
+                    self._validate_and_finish(row)
+            else:
+                self._finish_epoch(row, redraw=epoch == length.epochs)
+            seconds_left = (time.monotonic() - began) / (epoch - first) * (length.epochs - epoch)
+            self.journal.say(epoch_line(row, length.epochs, seconds_left, length.end_text()))
+
+    def _validate_and_finish(self, row: dict) -> None:
+        if self._options.validation_folds:
+            self._save()  # a stop during validation then loses nothing
+            with self._trainer.updates.averaged():
+                row.update(self._validate(row["epoch"]))
+        self._finish_epoch(row, redraw=True)
 
     @functools.cached_property
     def _drawn_slices(self) -> np.ndarray:
@@ -165,10 +219,22 @@ class _Run:
             from_one[case] = 1 + index
         return self._peers.sum(from_one).astype(int) - 1
 
-    def result(self) -> TrainResult:
-        """Combines the weights of the best epoch with their description."""
+    def result(self, is_timed: bool = True) -> TrainResult:
+        """Combines the weights of the best epoch with their description.
+
+        Args:
+            is_timed: whether a time budget limits what follows. It does not for a run that was
+                finished before, and is exported again.
+        """
         best_epoch = self.journal.best_epoch or self.position.epoch
-        return make_result(self._trainer, self._best_weights(), self.journal.rows, best_epoch)
+        result = make_result(self._trainer, self._best_weights(), self.journal.rows, best_epoch)
+        if not is_timed or not isinstance(self._length, TimedLength):
+            return result
+        return dataclasses.replace(
+            result,
+            tuning_ends=time.monotonic() + self._length.tuning_seconds_left,
+            used_seconds=self._length.used_seconds,
+        )
 
     def _best_weights(self) -> list[np.ndarray]:
         """Weights of the best epoch, or of the last epoch if none was validated.
@@ -186,21 +252,22 @@ class _Run:
 
     def _train_epoch(self, epoch: int, batches: Iterator) -> dict:
         """Takes the remaining steps of an epoch; returns its training columns of the history."""
-        position, steps = self.position, self._trainer.epoch_steps
+        position, length = self.position, self._length
         with self.journal.bar(
-            total=steps,
+            total=length.steps(epoch),
             initial=position.step,
             unit="step",
-            desc=f"epoch {epoch}/{self._options.epochs}",
+            desc=f"epoch {epoch}/{length.epochs}",
         ) as bar:
             self._checks.restart()
-            while position.step + self.reader.unread < steps:
+            while position.step + self.reader.unread < length.steps(epoch):
                 self._dispatch_step(batches)
                 if self._checks.is_due():
                     self._add_results(self._checks.take())
                     self._save_and_stop_if_due()
                     self._show_progress(bar)
             self._add_results(self.reader.take(leave=0))
+        steps = position.step
         return {
             "epoch": epoch,
             "loss": position.loss / steps,
@@ -247,7 +314,9 @@ class _Run:
 
     def _show_progress(self, bar: tqdm) -> None:
         if self.position.step > bar.n:
-            bar.set_postfix(loss=f"{self.position.loss / self.position.step:.4f}", refresh=False)
+            texts = [f"loss={self.position.loss / self.position.step:.4f}", self._length.end_text()]
+            bar.set_postfix_str(", ".join(filter(None, texts)), refresh=False)
+            bar.total = max(self._length.steps(self.position.epoch + 1), self.position.step)
             bar.update(self.position.step - bar.n)
 
     def _validate(self, epoch: int) -> dict[str, float]:
@@ -258,7 +327,7 @@ class _Run:
         for batch in self.journal.bar(
             self._trainer.eval_batches,
             unit="batch",
-            desc=f"validation {epoch}/{self._options.epochs}",
+            desc=f"validation {epoch}/{self._length.epochs}",
         ):
             self.reader.add(self._trainer.eval_step(batch, slices))
             if self._checks.is_due():
@@ -291,9 +360,16 @@ class _Run:
         Args:
             is_saved: the current state is saved already.
         """
-        save_is_due = time.monotonic() >= self._last_save + 60 * self._options.checkpoint_minutes
+        save_is_due = time.monotonic() >= self._last_save + self._length.save_seconds
+        dispatched = self._steps_done + self.reader.unread
+        replan_is_due = not is_saved and self._length.replan_is_due(dispatched)
         reason = self._stop.reason
-        any_save_is_due, any_stops = self._checks.agree(save_is_due, reason)
+        any_save_is_due, any_replans, any_stops = self._checks.agree(
+            save_is_due, replan_is_due, reason
+        )
+        if any_replans:
+            self._add_results(self.reader.take(leave=0))
+            self._length.replan(self._steps_done, self._trainer.updates.applied)
         if (any_save_is_due or any_stops) and not is_saved:
             self._save()
         if any_stops:
@@ -313,7 +389,7 @@ class _Run:
         if not self._trainer.weights_are_finite():
             raise self._diverged("weights became NaN or infinite")
         if self._peers.chief:
-            self._checkpoints.save_last(self.position)
+            self._checkpoints.save_last(self.position, self._length.to_numbers())
         self._last_save, self._has_state = time.monotonic(), True
 
     def _diverged(self, event: str, cases: Any = None) -> TrainingDiverged:

@@ -37,6 +37,7 @@ def check(options: Any) -> None:
     _check_modalities(options)
     _check_network(options)
     _check_loss(options)
+    _check_time_budget(options)
     _check_optimizer(options)
     _check_folds(options)
     _check_devices(options)
@@ -69,6 +70,14 @@ def folds(value: str) -> tuple[int, ...]:
     return () if value == "none" else (int(value),)
 
 
+def is_planned(name: str, value: object, minutes: float) -> InputError:
+    """Makes the error of an option that a time budget replaces."""
+    return InputError(
+        f"--{name}={value}: --time_budget_minutes={minutes:g} plans epochs and validations; give "
+        "one of the two"
+    )
+
+
 def _check_numbers(options):
     for name, largest in _LARGEST.items():
         is_valid = 1 <= getattr(options, name) <= largest
@@ -78,6 +87,7 @@ def _check_numbers(options):
         "virtual_devices",
         "checkpoint_minutes",
         "time_limit_minutes",
+        "time_budget_minutes",
         "peer_wait_minutes",
     ):
         is_valid = 0 <= getattr(options, name) < math.inf
@@ -126,12 +136,9 @@ def _check_loss(options):
 def _check_optimizer(options):
     addons.require_for(options.optimizer)
     _require(0 <= options.clip_norm < math.inf, options, "clip_norm", "0, or a number above")
-    _require(
-        0 <= options.warmup_epochs < options.epochs,
-        options,
-        "warmup_epochs",
-        f"0 or more, and less than --epochs={options.epochs}",
-    )
+    most = math.inf if options.has_time_budget else options.epochs
+    expected = "0 or more" + ("" if options.has_time_budget else f", and less than --epochs={most}")
+    _require(0 <= options.warmup_epochs < most, options, "warmup_epochs", expected)
     decays = [0.0] if options.weight_decay == "auto" else floats(options.weight_decay) or []
     is_valid = len(decays) == 1 and 0 <= decays[0] < math.inf
     _require(is_valid, options, "weight_decay", "auto, 0 or a number above")
@@ -145,6 +152,21 @@ def _check_optimizer(options):
             f"--averaging=swa: averages one state per epoch of the last quarter of "
             f"--epochs={options.epochs}, which are fewer than two; give 8 epochs or more, or "
             "--averaging=ema"
+        )
+
+
+def _check_time_budget(options):
+    if not options.has_time_budget:
+        return
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for name in ("epochs", "validate_every"):
+        value = getattr(options, name)
+        if value != defaults[name]:
+            raise is_planned(name, value, options.time_budget_minutes)
+    if options.averaging == "swa":
+        raise InputError(
+            "--averaging=swa: averages over the last quarter of --epochs, which "
+            "--time_budget_minutes does not know in advance; give --averaging=ema"
         )
 
 

@@ -32,7 +32,9 @@ def profile(options: TrainOptions) -> str:
     """
     dataset, train_folds, strategy = loop.prepare(options)
     # Enough epochs that no step has to repeat a batch.
-    options = dataclasses.replace(options, epochs=max(options.epochs, 4 * (WARM_UP + STEPS)))
+    options = dataclasses.replace(
+        options, epochs=max(options.epochs, 4 * (WARM_UP + STEPS)), time_budget_minutes=0.0
+    )
     trainer = Trainer(options, dataset, train_folds, strategy)
     batches = iter(trainer.train_batches())
     repeated = next(batches)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from brats_tfrecord import __version__, files
 from brats_tfrecord.training.logbook.run_card_text import to_markdown
 from brats_tfrecord.training.optimization import addons
+from brats_tfrecord.training.run_length import RunLength
 from brats_tfrecord.training.trainer import Trainer
 
 FILE_NAME = "run_card.json"
@@ -32,19 +33,24 @@ class RunCard:
     as `KILLED`, with the time and the epochs until its last call.
     """
 
-    def __init__(self, trainer: Trainer, finished_epochs: int) -> None:
+    def __init__(
+        self, trainer: Trainer, finished_epochs: int, length: RunLength | None = None
+    ) -> None:
         """Begins a session; earlier sessions are read from the card that is in the folder.
 
         Args:
             trainer: the trainer of the run.
             finished_epochs: epochs that were finished before this session.
+            length: length of the run, whose plans are listed; None lists no plans.
         """
         options = trainer.options
         self._folder = Path(options.model_dir)
         self._description = _description(trainer)
         self._began = now()
         self._epochs_before = finished_epochs
-        self._earlier_sessions = _sessions(read(trainer))
+        self._length = length
+        card = read(trainer)
+        self._earlier_sessions, self._earlier_plans = _sessions(card), _plans(card)
 
     def write(self, state: str, rows: list[dict], best_epoch: int | None) -> None:
         """Writes both files.
@@ -73,11 +79,33 @@ class RunCard:
                 "best": _measured(rows, best_epoch),
                 "last": _measured(rows, len(rows)),
             },
+            **self._time_budget(),
             "timings": _timings(rows, sessions),
             "sessions": sessions,
         }
         files.write_json(self._folder / FILE_NAME, card)
         files.write_text(self._folder / TEXT_NAME, to_markdown(card))
+
+    def _time_budget(self) -> dict:
+        """The plans of all sessions, if the run has a time budget."""
+        planned = self._length.to_card() if self._length else None
+        if not planned:
+            return {}
+        return {"time_budget": planned | {"plans": [*self._earlier_plans, *planned["plans"]]}}
+
+
+def record_end(folder: Path | str, used_seconds: float) -> None:
+    """Adds to the card how much of its time budget a run has used, once its model is exported.
+
+    Args:
+        folder: folder of the run.
+        used_seconds: seconds that all sessions have used.
+    """
+    folder = Path(folder)
+    card = files.read_json(folder / FILE_NAME)
+    card["time_budget"]["used_seconds"] = used_seconds
+    files.write_json(folder / FILE_NAME, card)
+    files.write_text(folder / TEXT_NAME, to_markdown(card))
 
 
 def read(trainer: Trainer) -> dict | None:
@@ -119,7 +147,11 @@ def now() -> datetime.datetime:
 def _description(trainer: Trainer) -> dict:
     """The part of the card that stays the same throughout a session."""
     options, dataset = trainer.options, trainer.dataset
-    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(options)
+        if field.metadata["is_flag"]
+    }
     flags = {name: getattr(options, name) for name in defaults}
     folds = {
         "training": list(trainer.train_folds),
@@ -128,6 +160,7 @@ def _description(trainer: Trainer) -> dict:
     }
     return {
         "flags": flags,
+        "preset": {"name": options.preset, "flags": list(options.from_preset)},
         "not_default": [name for name, value in flags.items() if value != defaults[name]],
         "versions": _versions(options.optimizer),
         "arithmetic": {
@@ -174,6 +207,14 @@ def _sessions(card: dict | None) -> list[dict]:
         if session.get("state") == RUNNING:
             session["state"] = KILLED
     return sessions
+
+
+def _plans(card: dict | None) -> list[dict]:
+    """The plans of the earlier sessions of a card; none if there is no card."""
+    try:
+        return [dict(plan) for plan in card["time_budget"]["plans"]] if card else []
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _measured(rows: Iterable[dict], epoch: int | None) -> dict:

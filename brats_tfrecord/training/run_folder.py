@@ -13,19 +13,17 @@ from pathlib import Path
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError, Stopped
 from brats_tfrecord.records.manifest import Manifest
-from brats_tfrecord.training import checkpoints, run_card
+from brats_tfrecord.training import run_card
 from brats_tfrecord.training.distribution.peers import Peers
-from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.run_file import RUN_FILE, has_results
+from brats_tfrecord.training.train_options import DOCUMENTED, TrainOptions
 
-RUN_FILE = "run.json"
 _LOCK = ".lock"
 _INPUT_ERROR = ".input_error"
 _MESSAGE_SECONDS = 3.0
 """How long to wait for the message of a worker whose loss was noticed before it has written it."""
 _MACHINE_OPTIONS = ("data_dir", "model_dir", "cache", "cache_dir")
 """Options that may differ between the machines of a multiworker run."""
-_RESULTS = ("history.csv", "saved_model", checkpoints.FOLDER)
-"""Files and folders that are worth keeping; a folder with any of them belongs to its run."""
 
 
 @contextlib.contextmanager
@@ -123,9 +121,12 @@ def claim(options: TrainOptions, manifest: Manifest, precision: str | None = Non
         "options": {name: x for name, x in options.identity().items() if name != "precision"},
         "precision": precision,
     }
+    if options.preset != DOCUMENTED:
+        values = {name: getattr(options, name) for name in options.from_preset}
+        run["preset"] = {"name": options.preset, "values": values}
     path = root / RUN_FILE
     _require_run_or_empty(root)
-    if path.is_file() and _has_results(root):
+    if path.is_file() and has_results(root):
         before = _read(path)
         _require_same_run(options, before, run)
         if before["is_older"] and options.decay_rate:
@@ -170,13 +171,6 @@ def _require_run_or_empty(root: Path) -> None:
             f"--model_dir={root}: holds no run ({RUN_FILE} is missing), but is not "
             "empty; choose a new folder"
         )
-
-
-def _has_results(root: Path) -> bool:
-    """Whether the run, or any fold of a cross-validation, has written results."""
-    return any(
-        (folder / name).exists() for folder in (root, *root.glob("fold*")) for name in _RESULTS
-    )
 
 
 def _read(path: Path) -> dict:

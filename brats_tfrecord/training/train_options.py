@@ -12,6 +12,13 @@ from brats_tfrecord.training.data import augment
 from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.network import network_options
 
+MOST_EPOCHS = 10**6
+"""Most epochs of a run."""
+
+DOCUMENTED = "documented"
+PRESETS = (DOCUMENTED, "cpu", "gpu")
+"""Values of --preset; `presets` has what they set."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -30,6 +37,24 @@ class TrainOptions:
         dataclasses.MISSING,
         "Folder for checkpoints, history and the SavedModel. Running the same command again "
         "resumes the run in it.",
+        may_change=True,
+    )
+    preset: str = option(
+        DOCUMENTED,
+        "Recipe that sets the flags that are not given. documented: the defaults below; cpu: for "
+        "minutes to an hour on a few cores, best with --time_budget_minutes; gpu: for hours on one "
+        "or more NVIDIA GPUs: patch and batch follow from their number and memory, epochs from the "
+        "number of cases. A flag that is given always wins. docs/train.md lists what each sets; "
+        "run_card.md what it has set.",
+        choices=PRESETS,
+        may_change=True,
+    )
+    time_budget_minutes: float = option(
+        0.0,
+        "Minutes in which the whole command ends, the export included, on this machine; 0 is no "
+        "budget. Instead of --epochs and --validate_every: steps, schedule and validations are "
+        "planned from a measured step and planned anew while the run goes on, so that the learning "
+        "rate reaches its end however fast the machine is. Earlier sessions of the run count.",
         may_change=True,
     )
     validation_fold: str = option(
@@ -291,6 +316,10 @@ class TrainOptions:
         may_change=True,
     )
 
+    from_preset: tuple[str, ...] = option(
+        (), "Names of the options that --preset has set; no flag.", may_change=True, is_flag=False
+    )
+
     def __post_init__(self) -> None:
         option_checks.check(self)
 
@@ -330,6 +359,11 @@ class TrainOptions:
         return float(self.weight_decay)
 
     @property
+    def has_time_budget(self) -> bool:
+        """Whether the number of steps is planned from a time budget."""
+        return self.time_budget_minutes > 0
+
+    @property
     def cross_validates(self) -> bool:
         """Whether each fold in turn is the validation fold of a run of its own."""
         return self.validation_fold == "all"
@@ -351,5 +385,7 @@ class TrainOptions:
             for field in dataclasses.fields(self)
             if not field.metadata.get("may_change")
         }
+        if self.has_time_budget:
+            return fixed | {"time_budget_minutes": self.time_budget_minutes}
         depends_on_epochs = self.schedule != "constant" or self.averaging == "swa"
         return fixed | {"epochs": self.epochs} if depends_on_epochs else fixed

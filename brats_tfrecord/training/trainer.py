@@ -18,8 +18,9 @@ from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
 from brats_tfrecord.training.optimization import losses, optimizers, schedules
+from brats_tfrecord.training.optimization.planned_share import PlannedShare
 from brats_tfrecord.training.optimization.updates import Updates
-from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.train_options import MOST_EPOCHS, TrainOptions
 
 
 class Trainer:
@@ -135,7 +136,7 @@ class Trainer:
             seed=options.seed,
             first_epoch=first_epoch,
             first_step=first_step,
-            epochs=options.epochs,
+            epochs=MOST_EPOCHS if options.has_time_budget else options.epochs,
         )
 
     @functools.cached_property
@@ -219,6 +220,8 @@ def make_updates(
     Raises:
         InputError: --accumulate exceeds the number of batches of the run.
     """
+    if options.has_time_budget:
+        return _planned_updates(options, epoch_steps, strategy, variables, loss_scaling)
     batches = options.epochs * epoch_steps
     total = batches // options.accumulate
     if not total:
@@ -226,7 +229,7 @@ def make_updates(
             f"--accumulate={options.accumulate}: the whole run has {batches} batches, too few "
             f"for one update; give at most {batches}, or more --epochs"
         )
-    warmup = min(round(options.warmup_epochs * epoch_steps / options.accumulate), total - 1)
+    warmup = min(_warmup_updates(options, epoch_steps), total - 1)
     schedule = schedules.make_schedule(options.schedule, options.learning_rate, total, warmup)
     return Updates(
         strategy,
@@ -237,6 +240,27 @@ def make_updates(
         accumulate=options.accumulate,
         averaging=schedules.make_averaging(options.averaging, options.epochs, total),
         loss_scaling=loss_scaling,
+    )
+
+
+def _warmup_updates(options, epoch_steps):
+    return round(options.warmup_epochs * epoch_steps / options.accumulate)
+
+
+def _planned_updates(options, epoch_steps, strategy, variables, loss_scaling):
+    """`make_updates` of a run whose number of updates is planned while it trains."""
+    share = PlannedShare(_warmup_updates(options, epoch_steps))
+    schedule = schedules.make_planned_schedule(options.schedule, options.learning_rate, share)
+    return Updates(
+        strategy,
+        optimizers.make_optimizer(options.optimizer, schedule, options.decay_rate),
+        variables,
+        schedule=schedule,
+        clip_norm=options.clip_norm,
+        accumulate=options.accumulate,
+        averaging=schedules.make_averaging(options.averaging, 0, 0),
+        loss_scaling=loss_scaling,
+        planned_share=share,
     )
 
 
@@ -257,6 +281,10 @@ class TrainResult:
         precision: dtype policy that the network was trained with.
         options: options of the run.
         manifest: manifest of the dataset.
+        tuning_ends: `time.monotonic()` at which tuning the post-processing has to stop, so that
+            the run ends within its time budget; None if it may take as long as it does.
+        used_seconds: function that returns how much of the time budget was used; None if the run
+            has no budget, or was finished before.
     """
 
     weights: list[np.ndarray]
@@ -271,6 +299,8 @@ class TrainResult:
     precision: str
     options: TrainOptions
     manifest: Manifest
+    tuning_ends: float | None = None
+    used_seconds: Callable[[], float] | None = None
 
 
 def make_result(

@@ -120,3 +120,22 @@ def test_a_bug_has_one_line_and_a_trace_in_a_log_file(tool):
 def test_every_tool_has_help(run_tool, name):
     text = run_tool(name, "--help").stdout
     assert "Usage:" in text and "Flags:" in text
+
+
+def test_a_function_that_makes_the_options_gets_the_given_flags_alone(tool, tmp_path):
+    path = tmp_path / "maker.py"
+    text = TOOL.replace("(main, Options)", "(main, Options, lambda **given: given)")
+    path.write_text(text.replace("options.word", "options['word']"))
+    done = subprocess.run(
+        [sys.executable, str(path), "--word=hello", "--times=1"],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{TOOLS}:{TOOLS.parent}", "PATH": "/usr/bin"},
+    )
+    assert done.stdout.strip() == "{'word': 'hello', 'times': 1}", done.stderr
+
+
+def test_train_has_a_flag_for_every_option_that_is_one(run_tool):
+    text = run_tool("train.py", "--help").stdout
+    assert "--preset=documented|cpu|gpu  (default: documented)" in text
+    assert "--time_budget_minutes" in text and "from_preset" not in text

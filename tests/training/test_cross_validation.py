@@ -69,6 +69,15 @@ def test_each_fold_but_the_test_fold_is_validated_once(dataset, tmp_path):
     assert [run.model_dir for run in runs] == [f"{tmp_path}/fold0", f"{tmp_path}/fold2"]
 
 
+def test_a_time_budget_is_divided_among_the_runs(dataset, tmp_path):
+    """Three folds have a tenth of the hour left for the average of their networks."""
+    chosen = TrainOptions(
+        str(dataset.root), str(tmp_path), validation_fold="all", time_budget_minutes=60.0
+    )
+    runs = cross_validation.cross_validation_runs(chosen, dataset)
+    assert [run.time_budget_minutes for run in runs] == [18.0] * 3
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -94,11 +103,11 @@ def test_a_stopped_cross_validation_resumes_and_writes_its_table(dataset, tmp_pa
     chosen = options(dataset, tmp_path / "model", test_fold="2")
     train, trained = workflow.train, []
 
-    def stopping(run):
+    def stopping(run, began):
         if len(trained) == 1:
             raise Stopped("time limit")
         trained.append(run.validation_fold)
-        return train(run)
+        return train(run, began)
 
     monkeypatch.setattr(workflow, "train", stopping)
     with pytest.raises(Stopped):

@@ -47,7 +47,11 @@ class History:
     """
 
     def __init__(
-        self, model_dir: Path | str, finished_epochs: int = 0, other_rows: Iterable[Mapping] = ()
+        self,
+        model_dir: Path | str,
+        finished_epochs: int = 0,
+        other_rows: Iterable[Mapping] = (),
+        title: str = "",
     ) -> None:
         """Reads the rows that earlier sessions have written.
 
@@ -58,11 +62,12 @@ class History:
             model_dir: folder of the run.
             finished_epochs: epochs that the checkpoint has behind it.
             other_rows: rows that are kept elsewhere, used where history.csv lacks them.
+            title: title of history.png.
 
         Raises:
             InputError: history.csv has rows of several epochs without a checkpoint.
         """
-        self._folder = Path(model_dir)
+        self._folder, self._title = Path(model_dir), title
         self._path = self._folder / "history.csv"
         self.notices: list[str] = []
         rows = {row["epoch"]: row for row in self._read()}
@@ -133,7 +138,8 @@ class History:
     def draw(self) -> None:
         """Writes history.png."""
         with files.replacing(self._folder / "history.png") as temporary:
-            history_plot.plot(self.rows, self.best_epoch).savefig(temporary, format="png", dpi=110)
+            figure = history_plot.plot(self.rows, self.best_epoch, self._title)
+            figure.savefig(temporary, format="png", dpi=110)
 
     def _read(self) -> list[dict]:
         if not self._path.is_file():

@@ -11,12 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from brats_tfrecord import spec
 
 
-def plot(rows: Sequence[dict], best_epoch: int | None = None) -> Figure:
+def plot(rows: Sequence[dict], best_epoch: int | None = None, title: str = "") -> Figure:
     """Plots the columns of a run's history against the epoch.
 
     Args:
         rows: dicts of `history.COLUMNS`; empty columns are None. A panel without values says so.
         best_epoch: epoch to mark in the Dice panel, or None.
+        title: title of the figure.
 
     Returns:
         Figure with six axes: loss, Dice by region, voxel accuracy; learning rate, volumes/s, share
@@ -24,6 +25,8 @@ def plot(rows: Sequence[dict], best_epoch: int | None = None) -> Figure:
     """
     # Fixed margins: a layout engine would take longer than drawing, after every epoch.
     figure = Figure(figsize=(12.5, 6.6))
+    if title:
+        figure.suptitle(title, x=0.06, y=0.995, ha="left", fontsize=9)
     axes = figure.subplots(
         2,
         3,

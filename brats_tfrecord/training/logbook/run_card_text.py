@@ -12,20 +12,28 @@ def to_markdown(card: dict) -> str:
     Args:
         card: content of run_card.json.
     """
-    flags = [
-        (f"--{name}", value, name in card["not_default"]) for name, value in card["flags"].items()
-    ]
+    preset = card.get("preset", {"name": "documented", "flags": []})
+    own = [name for name in card["not_default"] if name not in preset["flags"]]
+    flags = card["flags"]
     sections: dict[str, tuple[Sequence, Iterable[Sequence]]] = {
         "Result": (("", "value"), _result(card["result"])),
-        "Time": (("", "value"), _times(card["timings"])),
+        "Time": (("", "value"), [*_times(card["timings"]), *_time_budget(card.get("time_budget"))]),
         "Data and network": (("", "value"), _data_and_network(card)),
+        f"Flags set by --preset={preset['name']}": (
+            ("flag", "value"),
+            [(f"--{name}", flags[name]) for name in preset["flags"]],
+        ),
         "Flags that differ from their defaults": (
             ("flag", "value"),
-            [(flag, value) for flag, value, differs in flags if differs],
+            [(f"--{name}", flags[name]) for name in own],
         ),
         "Flags at their defaults": (
             ("flag", "value"),
-            [(flag, value) for flag, value, differs in flags if not differs],
+            [
+                (f"--{name}", value)
+                for name, value in flags.items()
+                if name not in own and name not in preset["flags"]
+            ],
         ),
         "Versions": (("package", "version"), card["versions"].items()),
         "Sessions": (
@@ -33,6 +41,8 @@ def to_markdown(card: dict) -> str:
             [_session(session) for session in card["sessions"]],
         ),
     }
+    if not preset["flags"]:
+        del sections[f"Flags set by --preset={preset['name']}"]
     lines = ["# Run card", "", _headline(card), ""]
     for title, (header, rows) in sections.items():
         lines += [f"## {title}", "", *_table(header, rows), ""]
@@ -42,9 +52,10 @@ def to_markdown(card: dict) -> str:
 def _headline(card):
     count = len(card["sessions"]) - 1
     resumed = "" if not count else ", resumed " + ("once" if count == 1 else f"{count} times")
+    epochs = card.get("time_budget", card["flags"])["epochs"]
     return (
         f"**{card['state']}** after {card['result']['finished_epochs']} of "
-        f"{card['flags']['epochs']} epochs{resumed}."
+        f"{epochs} epochs{resumed}."
     )
 
 
@@ -76,6 +87,23 @@ def _times(timings):
         ("an epoch's steps, median", measured("epoch_seconds_median", "{:.1f} s")),
         ("speed, median", measured("volumes_per_second_median", "{:.2f} volumes/s")),
         ("waiting for input", measured("input_wait", "{:.1%} of training")),
+    ]
+
+
+def _time_budget(planned):
+    """Rows about the plans of a run with a time budget; none without."""
+    if not planned:
+        return []
+    plans = planned["plans"]
+    steps = [plan["steps"] for plan in plans]
+    paces = [plan["step"] for plan in plans]
+    return [
+        ("time budget", duration(60 * planned["minutes"])),
+        ("used of it", duration(planned["used_seconds"])),
+        ("steps, first plan and last", f"{steps[0]:,}, {steps[-1]:,}"),
+        ("plans made", f"{len(plans)}, of {min(steps):,} to {max(steps):,} steps"),
+        ("seconds a step, fastest and slowest plan", f"{min(paces):.3g}, {max(paces):.3g}"),
+        ("validations planned", planned["validations"]),
     ]
 
 

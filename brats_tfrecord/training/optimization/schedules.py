@@ -1,11 +1,15 @@
 """Schedules of a run: the learning rate, and the weight of the newest state in an average.
 
-Both are pure functions of the number of updates, so a resumed run needs only that number.
+Both are pure functions of the number of updates, so a resumed run needs only that number; with a
+time budget also the plan, which is part of the checkpoint.
 """
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from brats_tfrecord.training.optimization.planned_share import PlannedShare
 
 POLYNOMIAL_POWER = 0.9
 """Exponent of the polynomial schedule, as in nnU-Net (Isensee et al. 2021)."""
@@ -44,6 +48,21 @@ def make_schedule(
     return _Warmup(schedule, learning_rate, warmup) if warmup else schedule
 
 
+def make_planned_schedule(
+    name: str, learning_rate: float, share: PlannedShare
+) -> tf.keras.optimizers.schedules.LearningRateSchedule:
+    """Makes the schedule of the learning rate of a run whose number of updates is planned.
+
+    Args:
+        name, learning_rate: as in `make_schedule`.
+        share: the share of the run that is done, with the number of updates of the warm-up.
+
+    Returns:
+        The schedule, which follows every new plan of `share`.
+    """
+    return _Planned(_FALLING[name], learning_rate, share)
+
+
 def make_averaging(name: str, epochs: int, updates: int) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """Makes the schedule of the share of the newest weights in their average.
 
@@ -65,6 +84,25 @@ def make_averaging(name: str, epochs: int, updates: int) -> Callable[[tf.Tensor]
     if name == "ema":
         return _moving_share
     return lambda update: _mean_share(update, epochs, updates)
+
+
+_FALLING: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "constant": tf.ones_like,
+    "cosine": lambda share: (1 + tf.cos(math.pi * share)) / 2,
+    "polynomial": lambda share: (1 - share) ** POLYNOMIAL_POWER,
+}
+"""Schedule -> function (share of the run, float32) -> share of the highest learning rate."""
+
+
+class _Planned(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """Grows linearly during the warm-up, then falls with the share of the run."""
+
+    def __init__(self, falling, learning_rate, share):
+        self._falling, self._learning_rate, self._share = falling, learning_rate, share
+
+    def __call__(self, step):
+        rising = (tf.cast(step, tf.float32) + 1) / tf.maximum(self._share.warmup, 1)
+        return self._learning_rate * tf.minimum(rising, self._falling(self._share(step)))
 
 
 class _Warmup(tf.keras.optimizers.schedules.LearningRateSchedule):

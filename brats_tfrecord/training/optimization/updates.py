@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from brats_tfrecord.training.optimization import optimizers
+from brats_tfrecord.training.optimization.planned_share import PlannedShare
 
 FIRST_SCALE = 2.0**15
 DOUBLE_AFTER = 2000
@@ -30,6 +31,7 @@ class Updates(tf.Module):
     Attributes:
         optimizer: its `iterations` count the applied updates.
         loss_scale: scalar float32 variable, or None without loss scaling.
+        planned_share: as given.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Updates(tf.Module):
         accumulate: int = 1,
         averaging: Callable[[tf.Tensor], tf.Tensor] | None = None,
         loss_scaling: bool = False,
+        planned_share: PlannedShare | None = None,
     ):
         """Creates the state.
 
@@ -56,9 +59,11 @@ class Updates(tf.Module):
             accumulate: batches per update, which takes the mean of their gradients.
             averaging: from `schedules.make_averaging`, or None.
             loss_scaling: whether to scale losses, which float16 gradients need.
+            planned_share: the share of the run that `schedule` follows, if the number of updates
+                is planned during the run. It is saved with the state.
         """
         super().__init__()
-        self.optimizer = optimizer
+        self.optimizer, self.planned_share = optimizer, planned_share
         self._strategy = strategy
         self._variables = tuple(variables)
         self._schedule, self._averaging = schedule, averaging
@@ -108,12 +113,17 @@ class Updates(tf.Module):
             tf.cond(full, self._update_from_sums, _do_nothing)
             return sound
 
+    @property
+    def applied(self) -> int:
+        """Number of updates that were applied; waits for the devices."""
+        return int(self.optimizer.iterations.numpy())
+
     def learning_rate(self) -> float:
         """Returns the learning rate of the update that the last batch is part of.
 
         Before the first batch, it is that of the first update.
         """
-        rate, updates = self._schedule, int(self.optimizer.iterations.numpy())
+        rate, updates = self._schedule, self.applied
         if not callable(rate):
             return float(rate)
         is_pending = self._accumulate > 1 and int(self._batches.numpy()) % self._accumulate
