@@ -177,26 +177,33 @@ class TrainOptions:
         "unet",
         "Network. unet: the documented 3-D U-Net; unet_nn: a U-Net as in nnU-Net, with instance "
         "norm, leaky ReLU, strided convolutions, deep supervision, twice the filters and more "
-        "levels.",
+        "levels; unet_res: residual blocks in the encoder and a light decoder, as in nnU-Net's "
+        "residual encoders: the least time per step of the three for its capacity.",
         choices=tuple(network_options.NETWORKS),
     )
     filters: str = option(
         "auto",
         "Channels of each level of the network, finest level first. auto is 16,32,64,128,256 "
-        "for unet and 32,64,128,256,320,320 for unet_nn.",
+        "for unet, 32,64,128,256,320,320 for unet_nn and 32,64,128,256,320 for unet_res.",
+    )
+    first_stride: int = option(
+        1,
+        "1, or 2 to let the finest level of the network work on half the extents of the image: a "
+        "step takes a fraction of the time and memory, so that a CPU or a small GPU sees more, or "
+        "larger, patches in the same time. Outlines of small parts become less exact.",
     )
     dropout: str = option(
         "auto",
         "Dropout rate of each block of the network (down, bottleneck, up), or one rate for all. "
-        "auto is 0 for unet_nn and 0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1 for unet, shortened to the "
-        "levels of --filters.",
+        "auto is 0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1 for unet, shortened to the levels of "
+        "--filters, and 0 for the others.",
     )
     deep_supervision: str = option(
         "auto",
-        "on adds the losses of coarser outputs, each level with half the weight of the finer one "
-        "(Lee et al. 2015), which steadies the training of deep networks. auto is on for unet_nn "
-        "and off for unet.",
-        choices=("auto", "on", "off"),
+        "on adds the losses of all coarser outputs, each level with half the weight of the finer "
+        "one (Lee et al. 2015), which steadies the training of deep networks; a number adds that "
+        "many of them, the finest ones; off adds none. auto is on for unet_nn and unet_res, and "
+        "off for unet.",
     )
     validate_every: int = option(
         1,
@@ -316,11 +323,14 @@ class TrainOptions:
         return rates if len(rates) > 1 else rates * (2 * len(filters) - 1)
 
     @property
-    def supervises_deeply(self) -> bool:
-        """Whether coarser outputs of the network are trained, too."""
-        if self.deep_supervision == "auto":
-            return network_options.NETWORKS[self.network].deep_supervision
-        return self.deep_supervision == "on"
+    def coarse_outputs(self) -> int:
+        """Number of coarser outputs of the network that are trained, too."""
+        chosen = self.deep_supervision
+        if chosen == "auto":
+            chosen = "on" if network_options.NETWORKS[self.network].deep_supervision else "off"
+        if chosen == "on":
+            return network_options.most_coarse_outputs(self.filter_counts, self.first_stride)
+        return 0 if chosen == "off" else int(chosen)
 
     @property
     def decay_rate(self) -> float:

@@ -74,7 +74,8 @@ class Trainer:
             activation=self.targets.activation,
             filters=options.filter_counts,
             dropout=options.dropout_rates,
-            deep_supervision=options.supervises_deeply,
+            first_stride=options.first_stride,
+            coarse_outputs=options.coarse_outputs,
         )
         self._require_patches_of_stride()
         self.piece = Piece.of_network(
