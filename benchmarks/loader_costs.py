@@ -21,6 +21,7 @@ import time
 from typing import NamedTuple
 from unittest import mock
 
+from brats_tfrecord import brain
 from brats_tfrecord.training.data import augment_intensity, record_reader
 
 CORES = (2, 16, 32, 64)
@@ -109,6 +110,7 @@ def as_many_calls(extent, size):
     with (
         mock.patch.object(record_reader, "READ_BYTES", read_bytes),
         mock.patch.object(augment_intensity, "BLOCK", block),
+        mock.patch.object(brain, "BLOCK", brain.BLOCK * THIN**2 // size**2),
         mock.patch.object(augment_intensity, "ALL_FLOAT16", values),
     ):
         yield

@@ -1,5 +1,7 @@
 """The brain channel in NumPy, which marks it in masks, and in TensorFlow, which serves it."""
 
+from unittest import mock
+
 import hypothesis
 import numpy as np
 import pytest
@@ -89,10 +91,13 @@ VALUES = st.sampled_from([-2.0, -0.5, -0.0, 0.0, 0.25, 3.0])
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=50)
 def test_masks_and_graph_agree_on_any_image(data):
+    """In blocks of a single plane of X, of several, and in one block."""
+    block = data.draw(st.sampled_from([1, 6, brain.BLOCK]))
     shape = data.draw(st.tuples(*[st.integers(1, 4)] * 3, st.integers(1, 3)))
     dtype = data.draw(st.sampled_from([np.float16, np.float32]))
     image = data.draw(arrays.arrays(dtype, shape, elements=VALUES))
-    np.testing.assert_array_equal(served(image), marked(image))
+    with mock.patch.object(brain, "BLOCK", block):
+        np.testing.assert_array_equal(served(image), marked(image))
 
 
 def test_the_mark_is_a_bit_of_no_class_and_no_target_sees_it():

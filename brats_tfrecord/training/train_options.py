@@ -10,6 +10,7 @@ from brats_tfrecord import spec
 from brats_tfrecord.options import option
 from brats_tfrecord.training import option_checks
 from brats_tfrecord.training.data import augment
+from brats_tfrecord.training.data.augment import Augmentation
 from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.network import network_options
 
@@ -320,7 +321,7 @@ class TrainOptions:
         return spec.input_names(self.modality_names, self.brain_channel)
 
     @property
-    def augmentation(self) -> augment.Augmentation:
+    def augmentation(self) -> Augmentation:
         """Probabilities and ranges of the level of --augment, with --modality_dropout."""
         level = augment.LEVELS[self.augment]
         if not self.modality_dropout:
