@@ -133,6 +133,7 @@ def model_card(result: TrainResult) -> ModelCard:
     return ModelCard(
         recipe=dataset.recipe,
         modalities=result.modalities,
+        brain_channel=result.options.brain_channel,
         label_scheme=dataset.label_scheme.name,
         targets=result.targets,
         piece=result.piece,
