@@ -19,6 +19,7 @@ from brats_tfrecord.training import cross_validation, run_folder, tensorflow_err
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.distribution.peers import Peers
+from brats_tfrecord.training.initial_weights import InitialWeights
 from brats_tfrecord.training.journal import Journal, NullJournal, epoch_line, opening_line
 from brats_tfrecord.training.late_reader import (
     MOST_UNREAD,
@@ -32,13 +33,14 @@ from brats_tfrecord.training.trainer import Trainer, TrainResult, make_result
 from brats_tfrecord.training.validation import ValidationScores
 
 
-def train(options: TrainOptions) -> TrainResult | None:
+def train(options: TrainOptions, initial: InitialWeights | None = None) -> TrainResult | None:
     """Trains a network, or resumes the run in `options.model_dir`.
 
     A finished run is not trained again; its result is read from the folder.
 
     Args:
         options: options of the run.
+        initial: the weights that a new run starts from; None for random ones.
 
     Returns:
         The result; None in processes of a multiworker run that are not the chief.
@@ -57,7 +59,7 @@ def train(options: TrainOptions) -> TrainResult | None:
         cleanup.enter_context(run_folder.held(options, peers))
         precision = devices.resolve_precision(options.precision, strategy)
         run_folder.claim_together(options, dataset, precision, peers)
-        run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers)
+        run = _Run(Trainer(options, dataset, train_folds, strategy, initial), stop, peers)
         if run.is_finished:
             run.journal.say(
                 f"{options.model_dir}: all {run.position.epoch} epochs are finished; there is "
@@ -140,6 +142,8 @@ class _Run:
         options, first = self._options, self.position.epoch
         batches = iter(self._trainer.train_batches(first, self.position.step))
         self.journal.say(opening_line(self._trainer, self.position))
+        if self._trainer.initial_text and not self._has_state:
+            self.journal.say(self._trainer.initial_text)
         began = time.monotonic()
         for epoch in range(first + 1, options.epochs + 1):
             row = self._train_epoch(epoch, batches)

@@ -44,7 +44,10 @@ class RunCard:
         self._description = _description(trainer)
         self._began = now()
         self._epochs_before = finished_epochs
-        self._earlier_sessions = _sessions(read(trainer))
+        earlier = read(trainer)
+        self._earlier_sessions = _sessions(earlier)
+        if text := _initial_text(earlier):
+            self._description["network"]["initial_weights"] = text
 
     def write(self, state: str, rows: list[dict], best_epoch: int | None) -> None:
         """Writes both files.
@@ -148,6 +151,7 @@ def _description(trainer: Trainer) -> dict:
             "parameters": trainer.network.model.count_params(),
             "patch_shape": list(trainer.patch_shape),
             "piece": trainer.piece.to_json(),
+            **({"initial_weights": trainer.initial_text} if trainer.initial_text else {}),
         },
     }
 
@@ -175,6 +179,14 @@ def _sessions(card: dict | None) -> list[dict]:
         if session.get("state") == RUNNING:
             session["state"] = KILLED
     return sessions
+
+
+def _initial_text(card: dict | None) -> str | None:
+    """What an earlier card says about the initial weights, which a resumed run does not read."""
+    try:
+        return card["network"].get("initial_weights") if card else None
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def _measured(rows: Iterable[dict], epoch: int | None) -> dict:

@@ -208,6 +208,14 @@ class TrainOptions:
         "step takes a fraction of the time and memory, so that a CPU or a small GPU sees more, or "
         "larger, patches in the same time. Outlines of small parts become less exact.",
     )
+    init_from: str = option(
+        "",
+        "Folder of a SavedModel, or of a finished run that holds one, whose weights the run starts "
+        "from; for a cohort with few cases, a model of another one. It must have the same "
+        "--network, --filters and --first_stride. Input channels that it lacks start at random, "
+        "and so do the outputs if they mean something else. Its own folder is not changed, and a "
+        "resumed run does not read it again.",
+    )
     dropout: str = option(
         "auto",
         "Dropout rate of each block of the network (down, bottleneck, up), or one rate for all. "
@@ -341,6 +349,15 @@ class TrainOptions:
         if self.filters == "auto":
             return network_options.NETWORKS[self.network].filters
         return tuple(option_checks.integers(self.filters) or ())
+
+    @property
+    def architecture(self) -> dict[str, str]:
+        """The options that all weights but those of the first and last layer depend on."""
+        return {
+            "network": self.network,
+            "filters": ",".join(map(str, self.filter_counts)),
+            "first_stride": str(self.first_stride),
+        }
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:

@@ -12,9 +12,10 @@ from brats_tfrecord import targets as record_targets
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.records.manifest import Manifest
-from brats_tfrecord.training import steps
+from brats_tfrecord.training import initial_weights, steps
 from brats_tfrecord.training.data import input_pipeline
 from brats_tfrecord.training.distribution import devices
+from brats_tfrecord.training.initial_weights import InitialWeights
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
 from brats_tfrecord.training.optimization import losses, optimizers, schedules
@@ -35,6 +36,7 @@ class Trainer:
         network_options: architecture of the network.
         network: the network.
         updates: optimizer state.
+        initial_text: what was taken of the initial weights, in one line; "" if none were given.
         epoch_steps: batches per epoch.
         patch_shape: (X, Y, Z) of the patches in voxels.
         piece: what the network sees at once in validation and in every prediction.
@@ -46,11 +48,12 @@ class Trainer:
         dataset: Manifest,
         train_folds: Sequence[int],
         strategy: tf.distribute.Strategy,
+        initial: InitialWeights | None = None,
     ):
-        """Builds the network with random weights.
+        """Builds the network with random weights, or those of `initial`.
 
         Raises:
-            InputError: options that do not fit the dataset.
+            InputError: options that do not fit the dataset, or initial weights that do not fit.
         """
         self.options, self.dataset = options, dataset
         self.train_folds, self.strategy = train_folds, strategy
@@ -83,6 +86,7 @@ class Trainer:
             self.network_options.stride,
             self.patch_shape,
         )
+        self.initial_text = ""
         with strategy.scope():
             self.network = networks.build_network(
                 self.network_options,
@@ -90,6 +94,14 @@ class Trainer:
                 seed=options.seed,
                 on_gpu=devices.has_gpus(strategy),
             )
+            if initial is not None:
+                self.initial_text = initial_weights.assign(
+                    initial,
+                    self.network.model,
+                    options.architecture,
+                    options.input_names,
+                    self.targets.channel_names,
+                )
             self.updates = make_updates(
                 options,
                 self.epoch_steps,

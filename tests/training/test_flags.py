@@ -40,6 +40,7 @@ LEARNING = {
     "class_weights": {"class_weights": "balanced"},
     "network": {"network": "unet_nn"},
     "filters": {"filters": "4,8"},
+    "first_stride": {"first_stride": 2},
     "dropout": {"dropout": "0.5"},
     "deep_supervision": {"deep_supervision": "on", "filters": "2,4,8"},
     "seed": {"seed": 1},
@@ -63,6 +64,7 @@ ELSEWHERE = {
     "model_dir": "test_loop.test_a_folder_with_other_files_is_refused",
     "cache": "test_record_reader.test_the_memory_cache_no_longer_needs_the_files",
     "cache_dir": "test_record_reader.test_the_disk_cache_copies_a_shard_once_and_replaces_a_truncated_copy",  # noqa: E501
+    "init_from": "test_initial_weights.test_a_run_starts_from_an_exported_model",
     "validate_every": "test_flags.test_epochs_are_validated_as_often_as_asked",
     "xla": "test_flags.test_xla_compiles_the_step",
     "deterministic": "test_devices.test_a_deterministic_run_gives_the_same_bits_twice",

@@ -22,7 +22,11 @@ from brats_tfrecord.targets import make_targets
 from brats_tfrecord.training import steps
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.network import networks
-from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
+from brats_tfrecord.training.network.network_options import (
+    NETWORKS,
+    NetworkOptions,
+    most_coarse_outputs,
+)
 from brats_tfrecord.training.optimization import losses, optimizers
 from brats_tfrecord.training.optimization.updates import Updates
 
@@ -40,11 +44,11 @@ QUICK = {
 class Steps:
     """Both steps of a small network, with the operations it has on GPUs."""
 
-    def __init__(self, name, targets, loss, precision, brain_channel=False):
+    def __init__(self, name, targets, loss, precision, brain_channel=False, first_stride=1):
         self.targets = make_targets(targets, 4)
         self.strategy = devices.make_strategy("none")
         self.brain_channel = brain_channel
-        options = network_options(name, self.targets, brain_channel)
+        options = network_options(name, self.targets, brain_channel, first_stride)
         self.piece = Piece.of_network(NETWORKS[name].takes_statistics, options.stride, EXTENTS)
         with self.strategy.scope():
             self.network = networks.build_network(options, precision=precision, seed=1, on_gpu=True)
@@ -76,7 +80,7 @@ class Steps:
         return step.get_concrete_function(whole, tf.TensorSpec([None], tf.int32))
 
 
-def network_options(name, targets, brain_channel):
+def network_options(name, targets, brain_channel, first_stride):
     defaults = NETWORKS[name]
     return NetworkOptions(
         name,
@@ -85,7 +89,8 @@ def network_options(name, targets, brain_channel):
         targets.activation,
         FILTERS,
         defaults.rates(FILTERS),
-        defaults.deep_supervision,
+        first_stride,
+        most_coarse_outputs(FILTERS, first_stride) if defaults.deep_supervision else 0,
     )
 
 
@@ -99,10 +104,10 @@ def batch(extents, **scalars):
     }
 
 
-def exported_module(name, targets, brain_channel):
+def exported_module(name, targets, brain_channel, first_stride=1):
     """The exported module of a small network, traced but not saved."""
     kind = make_targets(targets, 4)
-    options = network_options(name, kind, brain_channel)
+    options = network_options(name, kind, brain_channel, first_stride)
     card = ModelCard(
         Recipe("none"),
         MODALITIES,
@@ -146,27 +151,37 @@ def test_steps_keep_volumes_on_the_gpu(name, targets, loss, precision):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_steps_with_a_brain_channel_keep_volumes_on_the_gpu(precision):
-    traced = Steps("unet", "regions", "dice_cross_entropy", precision, brain_channel=True)
-    title = f"with a brain channel, {precision}"
+@pytest.mark.parametrize(
+    "name, precision",
+    [
+        ("unet_res", "mixed_bfloat16"),
+        *(
+            pytest.param(*each, marks=pytest.mark.soak)
+            for each in itertools.product(NETWORKS, PRECISIONS)
+            if each != ("unet_res", "mixed_bfloat16")
+        ),
+    ],
+)
+def test_steps_with_a_brain_channel_and_first_stride_keep_volumes_on_the_gpu(name, precision):
+    traced = Steps(name, "regions", "dice_cross_entropy", precision, True, first_stride=2)
+    title = f"{name} with a brain channel and a first stride of 2, {precision}"
     assert not require_nothing_on_host(f"training {title}", traced.trace_training()).waits
     require_nothing_on_host(f"evaluation {title}", traced.trace_evaluation())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, targets, brain_channel",
+    "name, targets, brain_channel, first_stride",
     [
-        ("unet_nn", "regions", True),
-        pytest.param("unet", "classes", False, marks=pytest.mark.soak),
-        pytest.param("unet", "regions", True, marks=pytest.mark.soak),
-        pytest.param("unet_nn", "classes", False, marks=pytest.mark.soak),
-        pytest.param("unet_nn", "regions", False, marks=pytest.mark.soak),
+        ("unet_res", "regions", True, 2),
+        pytest.param("unet", "classes", False, 1, marks=pytest.mark.soak),
+        pytest.param("unet", "regions", True, 1, marks=pytest.mark.soak),
+        pytest.param("unet_nn", "classes", False, 1, marks=pytest.mark.soak),
+        pytest.param("unet_nn", "regions", True, 1, marks=pytest.mark.soak),
     ],
 )
-def test_exported_graphs_keep_volumes_on_the_gpu(name, targets, brain_channel):
-    module = exported_module(name, targets, brain_channel)
+def test_exported_graphs_keep_volumes_on_the_gpu(name, targets, brain_channel, first_stride):
+    module = exported_module(name, targets, brain_channel, first_stride)
     require_nothing_on_host(f"serving_default {name} {targets}", module.predict)
     require_nothing_on_host(f"segment {name} {targets}", module.segment)
 

@@ -51,8 +51,8 @@ class NetworkOptions:
         filters: channels of each level, finest first; the last level is the bottleneck.
         dropout: one rate in [0, 1) per block, `2 * len(filters) - 1` in all: down the encoder,
             through the bottleneck, up the decoder.
-        first_stride: 1, or 2 if the finest level has half the extents of the image. Its features are
-            then brought back to the image's voxels by the last layer.
+        first_stride: 1, or 2 if the finest level has half the extents of the image. The last layer
+            then brings its features back to the voxels of the image.
         coarse_outputs: number of coarser levels that the trainer has logits for too, at most
             `most_coarse_outputs`.
 
@@ -77,9 +77,7 @@ class NetworkOptions:
         _check(
             len(self.dropout) == blocks, "dropout", self.dropout, f"{blocks} rates, one per block"
         )
-        _check(
-            self.first_stride in FIRST_STRIDES, "first_stride", self.first_stride, FIRST_STRIDES
-        )
+        _check(self.first_stride in FIRST_STRIDES, "first_stride", self.first_stride, FIRST_STRIDES)
         most = most_coarse_outputs(self.filters, self.first_stride)
         is_valid = 0 <= self.coarse_outputs <= most
         _check(is_valid, "coarse_outputs", self.coarse_outputs, f"0 to {most}")
