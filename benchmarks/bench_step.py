@@ -235,7 +235,7 @@ def make_our_step(extent, dtype, _):
     from brats_tfrecord.training.optimization import losses, optimizers, updates
 
     strategy, targets = devices.make_strategy("none"), make_targets("classes", CLASSES)
-    options = NetworkOptions("unet", CHANNELS, CLASSES, "softmax", FILTERS, DROPOUT, False)
+    options = NetworkOptions("unet", CHANNELS, CLASSES, "softmax", FILTERS, DROPOUT)
     with strategy.scope():
         network = networks.build_network(
             options, seed=0, precision="mixed_bfloat16" if dtype == "bfloat16" else "float32"

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from brats_tfrecord import __version__, files
+from brats_tfrecord.errors import InputError
 from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.evaluate import evaluate
 from brats_tfrecord.evaluation.evaluate_options import EvaluateOptions
@@ -17,6 +18,7 @@ from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.report.figures import case_png
 from brats_tfrecord.report.publish import publish
+from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_predictor
@@ -24,9 +26,16 @@ from brats_tfrecord.serving.predictor import Predictor
 from brats_tfrecord.serving.recognition import Identity
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter
 from brats_tfrecord.serving.validation_case import ValidationCase
-from brats_tfrecord.training import cross_validation, run_card, run_folder, tensorflow_errors
+from brats_tfrecord.training import (
+    checkpoints,
+    cross_validation,
+    run_card,
+    run_folder,
+    tensorflow_errors,
+)
+from brats_tfrecord.training.initial_weights import InitialWeights
 from brats_tfrecord.training.loop import train
-from brats_tfrecord.training.network import networks
+from brats_tfrecord.training.network import network_options, networks
 from brats_tfrecord.training.train_options import DOCUMENTED, TrainOptions
 from brats_tfrecord.training.trainer import TrainResult
 
@@ -64,7 +73,7 @@ def train_and_export(options: TrainOptions, began: float | None = None) -> Expor
             damaged, or a device is out of memory.
         Stopped: the disk is full, or another process of a multiworker run was lost.
     """
-    result = train(options, began)
+    result = train(options, initial_weights(options), began)
     if result is None:
         return None
     with tensorflow_errors.explained(options):
@@ -130,6 +139,54 @@ def evaluate_and_report(options: EvaluateOptions) -> list[CaseResult]:
     return evaluate(options, draw=case_png, publish=publish)
 
 
+def initial_weights(options: TrainOptions) -> InitialWeights | None:
+    """Reads the weights of the SavedModel that a new run starts from.
+
+    Warns in one line if the model has seen cases that the run is to score.
+
+    Args:
+        options: options of the run.
+
+    Returns:
+        The weights; None without `init_from`, or if the run has begun and needs none.
+
+    Raises:
+        InputError: `init_from` names no SavedModel with a single network.
+    """
+    if not options.init_from or checkpoints.has_state(options.model_dir):
+        return None
+    folder = Path(options.init_from)
+    if (folder / "saved_model" / "saved_model.pb").is_file():
+        folder /= "saved_model"
+    try:
+        card = cards.read(folder)
+    except InputError as error:
+        raise InputError(f"--init_from={error}") from error
+    if card.members > 1:
+        raise InputError(
+            f"--init_from={folder}: is the average of {card.members} networks; give the model of "
+            "one fold, such as MODEL_DIR/fold0"
+        )
+    _warn_of_known_cases(options, card, folder)
+    flags = card.training["options"]
+    defaults = network_options.NETWORKS[flags["network"]]
+    filters = flags["filters"]
+    if filters == "auto":
+        filters = ",".join(map(str, defaults.filters))
+    [weights] = tf.saved_model.load(str(folder)).weights
+    return InitialWeights(
+        source=str(folder),
+        architecture={
+            "network": flags["network"],
+            "filters": filters,
+            "first_stride": str(flags.get("first_stride", 1)),
+        },
+        inputs=card.input_names,
+        outputs=card.channels.channel_names,
+        weights=[variable.numpy() for variable in weights],
+    )
+
+
 def model_card(result: TrainResult) -> ModelCard:
     """Makes the card of a run's model, without post-processing."""
     dataset, options = result.manifest, result.options
@@ -139,6 +196,7 @@ def model_card(result: TrainResult) -> ModelCard:
     return ModelCard(
         recipe=dataset.recipe,
         modalities=result.modalities,
+        brain_channel=result.options.brain_channel,
         label_scheme=dataset.label_scheme.name,
         targets=result.targets,
         piece=result.piece,
@@ -187,6 +245,25 @@ def identities_of(dataset: Manifest, case_ids: Collection[str]) -> dict[str, Ide
         for case in dataset.cases
         if case.case_id in wanted
     }
+
+
+def _warn_of_known_cases(options, card, folder):
+    """Prints a line if validation or test cases helped to make the model."""
+    dataset = manifests.load(options.data_dir)
+    folds = {*options.validation_folds, *options.test_folds}
+    scored = [case for case in dataset.cases if case.fold in folds]
+    known = [
+        case.case_id
+        for case in scored
+        if card.recognise(case.case_id, case.patient_id, case.voxels).use != "unseen"
+    ]
+    if known:
+        print(
+            f"warning: --init_from={folder} has seen {len(known)} of the {len(scored)} validation "
+            f"and test cases ({', '.join(known[:3])}{', …' if len(known) > 3 else ''}); their "
+            "scores will be better than those of new cases",
+            flush=True,
+        )
 
 
 def _float32_network(result):

@@ -45,6 +45,11 @@ class Position:
     waited: float = 0.0
 
 
+def has_state(model_dir: Path | str) -> bool:
+    """Returns whether a run has saved a state in its folder."""
+    return any((Path(model_dir) / FOLDER).glob("last-*.index"))
+
+
 class Checkpoints:
     """Saves and restores the last two states and the best model of a run.
 

@@ -20,6 +20,7 @@ from brats_tfrecord.training import cross_validation, run_costs, run_folder, ten
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.distribution.peers import Peers
+from brats_tfrecord.training.initial_weights import InitialWeights
 from brats_tfrecord.training.journal import Journal, NullJournal, epoch_line, opening_line
 from brats_tfrecord.training.late_reader import (
     MOST_UNREAD,
@@ -36,13 +37,16 @@ from brats_tfrecord.training.trainer import Trainer, TrainResult, make_result
 from brats_tfrecord.training.validation import ValidationScores
 
 
-def train(options: TrainOptions, began: float | None = None) -> TrainResult | None:
+def train(
+    options: TrainOptions, initial: InitialWeights | None = None, began: float | None = None
+) -> TrainResult | None:
     """Trains a network, or resumes the run in `options.model_dir`.
 
     A finished run is not trained again; its result is read from the folder.
 
     Args:
         options: options of the run.
+        initial: the weights that a new run starts from; None for random ones.
         began: `time.monotonic()` from which --time_budget_minutes count; None for now.
 
     Returns:
@@ -63,7 +67,8 @@ def train(options: TrainOptions, began: float | None = None) -> TrainResult | No
         cleanup.enter_context(run_folder.held(options, peers))
         precision = devices.resolve_precision(options.precision, strategy)
         run_folder.claim_together(options, dataset, precision, peers)
-        run = _Run(Trainer(options, dataset, train_folds, strategy), stop, peers, began)
+        trainer = Trainer(options, dataset, train_folds, strategy, initial)
+        run = _Run(trainer, stop, peers, began)
         trains = not run.is_finished
         if not trains:
             run.journal.say(
@@ -188,6 +193,8 @@ class _Run:
         first, length = self.position.epoch, self._length
         batches = iter(self._trainer.train_batches(first, self.position.step))
         self.journal.say(opening_line(self._trainer, self.position, length))
+        if self._trainer.initial_text and not self._has_state:
+            self.journal.say(self._trainer.initial_text)
         began = time.monotonic()
         while not self.is_finished:
             epoch = self.position.epoch + 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from brats_tfrecord import files, spec
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training.network import network_options
 from brats_tfrecord.training.optimization import addons
 
 _LARGEST = {
@@ -101,6 +102,13 @@ def _check_modalities(options):
     names = options.modality_names
     is_valid = len(set(names)) == len(names) and set(names) <= set(spec.MODALITIES)
     _require(is_valid, options, "modalities", f"distinct names out of {','.join(spec.MODALITIES)}")
+    dropout = options.modality_dropout
+    _require(0 <= dropout < 1, options, "modality_dropout", "0 or more, and less than 1")
+    if dropout and len(names) == 1:
+        raise InputError(
+            f"--modality_dropout={dropout}: --modalities={options.modalities} is a single "
+            "modality, which must stay; give two or more --modalities, or no --modality_dropout"
+        )
 
 
 def _check_network(options):
@@ -117,6 +125,18 @@ def _check_network(options):
         "dropout",
         f"auto, one rate in [0, 1) or {blocks}, one for each block of "
         f"--filters={','.join(map(str, counts))}",
+    )
+    strides = network_options.FIRST_STRIDES
+    _require(options.first_stride in strides, options, "first_stride", "1 or 2")
+    most = network_options.most_coarse_outputs(counts, options.first_stride)
+    numbers = [str(number) for number in range(1, most + 1)]
+    _require(
+        options.deep_supervision in ("auto", "on", "off", *numbers),
+        options,
+        "deep_supervision",
+        "auto, on, off"
+        + (f" or a number of coarser outputs from 1 to {most}" if most else "")
+        + f" with --filters={','.join(map(str, counts))}",
     )
 
 

@@ -51,6 +51,8 @@ class RunCard:
         self._length = length
         card = read(trainer)
         self._earlier_sessions, self._earlier_plans = _sessions(card), _plans(card)
+        if text := _initial_text(card):
+            self._description["network"]["initial_weights"] = text
 
     def write(self, state: str, rows: list[dict], best_epoch: int | None) -> None:
         """Writes both files.
@@ -176,10 +178,12 @@ def _description(trainer: Trainer) -> dict:
         },
         "network": {
             "name": options.network,
+            "input": ", ".join(options.input_names),
             "stride": trainer.network.stride,
             "parameters": trainer.network.model.count_params(),
             "patch_shape": list(trainer.patch_shape),
             "piece": trainer.piece.to_json(),
+            **({"initial_weights": trainer.initial_text} if trainer.initial_text else {}),
         },
     }
 
@@ -215,6 +219,14 @@ def _plans(card: dict | None) -> list[dict]:
         return [dict(plan) for plan in card["time_budget"]["plans"]] if card else []
     except (KeyError, TypeError, ValueError):
         return []
+
+
+def _initial_text(card: dict | None) -> str | None:
+    """What an earlier card says about the initial weights, which a resumed run does not read."""
+    try:
+        return card["network"].get("initial_weights") if card else None
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def _measured(rows: Iterable[dict], epoch: int | None) -> dict:

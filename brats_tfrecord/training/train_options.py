@@ -6,9 +6,11 @@ Imports no TensorFlow, so that `--help` appears at once.
 import dataclasses
 from dataclasses import dataclass
 
+from brats_tfrecord import spec
 from brats_tfrecord.options import option
 from brats_tfrecord.training import option_checks
 from brats_tfrecord.training.data import augment
+from brats_tfrecord.training.data.augment import Augmentation
 from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.network import network_options
 
@@ -69,6 +71,12 @@ class TrainOptions:
     modalities: str = option(
         "flair,t1ce,t2", "Modalities that the network sees, in the order of its input channels."
     )
+    brain_channel: bool = option(
+        False,
+        "The network sees one more channel, after the modalities, which is 1 inside the brain and "
+        "0 outside (Futrega et al. 2021). It is computed from the image, in training and in the "
+        "exported model, and needs skull-stripped images. Costs a few milliseconds per patch.",
+    )
     patch_size: int = option(
         128,
         "Edge length of the random training patches in voxels. Shorter axes of the crop are used "
@@ -98,6 +106,14 @@ class TrainOptions:
         "in some patches, rotation, zoom, gamma, noise, blur and low resolution. full is meant for "
         "runs of hundreds of epochs and takes about 0.25 core-seconds per patch of 128 voxels.",
         choices=tuple(augment.LEVELS),
+    )
+    modality_dropout: float = option(
+        0.0,
+        "Probability, 0 or more and less than 1, that a training patch loses some of its "
+        "modalities: their channels become 0, as those of a modality that a case lacks. Each "
+        "selection that leaves one modality or more is equally likely. Use 0.3 to 0.5 for a model "
+        "that is given cases that lack a modality. 0 leaves it to --augment, whose levels none to "
+        "full drop nothing.",
     )
     cache: str = option(
         "none",
@@ -202,26 +218,41 @@ class TrainOptions:
         "unet",
         "Network. unet: the documented 3-D U-Net; unet_nn: a U-Net as in nnU-Net, with instance "
         "norm, leaky ReLU, strided convolutions, deep supervision, twice the filters and more "
-        "levels.",
+        "levels; unet_res: residual blocks in the encoder and a light decoder, as in nnU-Net's "
+        "residual encoders: the least time per step of the three for its capacity.",
         choices=tuple(network_options.NETWORKS),
     )
     filters: str = option(
         "auto",
         "Channels of each level of the network, finest level first. auto is 16,32,64,128,256 "
-        "for unet and 32,64,128,256,320,320 for unet_nn.",
+        "for unet, 32,64,128,256,320,320 for unet_nn and 32,64,128,256,320 for unet_res.",
+    )
+    first_stride: int = option(
+        1,
+        "1, or 2 to let the finest level of the network work on half the extents of the image: a "
+        "step takes a fraction of the time and memory, so that a CPU or a small GPU sees more, or "
+        "larger, patches in the same time. Outlines of small parts become less exact.",
+    )
+    init_from: str = option(
+        "",
+        "Folder of a SavedModel, or of a finished run that holds one, whose weights the run starts "
+        "from; for a cohort with few cases, a model of another one. It must have the same "
+        "--network, --filters and --first_stride. Input channels that it lacks start at random, "
+        "and so do the outputs if they mean something else. Its own folder is not changed, and a "
+        "resumed run does not read it again.",
     )
     dropout: str = option(
         "auto",
         "Dropout rate of each block of the network (down, bottleneck, up), or one rate for all. "
-        "auto is 0 for unet_nn and 0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1 for unet, shortened to the "
-        "levels of --filters.",
+        "auto is 0.1,0.1,0.2,0.2,0.3,0.2,0.2,0.1,0.1 for unet, shortened to the levels of "
+        "--filters, and 0 for the others.",
     )
     deep_supervision: str = option(
         "auto",
-        "on adds the losses of coarser outputs, each level with half the weight of the finer one "
-        "(Lee et al. 2015), which steadies the training of deep networks. auto is on for unet_nn "
-        "and off for unet.",
-        choices=("auto", "on", "off"),
+        "on adds the losses of all coarser outputs, each level with half the weight of the finer "
+        "one (Lee et al. 2015), which steadies the training of deep networks; a number adds that "
+        "many of them, the finest ones; off adds none. auto is on for unet_nn and unet_res, and "
+        "off for unet.",
     )
     validate_every: int = option(
         1,
@@ -325,8 +356,21 @@ class TrainOptions:
 
     @property
     def modality_names(self) -> tuple[str, ...]:
-        """Canonical names of the network's input channels, in order."""
+        """Canonical names of the modalities that the network sees, in order."""
         return tuple(name.strip() for name in self.modalities.split(","))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the network's input channels, in order."""
+        return spec.input_names(self.modality_names, self.brain_channel)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Probabilities and ranges of the level of --augment, with --modality_dropout."""
+        level = augment.LEVELS[self.augment]
+        if not self.modality_dropout:
+            return level
+        return dataclasses.replace(level, channel_dropout=self.modality_dropout)
 
     @property
     def filter_counts(self) -> tuple[int, ...]:
@@ -334,6 +378,15 @@ class TrainOptions:
         if self.filters == "auto":
             return network_options.NETWORKS[self.network].filters
         return tuple(option_checks.integers(self.filters) or ())
+
+    @property
+    def architecture(self) -> dict[str, str]:
+        """The options that all weights but those of the first and last layer depend on."""
+        return {
+            "network": self.network,
+            "filters": ",".join(map(str, self.filter_counts)),
+            "first_stride": str(self.first_stride),
+        }
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:
@@ -345,11 +398,14 @@ class TrainOptions:
         return rates if len(rates) > 1 else rates * (2 * len(filters) - 1)
 
     @property
-    def supervises_deeply(self) -> bool:
-        """Whether coarser outputs of the network are trained, too."""
-        if self.deep_supervision == "auto":
-            return network_options.NETWORKS[self.network].deep_supervision
-        return self.deep_supervision == "on"
+    def coarse_outputs(self) -> int:
+        """Number of coarser outputs of the network that are trained, too."""
+        chosen = self.deep_supervision
+        if chosen == "auto":
+            chosen = "on" if network_options.NETWORKS[self.network].deep_supervision else "off"
+        if chosen == "on":
+            return network_options.most_coarse_outputs(self.filter_counts, self.first_stride)
+        return 0 if chosen == "off" else int(chosen)
 
     @property
     def decay_rate(self) -> float:

@@ -12,9 +12,10 @@ from brats_tfrecord import targets as record_targets
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.records.manifest import Manifest
-from brats_tfrecord.training import steps
-from brats_tfrecord.training.data import augment, input_pipeline
+from brats_tfrecord.training import initial_weights, steps
+from brats_tfrecord.training.data import input_pipeline
 from brats_tfrecord.training.distribution import devices
+from brats_tfrecord.training.initial_weights import InitialWeights
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
 from brats_tfrecord.training.optimization import losses, optimizers, schedules
@@ -36,6 +37,7 @@ class Trainer:
         network_options: architecture of the network.
         network: the network.
         updates: optimizer state.
+        initial_text: what was taken of the initial weights, in one line; "" if none were given.
         epoch_steps: batches per epoch.
         patch_shape: (X, Y, Z) of the patches in voxels.
         piece: what the network sees at once in validation and in every prediction.
@@ -47,11 +49,12 @@ class Trainer:
         dataset: Manifest,
         train_folds: Sequence[int],
         strategy: tf.distribute.Strategy,
+        initial: InitialWeights | None = None,
     ):
-        """Builds the network with random weights.
+        """Builds the network with random weights, or those of `initial`.
 
         Raises:
-            InputError: options that do not fit the dataset.
+            InputError: options that do not fit the dataset, or initial weights that do not fit.
         """
         self.options, self.dataset = options, dataset
         self.train_folds, self.strategy = train_folds, strategy
@@ -59,7 +62,7 @@ class Trainer:
             options.patch_size,
             options.patches_per_case,
             options.foreground_fraction,
-            augment.LEVELS[options.augment],
+            options.augmentation,
             options.foreground,
         )
         self.patch_shape = self._patches.shape(dataset.crop_shape)
@@ -70,12 +73,13 @@ class Trainer:
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
         self.network_options = NetworkOptions(
             name=options.network,
-            channels=len(options.modality_names),
+            channels=len(options.input_names),
             outputs=self.targets.channels,
             activation=self.targets.activation,
             filters=options.filter_counts,
             dropout=options.dropout_rates,
-            deep_supervision=options.supervises_deeply,
+            first_stride=options.first_stride,
+            coarse_outputs=options.coarse_outputs,
         )
         self._require_patches_of_stride()
         self.piece = Piece.of_network(
@@ -83,6 +87,7 @@ class Trainer:
             self.network_options.stride,
             self.patch_shape,
         )
+        self.initial_text = ""
         with strategy.scope():
             self.network = networks.build_network(
                 self.network_options,
@@ -90,6 +95,14 @@ class Trainer:
                 seed=options.seed,
                 on_gpu=devices.has_gpus(strategy),
             )
+            if initial is not None:
+                self.initial_text = initial_weights.assign(
+                    initial,
+                    self.network.model,
+                    options.architecture,
+                    options.input_names,
+                    self.targets.channel_names,
+                )
             self.updates = make_updates(
                 options,
                 self.epoch_steps,
@@ -114,6 +127,7 @@ class Trainer:
             self.updates,
             self.options.batch_size,
             self.options.xla,
+            self.options.brain_channel,
         )
 
     @functools.cached_property
@@ -121,7 +135,9 @@ class Trainer:
         """Function (batch, slice of each case) -> result, see `steps.make_eval_step`."""
         # Validation scores every case independently, so Dice of the whole batch does not apply.
         loss = self._make_loss(self.options.loss.removeprefix("batch_"))
-        return steps.make_eval_step(self.strategy, self.network, self.targets, loss, self.piece)
+        return steps.make_eval_step(
+            self.strategy, self.network, self.targets, loss, self.piece, self.options.brain_channel
+        )
 
     def train_batches(
         self, first_epoch: int = 0, first_step: int = 0
@@ -188,6 +204,7 @@ class Trainer:
                 self.dataset,
                 folds,
                 modalities=options.modality_names,
+                brain_channel=options.brain_channel,
                 share=input_pipeline.BatchShare(
                     context.input_pipeline_id, context.num_input_pipelines, replicas
                 ),
@@ -272,7 +289,7 @@ class TrainResult:
         weights: float32 arrays, in the order of `Network.model.get_weights()`.
         network: options that build the network of these weights.
         piece: what the network sees at once.
-        modalities: names of the input channels, in order.
+        modalities: names of the modalities among the input channels, in order.
         targets: meaning of the output channels, see `targets.make_targets`.
         history: one dict per epoch, see `history.COLUMNS`.
         best_epoch: epoch of these weights, counted from 1.

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from gpu_kernels import audit
 
+from brats_tfrecord import spec
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import export
@@ -21,7 +22,11 @@ from brats_tfrecord.targets import make_targets
 from brats_tfrecord.training import steps
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.network import networks
-from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
+from brats_tfrecord.training.network.network_options import (
+    NETWORKS,
+    NetworkOptions,
+    most_coarse_outputs,
+)
 from brats_tfrecord.training.optimization import losses, optimizers
 from brats_tfrecord.training.optimization.updates import Updates
 
@@ -39,10 +44,11 @@ QUICK = {
 class Steps:
     """Both steps of a small network, with the operations it has on GPUs."""
 
-    def __init__(self, name, targets, loss, precision):
+    def __init__(self, name, targets, loss, precision, brain_channel=False, first_stride=1):
         self.targets = make_targets(targets, 4)
         self.strategy = devices.make_strategy("none")
-        options = network_options(name, self.targets)
+        self.brain_channel = brain_channel
+        options = network_options(name, self.targets, brain_channel, first_stride)
         self.piece = Piece.of_network(NETWORKS[name].takes_statistics, options.stride, EXTENTS)
         with self.strategy.scope():
             self.network = networks.build_network(options, precision=precision, seed=1, on_gpu=True)
@@ -56,28 +62,35 @@ class Steps:
 
     def trace_training(self):
         step = steps.make_train_step(
-            self.strategy, self.network, self.targets, self.loss, self.updates, BATCH
+            self.strategy,
+            self.network,
+            self.targets,
+            self.loss,
+            self.updates,
+            BATCH,
+            brain_channel=self.brain_channel,
         )
         return step.get_concrete_function(batch(EXTENTS, number=tf.int64))
 
     def trace_evaluation(self):
         step = steps.make_eval_step(
-            self.strategy, self.network, self.targets, self.loss, self.piece
+            self.strategy, self.network, self.targets, self.loss, self.piece, self.brain_channel
         )
         whole = batch((144, 144, 144), weight=tf.float32)
         return step.get_concrete_function(whole, tf.TensorSpec([None], tf.int32))
 
 
-def network_options(name, targets):
+def network_options(name, targets, brain_channel, first_stride):
     defaults = NETWORKS[name]
     return NetworkOptions(
         name,
-        len(MODALITIES),
+        len(spec.input_names(MODALITIES, brain_channel)),
         targets.channels,
         targets.activation,
         FILTERS,
         defaults.rates(FILTERS),
-        defaults.deep_supervision,
+        first_stride,
+        most_coarse_outputs(FILTERS, first_stride) if defaults.deep_supervision else 0,
     )
 
 
@@ -91,10 +104,10 @@ def batch(extents, **scalars):
     }
 
 
-def exported_module(name, targets):
+def exported_module(name, targets, brain_channel, first_stride=1):
     """The exported module of a small network, traced but not saved."""
     kind = make_targets(targets, 4)
-    options = network_options(name, kind)
+    options = network_options(name, kind, brain_channel, first_stride)
     card = ModelCard(
         Recipe("none"),
         MODALITIES,
@@ -106,6 +119,7 @@ def exported_module(name, targets):
         (),
         {},
         post_processing=PostProcessing(min_enhancing_voxels=100),
+        brain_channel=brain_channel,
     )
     predictor = Predictor(networks.build_network(options).model, card)
     return export._ServedModule(predictor, card, [])
@@ -138,16 +152,36 @@ def test_steps_keep_volumes_on_the_gpu(name, targets, loss, precision):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, targets",
+    "name, precision",
     [
-        ("unet_nn", "regions"),
-        pytest.param("unet", "classes", marks=pytest.mark.soak),
-        pytest.param("unet", "regions", marks=pytest.mark.soak),
-        pytest.param("unet_nn", "classes", marks=pytest.mark.soak),
+        ("unet_res", "mixed_bfloat16"),
+        *(
+            pytest.param(*each, marks=pytest.mark.soak)
+            for each in itertools.product(NETWORKS, PRECISIONS)
+            if each != ("unet_res", "mixed_bfloat16")
+        ),
     ],
 )
-def test_exported_graphs_keep_volumes_on_the_gpu(name, targets):
-    module = exported_module(name, targets)
+def test_steps_with_a_brain_channel_and_first_stride_keep_volumes_on_the_gpu(name, precision):
+    traced = Steps(name, "regions", "dice_cross_entropy", precision, True, first_stride=2)
+    title = f"{name} with a brain channel and a first stride of 2, {precision}"
+    assert not require_nothing_on_host(f"training {title}", traced.trace_training()).waits
+    require_nothing_on_host(f"evaluation {title}", traced.trace_evaluation())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, targets, brain_channel, first_stride",
+    [
+        ("unet_res", "regions", True, 2),
+        pytest.param("unet", "classes", False, 1, marks=pytest.mark.soak),
+        pytest.param("unet", "regions", True, 1, marks=pytest.mark.soak),
+        pytest.param("unet_nn", "classes", False, 1, marks=pytest.mark.soak),
+        pytest.param("unet_nn", "regions", True, 1, marks=pytest.mark.soak),
+    ],
+)
+def test_exported_graphs_keep_volumes_on_the_gpu(name, targets, brain_channel, first_stride):
+    module = exported_module(name, targets, brain_channel, first_stride)
     require_nothing_on_host(f"serving_default {name} {targets}", module.predict)
     require_nothing_on_host(f"segment {name} {targets}", module.segment)
 

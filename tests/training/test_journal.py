@@ -8,7 +8,10 @@ def test_the_opening_line_describes_the_run_and_warns_of_emulated_precision(monk
     monkeypatch.setattr(devices, "describe", lambda strategy: "2 x NVIDIA A100-SXM4-80GB")
     trainer = types.SimpleNamespace(
         options=types.SimpleNamespace(
-            validation_folds=(0,), modalities="flair,t1ce", batch_size=4, preset="cpu"
+            validation_folds=(0,),
+            input_names=("flair", "t1ce", "brain"),
+            batch_size=4,
+            preset="cpu",
         ),
         dataset=types.SimpleNamespace(case_ids=lambda folds: ["case"] * 10 * len(folds)),
         train_folds=(1, 2),
@@ -19,9 +22,9 @@ def test_the_opening_line_describes_the_run_and_warns_of_emulated_precision(monk
     )
     position = types.SimpleNamespace(epoch=3, step=0)
     assert opening_line(trainer, position) == (
-        "training on 20 cases, validating on 10: patches 48x48x32 of flair,t1ce, batch 4 over 2 "
-        "replica(s) on 2 x NVIDIA A100-SXM4-80GB, mixed_bfloat16, preset cpu, after 3 finished "
-        "epochs"
+        "training on 20 cases, validating on 10: patches 48x48x32 of flair,t1ce,brain, batch 4 "
+        "over 2 replica(s) on 2 x NVIDIA A100-SXM4-80GB, mixed_bfloat16, preset cpu, after 3 "
+        "finished epochs"
     )
     length = types.SimpleNamespace(to_card=lambda: {"steps": 1200, "minutes": 10.0})
     assert "preset cpu, 1,200 steps in 10 minutes planned, after 3" in (

@@ -1,7 +1,7 @@
 """The blocks of each network. `networks.build_network` joins them to an encoder and a decoder.
 
-To add a network, write its `block` and `up` functions, register both in `ARCHITECTURES`, and give
-its defaults in `network_options.NETWORKS`. The tests of `networks` then cover it.
+To add a network, write its functions, register them in `ARCHITECTURES`, and give its defaults in
+`network_options.NETWORKS`. The tests of `networks` then cover it.
 """
 
 import random
@@ -13,7 +13,11 @@ import tensorflow as tf
 from brats_tfrecord.training.network import layers
 
 LEAKY_SLOPE = 0.01
-"""Slope of the leaky ReLU of unet_nn below zero."""
+"""Slope of the leaky ReLU of unet_nn and unet_res below zero."""
+
+RESIDUAL_BLOCKS = 2
+"""Residual blocks of each level of unet_res's encoder; the finest level, the most expensive, has
+one."""
 
 
 class LayerPolicy:
@@ -37,16 +41,19 @@ class LayerPolicy:
 
 
 class Architecture(NamedTuple):
-    """The two functions that distinguish a network.
+    """The functions that distinguish a network.
 
     Attributes:
-        block: function (x, channels, dropout rate, name, halve, policy) -> x, the convolutions of
-            one level; with `halve`, on half the extents of `x`.
+        encode: function (x, channels, dropout rate, name, halve, policy) -> x, the convolutions of
+            one level of the encoder; with `halve`, on half the extents of `x`.
         up: function (x, channels, name, policy) -> x at twice its extents.
+        decode: function (x, channels, dropout rate, name, policy) -> x, the convolutions of one
+            level of the decoder.
     """
 
-    block: Callable[[tf.Tensor, int, float, str, bool, LayerPolicy], tf.Tensor]
+    encode: Callable[[tf.Tensor, int, float, str, bool, LayerPolicy], tf.Tensor]
     up: Callable[[tf.Tensor, int, str, LayerPolicy], tf.Tensor]
+    decode: Callable[[tf.Tensor, int, float, str, LayerPolicy], tf.Tensor]
 
 
 def unet_block(
@@ -104,9 +111,46 @@ def unet_nn_up(x: tf.Tensor, channels: int, name: str, policy: LayerPolicy) -> t
     )(x)
 
 
+def unet_res_encode(
+    x: tf.Tensor, channels: int, rate: float, name: str, halve: bool, policy: LayerPolicy
+) -> tf.Tensor:
+    """Applies residual blocks, the first of stride 2 with `halve`; dropout is in the last one.
+
+    A small relative of the residual encoder of nnU-Net (Isensee et al. 2024, MICCAI), whose blocks
+    are those of He et al. 2016.
+    """
+    count = RESIDUAL_BLOCKS if halve else 1
+    for number in range(1, count + 1):
+        strides = 2 if halve and number == 1 else 1
+        dropout = rate if number == count else None
+        x = _residual_block(x, channels, dropout, f"{name}_block{number}", strides, policy)
+    return x
+
+
+def unet_res_decode(
+    x: tf.Tensor, channels: int, rate: float, name: str, policy: LayerPolicy
+) -> tf.Tensor:
+    """Applies dropout, then one 3x3x3 convolution, instance norm and leaky ReLU.
+
+    One convolution suffices where the encoder is strong (Isensee et al. 2024).
+    """
+    x = _dropout(x, rate, f"{name}_dropout", policy)
+    return _normalised_conv(x, channels, f"{name}_conv1", f"{name}_norm1", 1, policy)
+
+
+def _decoder_of(encode):
+    """The convolutions of an encoder's level as those of the decoder."""
+
+    def decode(x, channels, rate, name, policy):
+        return encode(x, channels, rate, name, False, policy)
+
+    return decode
+
+
 ARCHITECTURES = {
-    "unet": Architecture(unet_block, unet_up),
-    "unet_nn": Architecture(unet_nn_block, unet_nn_up),
+    "unet": Architecture(unet_block, unet_up, _decoder_of(unet_block)),
+    "unet_nn": Architecture(unet_nn_block, unet_nn_up, _decoder_of(unet_nn_block)),
+    "unet_res": Architecture(unet_res_encode, unet_nn_up, unet_res_decode),
 }
 
 
@@ -129,10 +173,34 @@ def _relu_conv(x, channels, name, policy):
     )(x)
 
 
+def _residual_block(x, channels, rate, name, strides, policy):
+    """Adds the input to what two normalised convolutions make of it, then applies leaky ReLU.
+
+    Where the extents or the channels change, a linear convolution of disjoint blocks fits the
+    input. There is no dropout if the rate is None.
+    """
+    added = x
+    if strides > 1 or x.shape[-1] != channels:
+        added = _conv(x, channels, strides, f"{name}_skip", strides, policy)
+    x = _normalised_conv(x, channels, f"{name}_conv1", f"{name}_norm1", strides, policy)
+    if rate is not None:
+        x = _dropout(x, rate, f"{name}_dropout", policy)
+    x = _conv(x, channels, 3, f"{name}_conv2", 1, policy)
+    x = layers.InstanceNorm(name=f"{name}_norm2")(x)
+    x = tf.keras.layers.Add(dtype=policy.precision, name=f"{name}_sum")([x, added])
+    return layers.LeakyReLU(LEAKY_SLOPE, policy.on_gpu, name=f"{name}_relu")(x)
+
+
 def _normalised_conv(x, channels, name, norm_name, strides, policy):
-    x = tf.keras.layers.Conv3D(
+    x = _conv(x, channels, 3, name, strides, policy)
+    x = layers.InstanceNorm(name=norm_name)(x)
+    return layers.LeakyReLU(LEAKY_SLOPE, policy.on_gpu, name=f"{norm_name}_relu")(x)
+
+
+def _conv(x, channels, kernel, name, strides, policy):
+    return tf.keras.layers.Conv3D(
         channels,
-        3,
+        kernel,
         strides=strides,
         padding="same",
         use_bias=False,
@@ -140,11 +208,9 @@ def _normalised_conv(x, channels, name, norm_name, strides, policy):
         dtype=policy.precision,
         name=name,
     )(x)
-    x = layers.InstanceNorm(name=norm_name)(x)
-    return layers.LeakyReLU(LEAKY_SLOPE, policy.on_gpu, name=f"{norm_name}_relu")(x)
 
 
 def _he_normal(policy):
-    """Kernels for the leaky ReLU of unet_nn (He et al. 2015)."""
+    """Kernels for the leaky ReLU (He et al. 2015)."""
     scale = 2 / (1 + LEAKY_SLOPE**2)
     return tf.keras.initializers.VarianceScaling(scale, "fan_in", seed=policy.next_seed())

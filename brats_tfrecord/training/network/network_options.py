@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ACTIVATIONS = ("softmax", "sigmoid")
+FIRST_STRIDES = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class NetworkDefaults:
 NETWORKS = {
     "unet": NetworkDefaults((16, 32, 64, 128, 256), (0.1, 0.2, 0.3), False, False),
     "unet_nn": NetworkDefaults((32, 64, 128, 256, 320, 320), (0.0, 0.0, 0.0), True, True),
+    "unet_res": NetworkDefaults((32, 64, 128, 256, 320), (0.0, 0.0, 0.0), True, True),
 }
 """Defaults by name of the network; the networks themselves are in `blocks.ARCHITECTURES`."""
 
@@ -49,7 +51,10 @@ class NetworkOptions:
         filters: channels of each level, finest first; the last level is the bottleneck.
         dropout: one rate in [0, 1) per block, `2 * len(filters) - 1` in all: down the encoder,
             through the bottleneck, up the decoder.
-        deep_supervision: whether the trainer has logits for coarser decoder levels too.
+        first_stride: 1, or 2 if the finest level has half the extents of the image. The last layer
+            then brings its features back to the voxels of the image.
+        coarse_outputs: number of coarser levels that the trainer has logits for too, at most
+            `most_coarse_outputs`.
 
     Raises:
         ValueError: at construction, naming the option that is wrong.
@@ -61,7 +66,8 @@ class NetworkOptions:
     activation: str
     filters: tuple[int, ...]
     dropout: tuple[float, ...]
-    deep_supervision: bool = False
+    first_stride: int = 1
+    coarse_outputs: int = 0
 
     def __post_init__(self):
         _check(self.name in NETWORKS, "name", self.name, "|".join(NETWORKS))
@@ -71,11 +77,23 @@ class NetworkOptions:
         _check(
             len(self.dropout) == blocks, "dropout", self.dropout, f"{blocks} rates, one per block"
         )
+        _check(self.first_stride in FIRST_STRIDES, "first_stride", self.first_stride, FIRST_STRIDES)
+        most = most_coarse_outputs(self.filters, self.first_stride)
+        is_valid = 0 <= self.coarse_outputs <= most
+        _check(is_valid, "coarse_outputs", self.coarse_outputs, f"0 to {most}")
 
     @property
     def stride(self) -> int:
         """The number that every spatial extent of the image must be a multiple of."""
-        return 2 ** (len(self.filters) - 1)
+        return self.first_stride * 2 ** (len(self.filters) - 1)
+
+
+def most_coarse_outputs(filters: Sequence[int], first_stride: int) -> int:
+    """Returns how many levels below the image's resolution can have logits.
+
+    The coarsest level of the decoder has none: it sees too little of the image's detail.
+    """
+    return max(0, len(filters) - 3 + (first_stride > 1))
 
 
 def _check(valid, name, value, expected):

@@ -16,7 +16,7 @@ class Network:
     Attributes:
         model: image float32 [B, X, Y, Z, C] -> probabilities float32 [B, X, Y, Z, K]; exported.
         trainer: image -> tuple of logits, float32 [B, X / n, Y / n, Z / n, K] for n = 1 and, with
-            deep supervision, n = 2, 4, … up to the coarsest decoder level but one. Holds all
+            deep supervision, n = 2, 4, …, `NetworkOptions.coarse_outputs` of them. Holds all
             weights of `model`, and those of the coarser heads.
         stride: the number that every spatial extent of the image must be a multiple of.
     """
@@ -49,13 +49,14 @@ def build_network(
     """
     policy = LayerPolicy(precision, seed, on_gpu)
     image = tf.keras.Input((*extents, options.channels), name="image")
-    finest, *coarser = _decoder_levels(image, options, policy)
-    logits = [_head(finest, options.outputs, "logits", policy)]
-    if options.deep_supervision:
-        logits += [
-            _head(x, options.outputs, f"logits{level}", policy)
-            for level, x in enumerate(coarser[:-1], start=2)
-        ]
+    decoded = _decoder_levels(image, options, policy)
+    # Above a first stride, the finest level of the decoder is the first coarse one.
+    finest, *coarser = [decoded[0], *decoded] if options.first_stride > 1 else decoded
+    logits = [_head(finest, options.outputs, options.first_stride, "logits", policy)]
+    logits += [
+        _head(x, options.outputs, 1, f"logits{level}", policy)
+        for level, x in enumerate(coarser[: options.coarse_outputs], start=2)
+    ]
     probabilities = _activation(options.activation)(logits[0])
     # A tuple, because Keras reduces a list of one tensor to that tensor.
     return Network(
@@ -67,34 +68,59 @@ def build_network(
 
 def _decoder_levels(image, options, policy):
     """Feature maps of the decoder, finest first (Ronneberger et al. 2015, Çiçek et al. 2016)."""
-    block, up = ARCHITECTURES[options.name]
+    encode, up, decode = ARCHITECTURES[options.name]
     filters, dropout = options.filters, options.dropout
     depth, skips = len(filters), []
     decoded: list[tf.Tensor] = []
-    x = image
+    x = _first_level(image, options, policy)
     for level in range(1, depth):
-        x = block(x, filters[level - 1], dropout[level - 1], f"encoder{level}", level > 1, policy)
+        x = encode(x, filters[level - 1], dropout[level - 1], f"encoder{level}", level > 1, policy)
         skips.append(x)
-    x = block(x, filters[-1], dropout[depth - 1], "bottleneck", True, policy)
+    x = encode(x, filters[-1], dropout[depth - 1], "bottleneck", True, policy)
     for level in reversed(range(1, depth)):
         name, channels = f"decoder{level}", filters[level - 1]
         x = up(x, channels, f"{name}_up", policy)
         x = tf.keras.layers.Concatenate(dtype=policy.precision, name=f"{name}_skip")(
             [x, skips[level - 1]]
         )
-        x = block(x, channels, dropout[2 * depth - 1 - level], name, False, policy)
+        x = decode(x, channels, dropout[2 * depth - 1 - level], name, policy)
         decoded.insert(0, x)
     return decoded
 
 
-def _head(x, outputs, name, policy):
-    """Logits of a level: a 1x1x1 convolution, float32 under any policy.
+def _first_level(image, options, policy):
+    """The input of the finest level: the image, or each block of 2x2x2 voxels as one.
+
+    The convolution that joins the blocks does not lose information while it has as many channels as
+    a block has values. It leaves the non-linearity to the layers behind it.
+    """
+    if options.first_stride == 1:
+        return image
+    return layers.Conv3D(
+        options.filters[0],
+        options.first_stride,
+        strides=options.first_stride,
+        kernel_initializer=tf.keras.initializers.GlorotUniform(policy.next_seed()),
+        on_gpu=policy.on_gpu,
+        dtype=policy.precision,
+        name="first_level",
+    )(image)
+
+
+def _head(x, outputs, stride, name, policy):
+    """Logits of a level: a convolution of single voxels, float32 under any policy.
+
+    With a stride above 1, a voxel of the level has a kernel of its own for each voxel of its block
+    in the image (Shi et al. 2016).
 
     bfloat16 logits have a relative resolution of 0.4 %, and a float16 softmax underflows.
     """
-    return layers.Conv3D(
+    convolution = layers.Conv3DTranspose if stride > 1 else layers.Conv3D
+    return convolution(
         outputs,
-        1,
+        stride,
+        strides=stride,
+        padding="same",
         kernel_initializer=tf.keras.initializers.GlorotUniform(policy.next_seed()),
         on_gpu=policy.on_gpu,
         dtype="float32",

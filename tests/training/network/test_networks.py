@@ -26,13 +26,19 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 8, 16, 8, 2)).astype(np.float3
 
 def tiny(name, **changes):
     """Two levels of 4 and 8 channels, dropout in every block."""
-    options = NetworkOptions(name, 2, 3, "softmax", (4, 8), (0.2,) * 3, False)
+    options = NetworkOptions(name, 2, 3, "softmax", (4, 8), (0.2,) * 3)
     return dataclasses.replace(options, **changes)
 
 
 def deep(name, **changes):
     """Four levels, logits at two of the decoder's three."""
-    return tiny(name, filters=(2, 3, 4, 5), dropout=(0.2,) * 7, deep_supervision=True, **changes)
+    changes = {"coarse_outputs": 1, **changes}
+    return tiny(name, filters=(2, 3, 4, 5), dropout=(0.2,) * 7, **changes)
+
+
+def images(options):
+    """Two images whose extents are multiples of the network's stride."""
+    return np.tile(IMAGES, (1, *[options.first_stride] * 3, 1))
 
 
 def mirrored_step(options, precision):
@@ -56,7 +62,9 @@ def mirrored_step(options, precision):
         return strategy.run(replica, args=(batch,))
 
     numbers = np.array([8, 9], np.int64)
-    batches = tf.data.Dataset.from_tensor_slices((IMAGES, numbers)).batch(2, drop_remainder=True)
+    batches = tf.data.Dataset.from_tensor_slices((images(options), numbers)).batch(
+        2, drop_remainder=True
+    )
     before = network.trainer.get_weights()
     losses = step(next(iter(strategy.experimental_distribute_dataset(batches))))
     assert np.isfinite(strategy.experimental_local_results(losses)).all()
@@ -73,27 +81,33 @@ def train_and_restore(options, precision, folder):
     tf.train.Checkpoint(trainer=restored.trainer).read(path).assert_consumed()
     exact = build_network(options)
     exact.model.set_weights(restored.model.get_weights())
-    probabilities = exact.model(IMAGES).numpy()
+    probabilities = exact.model(images(options)).numpy()
     assert probabilities.dtype == np.float32 and probabilities.min() >= 0
     if options.activation == "softmax":
         np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-6)
     tolerance = 1e-5 if precision == "float32" else 0.1
-    np.testing.assert_allclose(trained.model(IMAGES), probabilities, atol=tolerance)
+    np.testing.assert_allclose(trained.model(images(options)), probabilities, atol=tolerance)
     return exact
 
 
 QUICK = {("unet", "softmax", "float32"), ("unet_nn", "sigmoid", "mixed_bfloat16")}
+STRIDED = {("unet", "softmax", "mixed_bfloat16"), ("unet_res", "sigmoid", "float32")}
 
 
 @pytest.mark.parametrize(
-    "name, activation, precision",
+    "name, activation, precision, first_stride",
     [
-        pytest.param(*case, marks=() if case in QUICK else pytest.mark.soak)
+        pytest.param(*case, stride, marks=() if case in quick else pytest.mark.soak)
+        for stride, quick in ((1, QUICK), (2, STRIDED))
         for case in itertools.product(NETWORKS, TARGETS, PRECISIONS)
     ],
 )
-def test_a_trained_network_is_restored_and_exported(name, activation, precision, tmp_path):
-    options = deep(name, activation=activation, outputs=TARGETS[activation])
+def test_a_trained_network_is_restored_and_exported(
+    name, activation, precision, first_stride, tmp_path
+):
+    options = deep(
+        name, activation=activation, outputs=TARGETS[activation], first_stride=first_stride
+    )
     network = train_and_restore(options, precision, tmp_path)
     card = ModelCard(
         Recipe("none", crop_shape=(8, 16, 8)),
@@ -109,7 +123,9 @@ def test_a_trained_network_is_restored_and_exported(name, activation, precision,
     export_saved_model(network.model, card, tmp_path / "saved")
     serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     np.testing.assert_allclose(
-        serve(image=tf.constant(IMAGES))["probabilities"], network.model(IMAGES), atol=1e-5
+        serve(image=tf.constant(images(options)))["probabilities"],
+        network.model(images(options)),
+        atol=1e-5,
     )
 
 
@@ -117,9 +133,52 @@ def test_parameters_are_those_counted_by_hand():
     # Kernel by kernel, without those that differ: biases (4 or 8 a convolution) in unet, scale
     # and shift of the norms (2 * 4 or 2 * 8) in unet_nn.
     shared = 27 * (2 * 4 + 4 * 4 + 4 * 8 + 8 * 8 + 8 * 4 + 4 * 4) + 8 * (8 * 4) + (4 * 3 + 3)
-    unet, unet_nn = (build_network(tiny(name)).model.count_params() for name in NETWORKS)
+    unet, unet_nn = (build_network(tiny(name)).model.count_params() for name in ("unet", "unet_nn"))
     assert unet == shared + 4 * 4 + 2 * 8 + 4
     assert unet_nn == shared + 4 * (2 * 4) + 2 * (2 * 8)
+
+
+def test_parameters_of_residual_blocks_are_those_counted_by_hand():
+    # Finest level: 2 -> 4 channels, skip of 1 voxel. Below: two blocks, the first with a skip of
+    # 2x2x2 voxels. Decoder: up, and one convolution. Norms: scale and shift.
+    encoder = 27 * (2 * 4 + 4 * 4) + 2 * 4 + 2 * (2 * 4)
+    bottleneck = 27 * (4 * 8 + 3 * 8 * 8) + 8 * (4 * 8) + 4 * (2 * 8)
+    decoder = 8 * (8 * 4) + 27 * (8 * 4) + 2 * 4 + (4 * 3 + 3)
+    model = build_network(tiny("unet_res")).model
+    assert model.count_params() == encoder + bottleneck + decoder
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_with_a_first_stride_no_convolution_runs_at_the_resolution_of_the_image(name):
+    network = build_network(deep(name, first_stride=2, coarse_outputs=2), seed=1)
+    assert network.stride == 16
+    image = np.zeros((1, 16, 32, 48, 2), np.float32)
+    shapes = [tuple(level.shape) for level in network.trainer(image)]
+    assert shapes == [(1, 16, 32, 48, 3), (1, 8, 16, 24, 3), (1, 4, 8, 12, 3)]
+    joined = network.model.get_layer("first_level")
+    assert joined.output_shape[-1] == 2 and joined.strides == (2, 2, 2)
+    kernel = network.model.get_layer("logits").get_weights()[0]
+    assert kernel.shape == (2, 2, 2, 3, 2)
+
+
+def test_a_first_stride_can_reproduce_any_pattern_of_voxels():
+    """The last layer has a kernel for each of the eight voxels of a block."""
+    network = build_network(tiny("unet", first_stride=2, outputs=1), seed=1)
+    layer = network.model.get_layer("logits")
+    kernel, bias = layer.get_weights()
+    pattern = np.arange(8.0).reshape(2, 2, 2)
+    layer.set_weights([pattern[..., None, None] + 0 * kernel, bias])
+    features = np.zeros((1, 2, 3, 1, 4), np.float32)
+    features[0, 1, 2, 0] = (1, 0, 0, 0)
+    expected = np.zeros((4, 6, 2))
+    expected[2:, 4:] = pattern
+    np.testing.assert_array_equal(layer(features)[0, ..., 0], expected)
+
+
+@pytest.mark.parametrize("change", [{"coarse_outputs": 2}, {"first_stride": 3}])
+def test_impossible_options_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        deep("unet_res", **change)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -129,7 +188,7 @@ def test_logits_come_finest_first_and_the_deepest_level_has_none(name):
     image = np.zeros((1, 16, 24, 8, 2), np.float32)
     shapes = [tuple(level.shape) for level in network.trainer(image)]
     assert shapes == [(1, 16, 24, 8, 3), (1, 8, 12, 4, 3)]
-    single = build_network(dataclasses.replace(deep(name), deep_supervision=False), seed=1)
+    single = build_network(deep(name, coarse_outputs=0), seed=1)
     assert [tuple(level.shape) for level in single.trainer(image)] == shapes[:1]
 
 
@@ -148,16 +207,14 @@ def test_weights_are_a_function_of_the_seed_and_differ_between_layers(name):
     for a, b, c in zip(first.get_weights(), again.get_weights(), other.get_weights()):
         np.testing.assert_array_equal(a, b)
         assert a.ndim == 1 or not np.array_equal(a, c)
-    kernels = [
-        first.get_layer(f"{block}_conv2").get_weights()[0] for block in ("encoder1", "decoder1")
-    ]
-    assert not np.array_equal(*kernels)
+    kernels = [weights for weights in first.get_weights() if weights.ndim == 5]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(kernels, 2))
     seeds = [layer.seed for layer in first.layers if hasattr(layer, "seed")]
     assert len(seeds) == len(set(seeds)) == 3
 
 
 def test_deep_supervision_leaves_the_initial_weights_of_the_model():
-    plain = build_network(dataclasses.replace(deep("unet"), deep_supervision=False), seed=1)
+    plain = build_network(deep("unet", coarse_outputs=0), seed=1)
     supervised = build_network(deep("unet"), seed=1)
     for a, b in zip(plain.model.get_weights(), supervised.model.get_weights()):
         np.testing.assert_array_equal(a, b)

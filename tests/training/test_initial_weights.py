@@ -1,0 +1,131 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from brats_tfrecord import workflow
+from brats_tfrecord.errors import InputError
+from brats_tfrecord.training import initial_weights
+from brats_tfrecord.training.initial_weights import InitialWeights
+from brats_tfrecord.training.network.network_options import NetworkOptions
+from brats_tfrecord.training.network.networks import build_network
+from brats_tfrecord.training.train_options import TrainOptions
+
+ARCHITECTURE = {"network": "unet_res", "filters": "6,8", "first_stride": "1"}
+CLASSES, REGIONS = ("background", "NCR", "ED", "ET"), ("WT", "TC", "ET")
+
+
+def network(inputs, outputs, first_stride=1, seed=0):
+    options = NetworkOptions(
+        "unet_res", inputs, outputs, "sigmoid", (6, 8), (0.0,) * 3, first_stride
+    )
+    return build_network(options, seed=seed).model
+
+
+def given(model, inputs, outputs, **architecture):
+    return InitialWeights(
+        "there", {**ARCHITECTURE, **architecture}, inputs, outputs, model.get_weights()
+    )
+
+
+def test_equal_channels_take_all_weights():
+    source, model = network(2, 3, seed=1), network(2, 3, seed=2)
+    initial = given(source, ("flair", "t2"), REGIONS)
+    text = initial_weights.assign(initial, model, ARCHITECTURE, ("flair", "t2"), REGIONS)
+    for theirs, ours in zip(source.get_weights(), model.get_weights()):
+        np.testing.assert_array_equal(theirs, ours)
+    assert text.startswith("starting from there: ") and text.endswith("the outputs")
+
+
+def test_input_channels_are_matched_by_name_and_new_ones_stay_random():
+    source, model, random = network(3, 3, seed=1), network(2, 3, seed=2), network(2, 3, seed=2)
+    initial = given(source, ("t1", "t1ce", "flair"), REGIONS)
+    text = initial_weights.assign(initial, model, ARCHITECTURE, ("flair", "brain"), REGIONS)
+    for name in ("encoder1_block1_conv1", "encoder1_block1_skip"):
+        [theirs], [ours], [before] = (
+            m.get_layer(name).get_weights() for m in (source, model, random)
+        )
+        np.testing.assert_array_equal(ours[..., 0, :], theirs[..., 2, :])
+        np.testing.assert_array_equal(ours[..., 1, :], before[..., 1, :])
+    assert "input channels flair (brain random)" in text
+
+
+@pytest.mark.parametrize("first_stride", [1, 2])
+def test_outputs_of_another_order_are_matched_by_name(first_stride):
+    source, model = network(1, 3, first_stride, 1), network(1, 3, first_stride, 2)
+    architecture = {**ARCHITECTURE, "first_stride": str(first_stride)}
+    initial = given(source, ("flair",), ("ET", "WT", "TC"), first_stride=str(first_stride))
+    initial_weights.assign(initial, model, architecture, ("flair",), REGIONS)
+    image = np.random.default_rng(0).normal(size=(1, 8, 4, 12, 1)).astype(np.float32)
+    np.testing.assert_allclose(
+        model(image), tf.gather(source(image), (1, 2, 0), axis=-1), atol=1e-6
+    )
+
+
+def test_outputs_that_mean_something_else_stay_random():
+    source, model, random = network(1, 4, seed=1), network(1, 3, seed=2), network(1, 3, seed=2)
+    initial = given(source, ("flair",), CLASSES)
+    text = initial_weights.assign(initial, model, ARCHITECTURE, ("flair",), REGIONS)
+    for name, same in (("logits", random), ("decoder1_conv1", source)):
+        for ours, theirs in zip(
+            model.get_layer(name).get_weights(), same.get_layer(name).get_weights()
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    assert "not the outputs, which are background,NCR,ED,ET there and WT,TC,ET here" in text
+
+
+def test_another_network_is_refused_with_the_flags_to_give():
+    initial = given(network(1, 3), ("flair",), REGIONS, filters="16,32")
+    with pytest.raises(InputError, match="--filters is 6,8, there it is 16,32; .*--filters=16,32"):
+        initial_weights.assign(initial, network(1, 3), ARCHITECTURE, ("flair",), REGIONS)
+
+
+@pytest.mark.parametrize("change", [lambda w: w[:-1], lambda w: [*w, w[0]], lambda w: w[::-1]])
+def test_weights_that_do_not_fit_are_refused(change):
+    initial = given(network(1, 3), ("flair",), REGIONS)
+    initial = dataclasses.replace(initial, weights=change(initial.weights))
+    with pytest.raises(InputError, match="do not fit"):
+        initial_weights.assign(initial, network(1, 3), ARCHITECTURE, ("flair",), REGIONS)
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_an_exported_model(dataset, tmp_path, capsys):
+    flags = {
+        "filters": "2,4",
+        "dropout": "0",
+        "patch_size": 8,
+        "precision": "float32",
+        "post_processing": "none",
+    }
+    first = TrainOptions(str(dataset.root), str(tmp_path / "first"), epochs=1, **flags)
+    trained = workflow.train_and_export(first)
+    options = TrainOptions(
+        str(dataset.root),
+        str(tmp_path / "second"),
+        epochs=1,
+        learning_rate=1e-30,
+        init_from=str(tmp_path / "first"),
+        **flags,
+    )
+    capsys.readouterr()
+    tuned = workflow.train_and_export(options)
+    for before, after in zip(trained.result.weights, tuned.result.weights):
+        np.testing.assert_array_equal(before, after)
+    said = capsys.readouterr().out
+    assert "starting from" in said and "input channels flair,t1ce,t2" in said
+    assert "has seen 2 of the 2 validation and test cases" in said
+    assert "starting from" in (tmp_path / "second/run_card.md").read_text()
+    # A run that has begun does not need the model any more.
+    again = dataclasses.replace(options, init_from=str(tmp_path / "gone"), epochs=2)
+    with pytest.raises(InputError, match="--init_from was"):
+        workflow.train_and_export(again)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    workflow.train_and_export(dataclasses.replace(options, epochs=2))
+    assert "starting from" in (tmp_path / "second/run_card.md").read_text()
+
+
+def test_a_folder_without_a_model_is_refused(dataset, tmp_path):
+    options = TrainOptions(str(dataset.root), str(tmp_path / "run"), init_from=str(tmp_path))
+    with pytest.raises(InputError, match="--init_from=.*holds no SavedModel"):
+        workflow.train_and_export(options)
