@@ -21,6 +21,7 @@ def options(dataset, model_dir, **changes):
         "filters": "2,4",
         "dropout": "0",
         "patch_size": 0,
+        "epochs": 1,
         "augment": "none",
         "brain_channel": True,
         "precision": "float32",
@@ -56,8 +57,9 @@ def inputs(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("cohort", ["dataset", "stripped_dataset"])
+@pytest.mark.parametrize(
+    "cohort, precision", [("dataset", "float32"), ("stripped_dataset", "mixed_bfloat16")]
+)
 def test_training_validation_and_serving_give_the_network_the_same(
     request, inputs, cohort, precision
 ):
@@ -97,7 +99,7 @@ def test_training_validation_and_serving_give_the_network_the_same(
         predictor.probabilities(tf.cast(batch["image"], tf.float32))
         served = network.images.pop()[:, :20, :17, :16]
         np.testing.assert_array_equal(served, seen)
-        assert set(np.unique(seen[..., 3])) == {0, 1}
+        assert set(np.unique(seen[..., 3])) == ({1} if cohort == "dataset" else {0, 1})
 
 
 def test_replicas_mark_the_head_of_their_own_cases(stripped_dataset, stripped_case, inputs):
