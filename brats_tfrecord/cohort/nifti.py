@@ -5,8 +5,11 @@ file, so that writing can restore it. Unusual files are refused, or handled and 
 repaired silently.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import gzip
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +57,17 @@ class RawCase:
     geometry: Geometry
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+
+    def without(self, modalities: Collection[str]) -> RawCase:
+        """Returns a copy that lacks these modalities, too."""
+        volumes = self.volumes.copy(order="K")  # each channel stays contiguous
+        volumes[..., [name in modalities for name in self.modalities]] = 0
+        missing = {*self.missing, *modalities}
+        return dataclasses.replace(
+            self,
+            volumes=volumes,
+            missing=tuple(name for name in self.modalities if name in missing),
+        )
 
 
 def read_case(

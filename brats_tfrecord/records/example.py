@@ -9,7 +9,11 @@ the feature `missing`. Indices and origin are LPS voxels of the grid before the 
 describes the orientation and position of the input files.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +86,15 @@ class StoredCase:
     resampled_truth: np.ndarray | None
     geometry: Geometry
     missing: tuple[str, ...] = ()
+
+    def without(self, modalities: Collection[str]) -> StoredCase:
+        """Returns a copy that lacks these modalities, too; its window stays where it is."""
+        image = self.image.copy()
+        image[..., [name in modalities for name in self.modalities]] = 0
+        missing = {*self.missing, *modalities}
+        return dataclasses.replace(
+            self, image=image, missing=tuple(name for name in self.modalities if name in missing)
+        )
 
     def native_classes(self) -> np.ndarray | None:
         """Returns the whole mask, uint8 [X, Y, Z] of the native LPS grid; None if unlabelled."""

@@ -15,7 +15,12 @@ from brats_tfrecord.errors import Stopped, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.records import verify_manifest
 from brats_tfrecord.stopping import StopRequest
-from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
+from brats_tfrecord.training import (
+    cross_validation,
+    incomplete_cases,
+    run_folder,
+    tensorflow_errors,
+)
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.distribution.peers import Peers
@@ -91,6 +96,7 @@ def prepare(
     dataset = manifests.load(options.data_dir)
     verify_manifest.require_sound(options.data_dir)
     train_folds = cross_validation.train_folds(options, dataset)
+    incomplete_cases.require_trainable(options, dataset, train_folds)
     strategy = devices.make_strategy(
         options.gpus,
         options.virtual_devices,
@@ -139,7 +145,10 @@ class _Run:
         """Trains until the last epoch is finished."""
         options, first = self._options, self.position.epoch
         batches = iter(self._trainer.train_batches(first, self.position.step))
-        self.journal.say(opening_line(self._trainer, self.position))
+        trainer = self._trainer
+        self.journal.say(opening_line(trainer, self.position))
+        for line in incomplete_cases.lines(options, trainer.dataset, trainer.train_folds):
+            self.journal.say(line)
         began = time.monotonic()
         for epoch in range(first + 1, options.epochs + 1):
             row = self._train_epoch(epoch, batches)
