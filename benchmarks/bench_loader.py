@@ -14,7 +14,7 @@ whole or memory-mapped. The sides take turns; every figure is the median over th
 warm-up round.
 
 Before, the costs of one patch are measured, without MONAI and without the work of the device, and
-projected to the cores of GPU servers (`loader_costs`).
+projected to the cores of GPU servers (`loader_costs`). What --brain_channel adds is printed too.
 
 Then child processes read one epoch over 16 and over 200 small records, with the same number of
 patches, and report their peak memory. Prints tables; the last line is one JSON object: volumes per
@@ -217,19 +217,27 @@ def project(dataset, thin, size):
     from brats_tfrecord.training.data import input_pipeline
 
     for level in ("full", "light"):
-        costs = loader_costs.measure(
-            train_batches(dataset, size, PASSES[level], level),
-            PASSES[level] * len(dataset.case_ids((0,))),
-            train_batches(thin, size, THIN_PASSES, level),
-            THIN_PASSES * len(thin.case_ids((0,))),
-            EXTENT,
-            size,
-        )
+        costs = costs_of_patch(dataset, thin, size, level)
         print(loader_costs.describe(costs, size, level, input_pipeline.MOST_READERS), flush=True)
+    marked = costs_of_patch(dataset, thin, size, "light", brain_channel=True)
+    print(loader_costs.describe_brain_channel(costs, marked), flush=True)
     return {
         f"{cores} cores": costs.rate(cores, input_pipeline.MOST_READERS)
         for cores in loader_costs.CORES
     }
+
+
+def costs_of_patch(dataset, thin, size, level, brain_channel=False):
+    """Measures what a patch costs with a level of --augment."""
+    passes = PASSES[level]
+    return loader_costs.measure(
+        train_batches(dataset, size, passes, level, brain_channel),
+        passes * len(dataset.case_ids((0,))),
+        train_batches(thin, size, THIN_PASSES, level, brain_channel),
+        THIN_PASSES * len(thin.case_ids((0,))),
+        EXTENT,
+        size,
+    )
 
 
 def measure(dataset, size, rounds, volumes):
@@ -281,7 +289,7 @@ def our_side(dataset, size, passes):
     return run
 
 
-def train_batches(dataset, size, passes, level):
+def train_batches(dataset, size, passes, level, brain_channel=False):
     """Makes our batches: `passes` patches of every volume, augmented by a level of --augment."""
     from brats_tfrecord.training.data import augment, input_pipeline
 
@@ -289,6 +297,7 @@ def train_batches(dataset, size, passes, level):
         dataset,
         (0,),
         modalities=spec.MODALITIES,
+        brain_channel=brain_channel,
         patches=input_pipeline.Patches(size, passes, augmentation=augment.LEVELS[level]),
         batch_size=BATCH,
     )

@@ -21,6 +21,7 @@ import time
 from typing import NamedTuple
 from unittest import mock
 
+from brats_tfrecord import brain
 from brats_tfrecord.training.data import augment_intensity, record_reader
 
 CORES = (2, 16, 32, 64)
@@ -109,6 +110,7 @@ def as_many_calls(extent, size):
     with (
         mock.patch.object(record_reader, "READ_BYTES", read_bytes),
         mock.patch.object(augment_intensity, "BLOCK", block),
+        mock.patch.object(brain, "BLOCK", brain.BLOCK * THIN**2 // size**2),
         mock.patch.object(augment_intensity, "ALL_FLOAT16", values),
     ):
         yield
@@ -139,4 +141,13 @@ def describe(costs, size, level, most_readers):
         + ", ".join(f"{cores} cores {rate:.0f}" for cores, rate in rates.items())
         + f"; {costs.bytes_moved * max(rates.values()) / 1e9:.0f} GB/s of memory traffic at "
         f"{max(rates.values()):.0f}"
+    )
+
+
+def describe_brain_channel(without, marked):
+    """Returns the line to print for the `Costs` that --brain_channel adds to a patch."""
+    return (
+        f"  --brain_channel adds {(marked.core_seconds - without.core_seconds) * 1e3:.1f} core-ms, "
+        f"{(marked.lock_seconds - without.lock_seconds) * 1e3:.2f} ms of them under the "
+        "interpreter lock"
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from brats_tfrecord import brain
 from brats_tfrecord.tf_padding import zero_pad
 
 WHOLE_VOXELS = 192**3
@@ -144,8 +145,8 @@ def predict_whole(network: Callable, image: tf.Tensor, stride: int) -> tf.Tensor
 def pad_to_stride(image: tf.Tensor, stride: int) -> tf.Tensor:
     """Pads the far ends of an image with its background until its extents are multiples.
 
-    The background is the fourth smallest of the eight corners, in every channel: in a z-scored
-    image it is not 0, which would be the mean of the head.
+    The background is that of `brain.background`: in a z-scored image it is not 0, which would be
+    the mean of the head.
 
     Args:
         image: float32 [B, X, Y, Z, C].
@@ -170,19 +171,10 @@ def pad_to_stride(image: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def _pad_with_background(image, missing):
-    corners = image[:, :: _last(image, 1), :: _last(image, 2), :: _last(image, 3)]
-    values = tf.transpose(tf.reshape(corners, [tf.shape(image)[0], -1, image.shape[-1]]), [0, 2, 1])
-    count = tf.shape(values)[-1]
-    background = tf.sort(values)[..., (count - 1) // 2][:, None, None, None]
     none = tf.zeros_like(missing)
     padding = 1 - _pad(tf.ones_like(image[..., :1]), none, missing)
     # The voxels of the image keep their bits: 0 * background is added to them.
-    return _pad(image, none, missing) + padding * background
-
-
-def _last(image, axis):
-    """Index of the last voxel along an axis, at least 1: a step that meets both ends."""
-    return tf.maximum(tf.shape(image)[axis] - 1, 1)
+    return _pad(image, none, missing) + padding * brain.background(image)
 
 
 def predict_windows(network: Callable, image: tf.Tensor, channels: int, piece: Piece) -> tf.Tensor:

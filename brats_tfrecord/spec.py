@@ -4,10 +4,14 @@ Canonical names and ids are the same for every release; a `LabelScheme` maps the
 the mask files of a release. Regions are derived from classes and never stored.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Canonical modality names, in the order in which volumes are stacked on the channel axis."""
+
+BRAIN_CHANNEL = "brain"
+"""Name of the input channel that follows the modalities if a network has a brain channel."""
 
 ORIENTATION = ("L", "P", "S")
 """Axis codes of every array in the project, and of the files of BraTS."""
@@ -68,6 +72,16 @@ LABEL_SCHEMES = {
         LabelScheme("msd", (0, 2, 1, 3)),
     )
 }
+
+
+def input_names(modalities: Sequence[str], brain_channel: bool) -> tuple[str, ...]:
+    """Returns the names of a network's input channels, in order.
+
+    Args:
+        modalities: names of its modalities.
+        brain_channel: whether the brain channel follows them.
+    """
+    return (*modalities, BRAIN_CHANNEL) if brain_channel else tuple(modalities)
 
 
 def structures(classes: int = 4) -> tuple[str, ...]:

@@ -25,12 +25,7 @@ from brats_tfrecord.serving.predictor import Predictor
 from brats_tfrecord.serving.recognition import Identity
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter
 from brats_tfrecord.serving.validation_case import ValidationCase
-from brats_tfrecord.training import (
-    cross_validation,
-    incomplete_cases,
-    run_folder,
-    tensorflow_errors,
-)
+from brats_tfrecord.training import cross_validation, run_folder, tensorflow_errors
 from brats_tfrecord.training.loop import train
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.train_options import TrainOptions
@@ -139,6 +134,7 @@ def model_card(result: TrainResult) -> ModelCard:
     return ModelCard(
         recipe=dataset.recipe,
         modalities=result.modalities,
+        brain_channel=result.options.brain_channel,
         label_scheme=dataset.label_scheme.name,
         targets=result.targets,
         piece=result.piece,
@@ -196,7 +192,7 @@ def missing_modalities(
         result.modalities,
         [missing[case_id] for case_id in train_case_ids],
         [missing[case_id] for case_id in select_case_ids],
-        incomplete_cases.modality_dropout(result.options),
+        result.options.augmentation.channel_dropout,
     )
 
 

@@ -19,6 +19,7 @@ ROOMS = (
     "quiet_import",
     "targets",
     "tf_padding",
+    "brain",
     "pieces",
     "metrics",
     "cohort",

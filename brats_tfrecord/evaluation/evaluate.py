@@ -231,6 +231,7 @@ def _header(options, card, fingerprint):
         "model_sha256": fingerprint,
         "model_modalities": list(card.modalities),
         "missing_modalities": card.missing.text(),
+        "brain_channel": card.brain_channel,
         "label_scheme": card.label_scheme,
         "recipe": card.recipe.to_json(),
         "post_processing": card.post_processing.to_json(),

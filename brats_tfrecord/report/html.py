@@ -66,8 +66,8 @@ def write_report(
     Args:
         path: the HTML file; replaced atomically.
         header: name -> text, number, list or mapping, printed in this order; None is printed as a
-            dash. "evaluated", "model_sha256", "model_modalities", "members", "flips" and
-            "trained_on_dataset_sha256", where present, are also part of the subtitle.
+            dash. "evaluated", "model_sha256", "model_modalities", "brain_channel", "members",
+            "flips" and "trained_on_dataset_sha256", where present, are also part of the subtitle.
         rows: results of the evaluation.
         rule_set: the rule set of their metrics.
         pictures: pictures in the order to show, as many as fit into `MAX_PICTURE_BYTES`.

@@ -23,6 +23,10 @@ SCHEMA = 4
 READABLE = (3, SCHEMA)
 """Schemas that `read` accepts. Cards of schema 3 do not say what the network was trained to see."""
 
+_NEW_FIELDS = {"brain_channel": False, "missing": None}
+"""Fields that were added within a schema, and what a card without them means. Older versions need
+not know them, because the graph computes what they say."""
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -30,7 +34,7 @@ class ModelCard:
 
     Attributes:
         recipe: preprocessing from raw volumes to the network's input.
-        modalities: names of the input channels, in order.
+        modalities: names of the channels of the image that the model is given, in order.
         label_scheme: name of the label scheme of the output, a key of `spec.LABEL_SCHEMES`.
         targets: meaning of the K output channels, one of `targets.NAMES`.
         piece: what the network sees at once.
@@ -48,6 +52,8 @@ class ModelCard:
             empty in a card of schema 3.
         missing: which modalities a case may lack. A card without this entry, such as those of
             earlier versions, is of a model that was trained on complete cases only.
+        brain_channel: whether the networks see the brain channel too, which the graph computes
+            from the image; false in cards that do not say so.
 
     Raises:
         ValueError: at construction, if a field has an invalid value.
@@ -68,6 +74,7 @@ class ModelCard:
     assets: dict[str, str] = field(default_factory=dict)
     identities: dict[str, Identity] = field(default_factory=dict)
     missing: MissingModalities = field(default_factory=MissingModalities)
+    brain_channel: bool = False
 
     def __post_init__(self) -> None:
         valid = {
@@ -78,6 +85,7 @@ class ModelCard:
             "flips": isinstance(self.flips, bool),
             "members": _is_count(self.members),
             "assets": isinstance(self.assets, dict),
+            "brain_channel": isinstance(self.brain_channel, bool),
         }
         for name, is_valid in valid.items():
             if not is_valid:
@@ -87,6 +95,11 @@ class ModelCard:
     def scheme(self) -> spec.LabelScheme:
         """The label scheme of the output."""
         return spec.LABEL_SCHEMES[self.label_scheme]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the input channels of the networks, in order."""
+        return spec.input_names(self.modalities, self.brain_channel)
 
     @property
     def channels(self) -> Targets:
@@ -138,11 +151,12 @@ class ModelCard:
             AttributeError, KeyError, TypeError, ValueError: a field is missing or has an invalid
                 value.
         """
+        value = {**_NEW_FIELDS, **value}
         if value["schema"] == 3:
             value = {**value, "identities": {}, "piece": _old_piece(value)}
-        value = {**value, "missing": MissingModalities.from_json(value.get("missing"))}
         fields = {item.name: value[item.name] for item in dataclasses.fields(cls)}
         fields["piece"] = Piece.from_json(fields["piece"])
+        fields["missing"] = MissingModalities.from_json(fields["missing"])
         fields["identities"] = {
             case_id: Identity.from_json(item) for case_id, item in fields["identities"].items()
         }

@@ -35,7 +35,8 @@ def make_image(card: ModelCard) -> np.ndarray:
     """Makes the input of the golden case, the same for every model of the card's shape.
 
     An ellipsoid in dark surroundings with a bright, eccentric ball whose contrast differs
-    between channels, and noise; values in the range of z-scores. With u the stride, rounded up to a
+    between channels, and noise; values in the range of z-scores. A brain channel needs a background
+    of a single value: then there is noise in the ellipsoid only. With u the stride, rounded up to a
     multiple of at least 8 voxels, the extents are u, 2u and 3u - 1: the axes differ, and one
     needs padding.
 
@@ -50,6 +51,8 @@ def make_image(card: ModelCard) -> np.ndarray:
     ball = ((x - 0.6) ** 2 + (y - 0.4) ** 2 + (z - 0.65) ** 2 < 0.2**2)[..., None]
     contrast = 1 + np.arange(channels)
     noise = np.random.default_rng(0).standard_normal((*shape, channels))
+    if card.brain_channel:
+        noise *= head
     return (head - 0.7 + ball * contrast + 0.2 * noise).astype(np.float32)[None]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from brats_tfrecord import pieces
+from brats_tfrecord import brain, pieces
 from brats_tfrecord.serving.card import ModelCard
 
 FLIPS = 8
@@ -32,7 +32,7 @@ class Predictor:
         Args:
             networks: float32 Keras models with spatial extents None, whose outputs are
                 probabilities; one, or several to be averaged.
-            card: its `modalities`, `channels`, `piece` and `flips` are used.
+            card: its `modalities`, `brain_channel`, `channels`, `piece` and `flips` are used.
 
         Raises:
             ValueError: a network does not have the channels of the card.
@@ -54,6 +54,9 @@ class Predictor:
     def probabilities(self, image: tf.Tensor) -> tf.Tensor:
         """Computes float32 [B, X, Y, Z, K] from float32 [B, X, Y, Z, C], eagerly or in a graph."""
         card, channels = self._card, self._card.channels.channels
+        if card.brain_channel:
+            # Of the whole image: a window of it need not have background in its corners.
+            image = brain.append(image, brain.find(image))
 
         def predict(image):
             return pieces.predict(
@@ -124,7 +127,7 @@ def _traced(network):
 
 
 def _require_channels(networks, card):
-    expected = len(card.modalities), card.channels.channels
+    expected = len(card.input_names), card.channels.channels
     for network in networks:
         channels = network.input_shape[-1], network.output_shape[-1]
         if channels != expected:

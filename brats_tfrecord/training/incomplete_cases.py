@@ -35,7 +35,7 @@ def require_trainable(
             f"{flag}: {plural(len(empty), 'case')} of {dataset.root}, such as {empty[0]}, have "
             "none of them; give other --modalities, or convert the cohort without these cases"
         )
-    if not modality_dropout(options):
+    if not options.augmentation.channel_dropout:
         _require_trained_without(options, train, validation)
 
 
@@ -51,11 +51,6 @@ def lines(options: TrainOptions, dataset: Manifest, train_folds: Collection[int]
         for use, by_name in counts.items()
         if by_name
     ]
-
-
-def modality_dropout(options: TrainOptions) -> float:
-    """Returns the probability with which a training patch loses some of its modalities."""
-    return getattr(getattr(options, "augmentation", None), "channel_dropout", 0.0)
 
 
 def _require_trained_without(options, train, validation):

@@ -162,7 +162,7 @@ def opening_line(trainer: Trainer, position: Position) -> str:
     return (
         f"training on {len(dataset.case_ids(trainer.train_folds))} cases, validating on "
         f"{len(dataset.case_ids(options.validation_folds))}: patches "
-        f"{'x'.join(map(str, trainer.patch_shape))} of {options.modalities}, batch "
+        f"{'x'.join(map(str, trainer.patch_shape))} of {','.join(options.input_names)}, batch "
         f"{options.batch_size} over {trainer.strategy.num_replicas_in_sync} replica(s) on "
         f"{devices.describe(trainer.strategy)}, "
         f"{trainer.precision}{emulated}{resumed}"

@@ -91,6 +91,13 @@ def _check_modalities(options):
     names = options.modality_names
     is_valid = len(set(names)) == len(names) and set(names) <= set(spec.MODALITIES)
     _require(is_valid, options, "modalities", f"distinct names out of {','.join(spec.MODALITIES)}")
+    dropout = options.modality_dropout
+    _require(0 <= dropout < 1, options, "modality_dropout", "0 or more, and less than 1")
+    if dropout and len(names) == 1:
+        raise InputError(
+            f"--modality_dropout={dropout}: --modalities={options.modalities} is a single "
+            "modality, which must stay; give two or more --modalities, or no --modality_dropout"
+        )
 
 
 def _check_network(options):

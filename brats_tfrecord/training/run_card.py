@@ -143,6 +143,7 @@ def _description(trainer: Trainer) -> dict:
         },
         "network": {
             "name": options.network,
+            "input": ", ".join(options.input_names),
             "stride": trainer.network.stride,
             "parameters": trainer.network.model.count_params(),
             "patch_shape": list(trainer.patch_shape),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from brats_tfrecord import pieces, spec
+from brats_tfrecord import brain, pieces, spec
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.targets import Targets
 from brats_tfrecord.training.network import layers
@@ -55,6 +55,7 @@ def make_train_step(
     updates: Updates,
     batch_size: int,
     xla: bool = False,
+    brain_channel: bool = False,
 ) -> Callable[[Any], StepResult]:
     """Makes the function that trains on one batch.
 
@@ -67,6 +68,7 @@ def make_train_step(
         batch_size: examples per batch over all replicas. Losses of examples are summed and
             divided by it, so gradients do not depend on the number of replicas.
         xla: whether XLA compiles the forward and backward pass.
+        brain_channel: whether the network's input has a brain channel, marked in the masks.
 
     Returns:
         Function (distributed batch of `make_train_dataset`) -> `StepResult`.
@@ -75,7 +77,7 @@ def make_train_step(
     def forward_and_backward(batch):
         truth = targets.truth(batch["mask"])
         with tf.GradientTape() as tape, layers.dropout_numbers(batch["number"]):
-            logits = _logits(network, batch["image"], training=True)
+            logits = _logits(network, _network_input(batch, brain_channel), training=True)
             loss = tf.reduce_sum(loss_function(truth, logits)) / batch_size
             scaled_loss = updates.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, network.trainer.trainable_variables)
@@ -101,11 +103,12 @@ def make_eval_step(
     targets: Targets,
     loss_function: Loss,
     piece: Piece,
+    brain_channel: bool = False,
 ) -> Callable[[Any, tf.Tensor], EvalResult]:
     """Makes the function that scores each example of one batch.
 
     Args:
-        strategy, network, targets, loss_function: as in `make_train_step`.
+        strategy, network, targets, loss_function, brain_channel: as in `make_train_step`.
         piece: what the network sees at once. The loss of a crop that is predicted in windows is
             that of the blended probabilities; the coarser levels of deep supervision have no part
             in it.
@@ -117,7 +120,7 @@ def make_eval_step(
 
     def replica_step(batch, slice_of_case):
         truth = targets.truth(batch["mask"])
-        logits = _eval_logits(network, batch["image"], targets, piece)
+        logits = _eval_logits(network, _network_input(batch, brain_channel), targets, piece)
         true_classes = targets.classes(truth)
         prediction = targets.classes_of_logits(logits[0])
         scores = {
@@ -168,9 +171,15 @@ def region_dice(truth: tf.Tensor, prediction: tf.Tensor, classes: Sequence[int])
     return tf.cast(tf.where(sizes > 0, dice, 1), tf.float32)
 
 
+def _network_input(batch, brain_channel):
+    """Input of the network, float32 [B, X, Y, Z, C], with the brain channel if it has one."""
+    image = tf.cast(batch["image"], tf.float32)
+    return brain.append(image, brain.is_marked(batch["mask"])) if brain_channel else image
+
+
 def _logits(network, image, training):
     """Logits of `image` [B, X, Y, Z, C], padded for the network and cropped again."""
-    shape, image = image.shape[1:4], tf.cast(image, tf.float32)
+    shape = image.shape[1:4]
     image = pieces.pad_to_stride(image, network.stride)
     cropped = []
     for level, logits in enumerate(network.trainer(image, training=training)):
@@ -184,9 +193,6 @@ def _eval_logits(network, image, targets, piece):
     if piece.is_whole(image.shape[1:4]):
         return _logits(network, image, training=False)
     probabilities = pieces.predict_windows(
-        functools.partial(network.model, training=False),
-        tf.cast(image, tf.float32),
-        targets.channels,
-        piece,
+        functools.partial(network.model, training=False), image, targets.channels, piece
     )
     return [targets.logits(probabilities)]

@@ -6,9 +6,11 @@ Imports no TensorFlow, so that `--help` appears at once.
 import dataclasses
 from dataclasses import dataclass
 
+from brats_tfrecord import spec
 from brats_tfrecord.options import option
 from brats_tfrecord.training import option_checks
 from brats_tfrecord.training.data import augment
+from brats_tfrecord.training.data.augment import Augmentation
 from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.network import network_options
 
@@ -44,6 +46,12 @@ class TrainOptions:
     modalities: str = option(
         "flair,t1ce,t2", "Modalities that the network sees, in the order of its input channels."
     )
+    brain_channel: bool = option(
+        False,
+        "The network sees one more channel, after the modalities, which is 1 inside the brain and "
+        "0 outside (Futrega et al. 2021). It is computed from the image, in training and in the "
+        "exported model, and needs skull-stripped images. Costs a few milliseconds per patch.",
+    )
     patch_size: int = option(
         128,
         "Edge length of the random training patches in voxels. Shorter axes of the crop are used "
@@ -73,6 +81,14 @@ class TrainOptions:
         "in some patches, rotation, zoom, gamma, noise, blur and low resolution. full is meant for "
         "runs of hundreds of epochs and takes about 0.25 core-seconds per patch of 128 voxels.",
         choices=tuple(augment.LEVELS),
+    )
+    modality_dropout: float = option(
+        0.0,
+        "Probability, 0 or more and less than 1, that a training patch loses some of its "
+        "modalities: their channels become 0, as those of a modality that a case lacks. Each "
+        "selection that leaves one modality or more is equally likely. Use 0.3 to 0.5 for a model "
+        "that is given cases that lack a modality. 0 leaves it to --augment, whose levels none to "
+        "full drop nothing.",
     )
     cache: str = option(
         "none",
@@ -296,8 +312,21 @@ class TrainOptions:
 
     @property
     def modality_names(self) -> tuple[str, ...]:
-        """Canonical names of the network's input channels, in order."""
+        """Canonical names of the modalities that the network sees, in order."""
         return tuple(name.strip() for name in self.modalities.split(","))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the network's input channels, in order."""
+        return spec.input_names(self.modality_names, self.brain_channel)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Probabilities and ranges of the level of --augment, with --modality_dropout."""
+        level = augment.LEVELS[self.augment]
+        if not self.modality_dropout:
+            return level
+        return dataclasses.replace(level, channel_dropout=self.modality_dropout)
 
     @property
     def filter_counts(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.training import steps
-from brats_tfrecord.training.data import augment, input_pipeline
+from brats_tfrecord.training.data import input_pipeline
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.network import networks
 from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
@@ -58,7 +58,7 @@ class Trainer:
             options.patch_size,
             options.patches_per_case,
             options.foreground_fraction,
-            augment.LEVELS[options.augment],
+            options.augmentation,
             options.foreground,
         )
         self.patch_shape = self._patches.shape(dataset.crop_shape)
@@ -69,7 +69,7 @@ class Trainer:
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
         self.network_options = NetworkOptions(
             name=options.network,
-            channels=len(options.modality_names),
+            channels=len(options.input_names),
             outputs=self.targets.channels,
             activation=self.targets.activation,
             filters=options.filter_counts,
@@ -113,6 +113,7 @@ class Trainer:
             self.updates,
             self.options.batch_size,
             self.options.xla,
+            self.options.brain_channel,
         )
 
     @functools.cached_property
@@ -120,7 +121,9 @@ class Trainer:
         """Function (batch, slice of each case) -> result, see `steps.make_eval_step`."""
         # Validation scores every case independently, so Dice of the whole batch does not apply.
         loss = self._make_loss(self.options.loss.removeprefix("batch_"))
-        return steps.make_eval_step(self.strategy, self.network, self.targets, loss, self.piece)
+        return steps.make_eval_step(
+            self.strategy, self.network, self.targets, loss, self.piece, self.options.brain_channel
+        )
 
     def train_batches(
         self, first_epoch: int = 0, first_step: int = 0
@@ -187,6 +190,7 @@ class Trainer:
                 self.dataset,
                 folds,
                 modalities=options.modality_names,
+                brain_channel=options.brain_channel,
                 share=input_pipeline.BatchShare(
                     context.input_pipeline_id, context.num_input_pipelines, replicas
                 ),
@@ -248,7 +252,7 @@ class TrainResult:
         weights: float32 arrays, in the order of `Network.model.get_weights()`.
         network: options that build the network of these weights.
         piece: what the network sees at once.
-        modalities: names of the input channels, in order.
+        modalities: names of the modalities among the input channels, in order.
         targets: meaning of the output channels, see `targets.make_targets`.
         history: one dict per epoch, see `history.COLUMNS`.
         best_epoch: epoch of these weights, counted from 1.

@@ -107,6 +107,12 @@ def test_summary_makes_no_request_and_escapes_names():
     assert "HD95" not in summary.page_of(*segmented(with_truth=False), CARD)
 
 
+def test_summary_names_the_brain_channel_of_a_model_that_has_one():
+    assert "brain channel" not in summary.page_of(*segmented(), CARD)
+    page = summary.page_of(*segmented(), replace(CARD, brain_channel=True))
+    assert "reads flair, t1ce, t2 and a brain channel computed from them." in page
+
+
 def test_summary_says_how_the_model_used_the_case():
     """The case is uploaded under another name; one modality is enough to recognise it."""
     scene, result = segmented("upload")

@@ -160,6 +160,8 @@ def test_subtitle_names_model_and_data(tmp_path):
     )
     assert "model sha256 1f3a5c7e9b2d4f60aa" in text and "dataset –" in text
     assert "recipe crop [1, 9], [2, 8]" in text and "versions brats tfrecord 0.1.0" in text
+    with_brain = page(tmp_path, [], header=HEADER | {"brain_channel": True}).text
+    assert "on flair, t1ce and a brain channel, 3 networks averaged" in with_brain
     assert "Model without a fingerprint" in page(tmp_path, [], header={}).text
 
 

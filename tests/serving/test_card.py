@@ -55,6 +55,21 @@ def test_reading_a_written_card_returns_an_equal_card(write):
     assert cards.content_digest(cards.read_json(model)) == cards.content_digest(CARD.to_json())
 
 
+def test_a_card_of_an_earlier_version_has_no_brain_channel(write):
+    value = CARD.to_json()
+    del value["brain_channel"]
+    model = write(value)
+    assert cards.read(model) == CARD and not CARD.brain_channel
+    assert cards.content_digest(cards.read_json(model)) == cards.content_digest(value)
+
+
+def test_the_brain_channel_is_the_last_of_the_networks_input(write):
+    card = dataclasses.replace(CARD, brain_channel=True)
+    assert CARD.input_names == ("t1ce", "flair")
+    assert card.input_names == ("t1ce", "flair", "brain")
+    assert cards.read(write(card.to_json())) == card
+
+
 @pytest.mark.parametrize("network, caveats", [("unet", 0), ("unet_nn", 1)])
 def test_a_card_of_schema_3_is_read_and_its_digest_stays_valid(write, network, caveats):
     """It says how the old model predicts; instance norm was not trained on what it sees."""
@@ -103,6 +118,7 @@ def test_the_digest_covers_every_field_but_the_assets():
         {"recipe": Recipe()},
         {"post_processing": PostProcessing()},
         {"piece": Piece((96, 64, 80), 8)},
+        {"brain_channel": True},
     ):
         changed = dataclasses.replace(CARD, **change)
         assert cards.content_digest(changed.to_json()) != digest
@@ -120,6 +136,7 @@ def test_the_digest_covers_every_field_but_the_assets():
         ("members", 0),
         ("members", True),
         ("assets", None),
+        ("brain_channel", 1),
     ],
 )
 def test_an_invalid_field_is_rejected_at_construction(field, value):
@@ -165,6 +182,7 @@ def test_another_schema_is_refused(write, schema, way_out):
         ("post_processing", None),
         ("train_case_ids", None),
         ("members", "5"),
+        ("brain_channel", "yes"),
         ("assets", []),
         ("identities", None),
         ("identities", {"A_001": {}}),
@@ -181,7 +199,12 @@ def test_a_damaged_card_is_refused(write, field, value):
 
 
 @pytest.mark.parametrize(
-    "name", [field.name for field in dataclasses.fields(ModelCard) if field.name != "missing"]
+    "name",
+    [
+        field.name
+        for field in dataclasses.fields(ModelCard)
+        if field.name not in ("brain_channel", "missing")
+    ],
 )
 def test_a_missing_field_is_refused(write, name):
     value = CARD.to_json()

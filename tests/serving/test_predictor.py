@@ -101,3 +101,38 @@ def test_prediction_in_memory_and_export_share_one_trace(tmp_path, flips):
     result = model.signatures["segment"](volume=tf.constant(volume))
     assert 3 in result["probabilities"].numpy().argmax(axis=-1)
     assert 4 not in result["labels"].numpy(), "enhancing tumour below the threshold is replaced"
+
+
+class BrainNetwork:
+    """A network whose probability of the second class is its last input channel."""
+
+    input_shape = (None, None, None, None, 4)
+    output_shape = (None, None, None, None, 4)
+    weights = ()
+
+    def __call__(self, image):
+        inside = image[..., 3:]
+        return tf.concat([1 - inside, inside, 0 * inside, 0 * inside], axis=-1)
+
+
+@pytest.mark.parametrize("piece", [Piece((8, 8, 8), 4, 10**6), Piece((4, 8, 6), 4)])
+@pytest.mark.parametrize("flips", [False, True])
+def test_the_brain_channel_is_that_of_the_whole_image(tmp_path, piece, flips):
+    """Also in windows, which lie inside the brain and have no background in their corners."""
+    card = stand_in.model_card(Recipe("none"), piece=piece, flips=flips, brain_channel=True)
+    image = np.full((2, 9, 13, 11, 3), (-1, -2, 0), np.float32)  # T2 is missing
+    image[:, 2:8, 3:12, 1:9, 0] = np.random.default_rng(0).normal(size=(2, 6, 9, 8))
+    image[1, 4, 5, 10, 1] = 7
+    image[:, 5, 6, 7, :2] = (-1, -2)  # a hole in the brain
+    export_predictor(Predictor(BrainNetwork(), card), card, tmp_path / "model")
+    model = tf.saved_model.load(str(tmp_path / "model"))
+    served = model.signatures["serving_default"](image=tf.constant(image))["probabilities"]
+    expected = (image != np.array([-1, -2, 0], np.float32)).any(axis=-1)
+    assert expected[1, 4, 5, 10] and not expected[0, 4, 5, 10] and not expected[:, 5, 6, 7].any()
+    np.testing.assert_array_equal(served[..., 1], expected)
+
+
+def test_a_network_without_the_brain_channel_of_its_card_is_refused():
+    card = stand_in.model_card(Recipe("none"), brain_channel=True)
+    with pytest.raises(ValueError, match="has 3 input .* the card expects 4 and 4"):
+        Predictor([BrainNetwork(), CountingNetwork()], card)

@@ -24,7 +24,23 @@ tf.config.set_logical_device_configuration(
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """Six labelled cases in three folds and one unlabelled, two records a shard."""
-    root = tmp_path_factory.mktemp("dataset")
+    return _write_dataset(tmp_path_factory.mktemp("dataset"), _raw_case)
+
+
+@pytest.fixture(scope="session")
+def stripped_dataset(tmp_path_factory):
+    """The same cases as after skull-stripping, see `stripped_case`."""
+    return _write_dataset(tmp_path_factory.mktemp("stripped"), _stripped_case)
+
+
+@pytest.fixture(scope="session")
+def stripped_case():
+    """Function (case id, labelled) -> the `RawCase` of `stripped_dataset`."""
+    return _stripped_case
+
+
+def _write_dataset(root, make_case):
+    """Writes the cases that a function (case id, labelled) makes; returns the manifest."""
     recipe = Recipe(bias_correction="none", crop_origin=(0, 0, 0), crop_shape=SHAPE, crop="fixed")
     scheme = spec.LABEL_SCHEMES["brats2020"]
     fold_of_case = {f"case{n}": n % FOLDS for n in range(6)} | {"unlabelled": None}
@@ -33,7 +49,7 @@ def dataset(tmp_path_factory):
         rows, end = [], 0
         with tf.io.TFRecordWriter(str(root / plan.name)) as writer:
             for case_id in plan.case_ids:
-                raw = _raw_case(case_id, labelled=plan.fold is not None)
+                raw = make_case(case_id, labelled=plan.fold is not None)
                 done = recipe.apply(raw)
                 payload = example.encode(raw, done, recipe)
                 writer.write(payload)
@@ -82,6 +98,18 @@ def without_tracing():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+def _stripped_case(case_id, labelled):
+    """A case that is 0 outside an ellipsoid; FLAIR also in some voxels inside, T1ce of one case
+    everywhere."""
+    raw = _raw_case(case_id, labelled)
+    grid = (np.indices(SHAPE).transpose(1, 2, 3, 0) + 0.5) / SHAPE - 0.5
+    raw.volumes[np.linalg.norm(grid, axis=-1) > 0.45] = 0
+    raw.volumes[9, 8:12, 7, spec.MODALITIES.index("flair")] = 0
+    if case_id == "case1":
+        raw.volumes[..., spec.MODALITIES.index("t1ce")] = 0
+    return raw
 
 
 def _raw_case(case_id, labelled):

@@ -8,6 +8,7 @@ import pytest
 from brats_tfrecord import spec, workflow
 from brats_tfrecord.serving import card
 from brats_tfrecord.serving.postprocess import PostProcessing
+from brats_tfrecord.serving.predict import Segmenter
 from brats_tfrecord.serving.tuning import TuningResult
 from brats_tfrecord.training.train_options import TrainOptions
 
@@ -68,3 +69,38 @@ def test_validation_predicts_as_the_exported_model_does(dataset, tmp_path, netwo
     for region, expected in zip(spec.REGIONS, dice):
         assert best[f"val_dice_{region}"] == pytest.approx(expected, abs=1e-6)
     assert best["val_dice_WT"] > 0.05, "not trained enough to tell predictions apart"
+
+
+@pytest.mark.parametrize(
+    "network, targets, flags",
+    [("unet", "classes", {}), ("unet_nn", "regions", {"modality_dropout": 0.4, "augment": "full"})],
+)
+def test_a_model_with_a_brain_channel_is_given_the_modalities_alone(
+    stripped_dataset, tmp_path, network, targets, flags
+):
+    """unet_nn sees windows of 9 voxels, many of which have no background in their corners."""
+    run = workflow.train_and_export(
+        TrainOptions(
+            str(stripped_dataset.root),
+            str(tmp_path),
+            brain_channel=True,
+            filters="2,4",
+            precision="float32",
+            network=network,
+            targets=targets,
+            patch_size=9,
+            epochs=2,
+            learning_rate=0.02,
+            loss="dice_cross_entropy",
+            **flags,
+        )
+    )
+    segmenter = Segmenter(run.path)
+    assert segmenter.card.brain_channel and segmenter.modalities == ("flair", "t1ce", "t2")
+    assert run.network.input_shape[-1] == 4
+    best = run.result.history[run.result.best_epoch - 1]
+    dice = np.mean([case.dice(PostProcessing()) for case in run.validation_cases], axis=0)
+    for region, expected in zip(spec.REGIONS, dice):
+        assert best[f"val_dice_{region}"] == pytest.approx(expected, abs=1e-6)
+    text = (tmp_path / "run_card.md").read_text()
+    assert "flair, t1ce, t2, brain" in text

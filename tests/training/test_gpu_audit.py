@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from gpu_kernels import audit
 
+from brats_tfrecord import spec
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import export
@@ -39,10 +40,11 @@ QUICK = {
 class Steps:
     """Both steps of a small network, with the operations it has on GPUs."""
 
-    def __init__(self, name, targets, loss, precision):
+    def __init__(self, name, targets, loss, precision, brain_channel=False):
         self.targets = make_targets(targets, 4)
         self.strategy = devices.make_strategy("none")
-        options = network_options(name, self.targets)
+        self.brain_channel = brain_channel
+        options = network_options(name, self.targets, brain_channel)
         self.piece = Piece.of_network(NETWORKS[name].takes_statistics, options.stride, EXTENTS)
         with self.strategy.scope():
             self.network = networks.build_network(options, precision=precision, seed=1, on_gpu=True)
@@ -56,23 +58,29 @@ class Steps:
 
     def trace_training(self):
         step = steps.make_train_step(
-            self.strategy, self.network, self.targets, self.loss, self.updates, BATCH
+            self.strategy,
+            self.network,
+            self.targets,
+            self.loss,
+            self.updates,
+            BATCH,
+            brain_channel=self.brain_channel,
         )
         return step.get_concrete_function(batch(EXTENTS, number=tf.int64))
 
     def trace_evaluation(self):
         step = steps.make_eval_step(
-            self.strategy, self.network, self.targets, self.loss, self.piece
+            self.strategy, self.network, self.targets, self.loss, self.piece, self.brain_channel
         )
         whole = batch((144, 144, 144), weight=tf.float32)
         return step.get_concrete_function(whole, tf.TensorSpec([None], tf.int32))
 
 
-def network_options(name, targets):
+def network_options(name, targets, brain_channel):
     defaults = NETWORKS[name]
     return NetworkOptions(
         name,
-        len(MODALITIES),
+        len(spec.input_names(MODALITIES, brain_channel)),
         targets.channels,
         targets.activation,
         FILTERS,
@@ -91,10 +99,10 @@ def batch(extents, **scalars):
     }
 
 
-def exported_module(name, targets):
+def exported_module(name, targets, brain_channel):
     """The exported module of a small network, traced but not saved."""
     kind = make_targets(targets, 4)
-    options = network_options(name, kind)
+    options = network_options(name, kind, brain_channel)
     card = ModelCard(
         Recipe("none"),
         MODALITIES,
@@ -106,6 +114,7 @@ def exported_module(name, targets):
         (),
         {},
         post_processing=PostProcessing(min_enhancing_voxels=100),
+        brain_channel=brain_channel,
     )
     predictor = Predictor(networks.build_network(options).model, card)
     return export._ServedModule(predictor, card, [])
@@ -137,17 +146,27 @@ def test_steps_keep_volumes_on_the_gpu(name, targets, loss, precision):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_steps_with_a_brain_channel_keep_volumes_on_the_gpu(precision):
+    traced = Steps("unet", "regions", "dice_cross_entropy", precision, brain_channel=True)
+    title = f"with a brain channel, {precision}"
+    assert not require_nothing_on_host(f"training {title}", traced.trace_training()).waits
+    require_nothing_on_host(f"evaluation {title}", traced.trace_evaluation())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, targets",
+    "name, targets, brain_channel",
     [
-        ("unet_nn", "regions"),
-        pytest.param("unet", "classes", marks=pytest.mark.soak),
-        pytest.param("unet", "regions", marks=pytest.mark.soak),
-        pytest.param("unet_nn", "classes", marks=pytest.mark.soak),
+        ("unet_nn", "regions", True),
+        pytest.param("unet", "classes", False, marks=pytest.mark.soak),
+        pytest.param("unet", "regions", True, marks=pytest.mark.soak),
+        pytest.param("unet_nn", "classes", False, marks=pytest.mark.soak),
+        pytest.param("unet_nn", "regions", False, marks=pytest.mark.soak),
     ],
 )
-def test_exported_graphs_keep_volumes_on_the_gpu(name, targets):
-    module = exported_module(name, targets)
+def test_exported_graphs_keep_volumes_on_the_gpu(name, targets, brain_channel):
+    module = exported_module(name, targets, brain_channel)
     require_nothing_on_host(f"serving_default {name} {targets}", module.predict)
     require_nothing_on_host(f"segment {name} {targets}", module.segment)
 

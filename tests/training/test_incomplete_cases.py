@@ -1,7 +1,6 @@
 """Datasets whose cases lack modalities, against the modalities of a run."""
 
 import dataclasses
-import types
 
 import pytest
 
@@ -54,15 +53,7 @@ def test_validation_cases_may_only_lack_what_training_cases_lack(dataset):
         check(dataset, case0="t2", case3="t1 t2")
     check(dataset, case0="t2", case3="t1 t2", case5="t2")
     check(dataset, case0="t1")
-    dropout = types.SimpleNamespace(channel_dropout=0.3)
-    options = types.SimpleNamespace(
-        modality_names=("flair", "t2"),
-        modalities="flair,t2",
-        validation_folds=(0,),
-        augmentation=dropout,
-        validation_fold="0",
-    )
-    check(dataset, options, case0="t2")
+    check(dataset, options_of(dataset, modality_dropout=0.3), case0="t2", case3="t1 t2")
 
 
 def test_the_opening_lines_count_what_is_missing(dataset):

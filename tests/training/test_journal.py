@@ -7,7 +7,9 @@ from brats_tfrecord.training.journal import epoch_line, opening_line
 def test_the_opening_line_describes_the_run_and_warns_of_emulated_precision(monkeypatch):
     monkeypatch.setattr(devices, "describe", lambda strategy: "2 x NVIDIA A100-SXM4-80GB")
     trainer = types.SimpleNamespace(
-        options=types.SimpleNamespace(validation_folds=(0,), modalities="flair,t1ce", batch_size=4),
+        options=types.SimpleNamespace(
+            validation_folds=(0,), input_names=("flair", "t1ce", "brain"), batch_size=4
+        ),
         dataset=types.SimpleNamespace(case_ids=lambda folds: ["case"] * 10 * len(folds)),
         train_folds=(1, 2),
         patch_shape=(48, 48, 32),
@@ -17,8 +19,8 @@ def test_the_opening_line_describes_the_run_and_warns_of_emulated_precision(monk
     )
     position = types.SimpleNamespace(epoch=3, step=0)
     assert opening_line(trainer, position) == (
-        "training on 20 cases, validating on 10: patches 48x48x32 of flair,t1ce, batch 4 over 2 "
-        "replica(s) on 2 x NVIDIA A100-SXM4-80GB, mixed_bfloat16, after 3 finished epochs"
+        "training on 20 cases, validating on 10: patches 48x48x32 of flair,t1ce,brain, batch 4 "
+        "over 2 replica(s) on 2 x NVIDIA A100-SXM4-80GB, mixed_bfloat16, after 3 finished epochs"
     )
     trainer.emulates_precision = True
     assert "mixed_bfloat16 (emulated by this CPU: --precision=float32 is many times faster)," in (

@@ -93,6 +93,16 @@ def test_a_run_of_an_older_version_is_told_that_its_weight_decay_changes(begun, 
         assert capsys.readouterr().out.count("--weight_decay leaves biases") == lines
 
 
+def test_a_run_of_a_version_without_brain_channel_and_modality_dropout_continues(begun, tmp_path):
+    begun()
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["options"]["brain_channel"], run["options"]["modality_dropout"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    begun()
+    with pytest.raises(InputError, match="another run: --brain_channel was False, now True; give"):
+        begun(brain_channel=True)
+
+
 def test_epochs_that_one_schedule_does_not_record_are_not_a_difference(begun):
     begun(schedule="cosine", epochs=16)
     with pytest.raises(InputError, match="another run: --schedule was cosine, now constant; give"):

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.training.data import augment
 from brats_tfrecord.training.optimization import addons
 from brats_tfrecord.training.train_options import TrainOptions
 
@@ -42,6 +43,21 @@ def test_lists_are_parsed():
     assert options(validation_fold="none").validation_folds == ()
 
 
+def test_the_brain_channel_follows_the_modalities():
+    assert options().input_names == ("flair", "t1ce", "t2")
+    assert options(modalities="t2,t1", brain_channel=True).input_names == ("t2", "t1", "brain")
+
+
+def test_modality_dropout_replaces_the_probability_of_the_level(monkeypatch):
+    assert options(augment="full").augmentation is augment.LEVELS["full"]
+    dropping = options(augment="full", modality_dropout=0.25).augmentation
+    assert dropping == dataclasses.replace(augment.LEVELS["full"], channel_dropout=0.25)
+    level = dataclasses.replace(augment.LEVELS["light"], channel_dropout=0.05)
+    monkeypatch.setitem(augment.LEVELS, "light", level)
+    assert options().augmentation.channel_dropout == 0.05
+    assert options(modality_dropout=0.25).augmentation.channel_dropout == 0.25
+
+
 def test_a_cross_validation_may_leave_out_a_test_fold():
     assert options(validation_fold="all", test_fold="0").cross_validates
     assert not options(validation_fold="none").cross_validates
@@ -72,6 +88,13 @@ def test_a_cross_validation_may_leave_out_a_test_fold():
         ({"averaging": "swa", "epochs": 7}, "--averaging=swa: .*--epochs=7.*give 8"),
         ({"modalities": "flair,t1c"}, "--modalities=flair,t1c: .*t1,t1ce,t2,flair"),
         ({"modalities": "flair,flair"}, "--modalities"),
+        ({"modality_dropout": 1.0}, "--modality_dropout=1.0: expected 0 or more, and less than 1"),
+        ({"modality_dropout": -0.1}, "--modality_dropout=-0.1: expected"),
+        ({"modality_dropout": float("nan")}, "--modality_dropout=nan: expected"),
+        (
+            {"modality_dropout": 0.3, "modalities": "t1ce"},
+            "--modality_dropout=0.3: --modalities=t1ce is a single modality, .*give two or more",
+        ),
         ({"filters": "16"}, "--filters=16"),
         ({"filters": "16,x"}, "--filters=16,x"),
         ({"filters": "8,16", "dropout": "0.1,0.2"}, "--dropout=.*or 3"),

@@ -34,6 +34,9 @@ class Augmentation:
         linear, scale, shift: probability of x -> x * s + t; s is 1 +- `scale`, t is +- `shift`.
         gamma, gamma_exponent: probability of a power law between the extremes of the patch;
             range of the exponent.
+        channel_dropout: probability that channels are set to 0, as those of a missing modality are
+            (Neverova et al. 2016, ModDrop). Each set of channels that leaves one or more is equally
+            likely.
     """
 
     flip: float = 0.0
@@ -52,6 +55,7 @@ class Augmentation:
     shift: float = 0.1
     gamma: float = 0.0
     gamma_exponent: tuple[float, float] = (0.7, 1.5)
+    channel_dropout: float = 0.0
 
 
 _FLIPS = Augmentation(flip=0.5)
@@ -82,6 +86,8 @@ class PatchParameters(NamedTuple):
         noise: (seed, standard deviation [C]).
         linear: (scale [C], shift [C]).
         gamma: exponent [C].
+        dropped: the channels that are set to 0 after all other transforms; empty if this patch
+            keeps all of them, None if channels are never dropped.
     """
 
     origin: np.ndarray
@@ -93,6 +99,7 @@ class PatchParameters(NamedTuple):
     noise: tuple[int, np.ndarray] | None = None
     linear: tuple[np.ndarray, np.ndarray] | None = None
     gamma: np.ndarray | None = None
+    dropped: tuple[int, ...] | None = None
 
 
 def draw_parameters(
@@ -146,6 +153,8 @@ def draw_parameters(
             else None
         ),
         gamma=per_channel(*a.gamma_exponent) if chance(a.gamma) else None,
+        # The only transform that draws no number if it is off: runs of earlier versions lack it.
+        dropped=_dropped(rng, a.channel_dropout, channels) if a.channel_dropout else None,
     )
 
 
@@ -160,6 +169,14 @@ def _origin(rng, crop_shape, patch_shape, foreground_fraction, find_foreground):
             voxel = np.unravel_index(group[rng.integers(len(group))], crop_shape)
             return np.clip(voxel - np.floor_divide(patch_shape, 2), 0, free)
     return anywhere
+
+
+def _dropped(rng, probability, channels):
+    """Channels to drop: each non-empty proper subset is equally likely, as a number in binary."""
+    if channels == 1 or rng.random() >= probability:
+        return ()
+    subset = int(rng.integers(1, 2**channels - 1))
+    return tuple(channel for channel in range(channels) if subset >> channel & 1)
 
 
 def _turn(rng, patch_shape):

@@ -25,17 +25,23 @@ indices of more values, 8 bytes each, do not stay in the processor's cache."""
 def augment_intensities(image: np.ndarray, parameters: PatchParameters) -> None:
     """Applies the drawn intensity transforms in place.
 
+    If channels may be dropped, a channel that is 0 throughout the patch belongs to a missing
+    modality and stays 0. If only such channels would be left, none is dropped.
+
     Args:
         image: float16 or float32 [X, Y, Z, C], contiguous in C order.
         parameters: which transforms to apply, and how strongly.
     """
     channels = range(image.shape[3])
-    for channel in channels:
+    kept = channels if parameters.dropped is None else _kept_channels(image, parameters.dropped)
+    for channel in kept:
         steps = _neighbourhood_steps(parameters, channel)
         if steps:
             image[..., channel] = _chain(to_float32(image[..., channel]), steps)
     if parameters.gamma is not None or parameters.linear is not None:
         _map_values(image, [_value_steps(parameters, n, image[..., n]) for n in channels])
+    for channel in set(channels).difference(kept):
+        image[..., channel] = 0
 
 
 def blur(voxels: np.ndarray, sigma: float) -> np.ndarray:
@@ -84,6 +90,13 @@ def to_float32(voxels: np.ndarray) -> np.ndarray:
     for plane, bits in zip(out, voxels.view("<u2")):
         ALL_FLOAT16.take(bits, out=plane, mode="clip")
     return out
+
+
+def _kept_channels(image, dropped):
+    """The channels of [X, Y, Z, C] with values, without the dropped ones unless none is left."""
+    # Plane by plane, because the first one nearly always has values.
+    present = [n for n in range(image.shape[3]) if any(plane.any() for plane in image[..., n])]
+    return [n for n in present if n not in dropped] or present
 
 
 def _neighbourhood_steps(parameters, channel):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from brats_tfrecord import brain
 from brats_tfrecord.training.data import augment_intensity
 from brats_tfrecord.training.data.augment import PatchParameters
 from brats_tfrecord.training.data.record_reader import RecordReader
@@ -20,6 +21,7 @@ def read_patch(
     parameters: PatchParameters,
     image: np.ndarray,
     mask: np.ndarray,
+    background: np.ndarray | None = None,
 ) -> None:
     """Reads one patch with its spatial augmentation; intensities are unchanged.
 
@@ -29,14 +31,17 @@ def read_patch(
         parameters: where the patch lies and how it is moved.
         image: [X, Y, Z, C] in the stored dtype, which is filled.
         mask: packed mask uint8 [X, Y, Z], which is filled.
+        background: `RecordReader.read_background` of the case, to mark the brain in the mask; None
+            does not mark it.
     """
     image_view, mask_view = _before_flips(image, parameters), _before_flips(mask, parameters)
     if parameters.matrix is None:
         origin = parameters.origin.tolist()
         reader.read_image(case, origin, image_view)
         reader.read_mask(case, origin, mask_view)
+        _mark_brain(image, mask, background)
     else:
-        _resample(reader, case, parameters, image_view, mask_view)
+        _resample(reader, case, parameters, image_view, mask_view, background)
 
 
 def box_to_sample(
@@ -67,18 +72,24 @@ def _before_flips(patch, parameters):
     return np.flip(patch, parameters.flips)
 
 
-def _resample(reader, case, parameters, image, mask):
+def _mark_brain(image, mask, background):
+    if background is not None:
+        brain.mark(image, mask, background)
+
+
+def _resample(reader, case, parameters, image, mask, background):
     """Fills `image` and `mask` with samples of the box around the patch."""
     matrix = parameters.matrix
     first, shape, offset = box_to_sample(matrix, parameters.origin, mask.shape, reader.crop_shape)
-    box = np.empty((*shape, image.shape[3]), reader.image_dtype)
-    reader.read_image(case, first, box)
+    image_box = np.empty((*shape, image.shape[3]), reader.image_dtype)
+    reader.read_image(case, first, image_box)
     for channel in range(image.shape[3]):
-        voxels = augment_intensity.to_float32(box[..., channel])
+        voxels = augment_intensity.to_float32(image_box[..., channel])
         image[..., channel] = _sample(voxels, matrix, offset, mask.shape, order=1)
-    box = np.empty(shape, np.uint8)
-    reader.read_mask(case, first, box)
-    mask[...] = _sample(box, matrix, offset, mask.shape, order=0)
+    mask_box = np.empty(shape, np.uint8)
+    reader.read_mask(case, first, mask_box)
+    _mark_brain(image_box, mask_box, background)
+    mask[...] = _sample(mask_box, matrix, offset, mask.shape, order=0)
 
 
 def _sample(box, matrix, offset, shape, order):

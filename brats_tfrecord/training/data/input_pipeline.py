@@ -104,6 +104,7 @@ def make_train_dataset(
     folds: Sequence[int],
     *,
     modalities: Sequence[str],
+    brain_channel: bool = False,
     patches: Patches = Patches(),
     batch_size: int = 2,
     seed: int = 0,
@@ -126,6 +127,7 @@ def make_train_dataset(
         manifest: the dataset.
         folds: folds to train on.
         modalities: names of the image's channels, in that order.
+        brain_channel: whether the brain is marked in the masks (`brain.MARK`).
         patches: how patches are drawn.
         batch_size: examples per batch, over all replicas.
         seed: 0 or more.
@@ -143,7 +145,8 @@ def make_train_dataset(
     """
     reader = RecordReader(manifest, folds, modalities, cache=cache, cache_dir=cache_dir)
     steps = steps_per_epoch(manifest, folds, batch_size, patches.per_case)
-    example = _TrainExamples(reader, patches, len(modalities), seed, steps * batch_size)
+    background = _background_of_case(reader, brain_channel)
+    example = _TrainExamples(reader, background, patches, len(modalities), seed, steps * batch_size)
     numbers = share.example_numbers(first_epoch * steps + first_step, epochs * steps, batch_size)
     shape = (*patches.shape(manifest.crop_shape), len(modalities))
     return _batches(numbers, example, reader.image_dtype, shape, share, batch_size)
@@ -154,6 +157,7 @@ def make_eval_dataset(
     folds: Sequence[int],
     *,
     modalities: Sequence[str],
+    brain_channel: bool = False,
     batch_size: int = 1,
     share: BatchShare = WHOLE_BATCH,
     cache: str = "none",
@@ -164,7 +168,8 @@ def make_eval_dataset(
     The last batch is padded with copies of weight 0, so that every replica has the same size.
 
     Args:
-        manifest, folds, modalities, share, cache, cache_dir: as in `make_train_dataset`.
+        manifest, folds, modalities, brain_channel, share, cache, cache_dir: as in
+            `make_train_dataset`.
         batch_size: examples per batch, over all replicas.
 
     Returns:
@@ -173,11 +178,12 @@ def make_eval_dataset(
     """
     reader = RecordReader(manifest, folds, modalities, cache=cache, cache_dir=cache_dir)
     cases, crop_shape = len(reader.case_ids), manifest.crop_shape
+    background = _background_of_case(reader, brain_channel)
     whole_crop = augment.PatchParameters(origin=np.zeros(3, int))
 
     def example(number, image, mask):
         case = number % cases
-        augment_space.read_patch(reader, case, whole_crop, image, mask)
+        augment_space.read_patch(reader, case, whole_crop, image, mask, background(case))
         return case
 
     numbers = share.example_numbers(0, -(-cases // batch_size), batch_size)
@@ -195,11 +201,17 @@ def steps_per_epoch(
     return -(-len(manifest.case_ids(folds)) * patches_per_case // batch_size)
 
 
+def _background_of_case(reader, brain_channel):
+    """Function (case) -> background of its channels, read once; None without a brain channel."""
+    return functools.cache(reader.read_background) if brain_channel else lambda case: None
+
+
 class _TrainExamples:
     """Function (number in the run, image, mask) that fills both and returns the case."""
 
-    def __init__(self, reader, patches, channels, seed, examples_per_epoch):
-        self._reader, self._patches, self._channels = reader, patches, channels
+    def __init__(self, reader, background, patches, channels, seed, examples_per_epoch):
+        self._reader, self._background = reader, background
+        self._patches, self._channels = patches, channels
         self._seed, self._examples_per_epoch = seed, examples_per_epoch
         self._patch_shape = patches.shape(reader.crop_shape)
         # Where two epochs meet, examples of both are prepared at the same time.
@@ -217,7 +229,8 @@ class _TrainExamples:
             self._patches.foreground_fraction,
             functools.partial(self._foreground, case),
         )
-        augment_space.read_patch(self._reader, case, parameters, image, mask)
+        background = self._background(case)
+        augment_space.read_patch(self._reader, case, parameters, image, mask, background)
         augment_intensity.augment_intensities(image, parameters)
         return case
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from brats_tfrecord import files
+from brats_tfrecord import brain, files
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records import example, tfrecord
 from brats_tfrecord.records.manifest import FILE_NAME, CaseRow, Manifest
@@ -100,6 +100,14 @@ class RecordReader:
     def read_mask(self, case: int, origin: Sequence[int], into: np.ndarray) -> None:
         """Reads a box of the packed mask of a case; arguments as for `read_image`, without C."""
         self._read(case, self._rows[case].mask_offset, 1, origin, [(0, into)])
+
+    def read_background(self, case: int) -> np.ndarray:
+        """Reads the background value of each channel of a case, `image_dtype` [C]; see `brain`."""
+        voxels = brain.corners(self.crop_shape)
+        values = np.empty((len(voxels), 1, 1, 1, len(self._channels)), self.image_dtype)
+        for voxel, into in zip(voxels, values):
+            self.read_image(case, voxel, into)
+        return brain.background_of_corners(values[:, 0, 0, 0])
 
     def read_tumour(self, case: int) -> np.ndarray:
         """Returns the flat indices (C order) of the tumour voxels of a case, int64 [N]."""

@@ -8,11 +8,13 @@ from brats_tfrecord.training.data import augment
 CROP, PATCH = (9, 7, 5), (4, 3, 5)
 
 
-def draw(seed, augmentation=augment.LEVELS["flips"], patch=PATCH, fraction=0.0, groups=()):
-    """Draws once from two channels; `groups` are lists of voxels of the crop."""
+def draw(
+    seed, augmentation=augment.LEVELS["flips"], patch=PATCH, fraction=0.0, groups=(), channels=2
+):
+    """Draws once; `groups` are lists of voxels of the crop."""
     flat = [np.ravel_multi_index(np.array(group).T, CROP) for group in groups]
     return augment.draw_parameters(
-        np.random.default_rng(seed), augmentation, CROP, patch, 2, fraction, lambda: flat
+        np.random.default_rng(seed), augmentation, CROP, patch, channels, fraction, lambda: flat
     )
 
 
@@ -91,7 +93,7 @@ def test_parameters_are_a_function_of_the_seed():
         ("none", set()),
         ("flips", {"flips"}),
         ("light", {"flips", "linear"}),
-        ("full", set(augment.PatchParameters._fields) - {"origin"}),
+        ("full", set(augment.PatchParameters._fields) - {"origin", "dropped"}),
     ],
 )
 def test_a_level_draws_the_transforms_it_names(level, expected):
@@ -141,3 +143,30 @@ def test_a_matrix_is_a_rotation_divided_by_the_zoom():
     matrix = draw(0, augment.Augmentation(resample=1, zoom=(1, 1))).matrix
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) > 0 and not np.allclose(matrix, np.eye(3))
+
+
+def test_each_set_of_channels_that_leaves_one_is_dropped_equally_often():
+    always = augment.Augmentation(channel_dropout=1)
+    dropped = [draw(seed, always, channels=3).dropped for seed in range(900)]
+    sets = {(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)}
+    assert set(dropped) == sets
+    for each in sets:
+        assert 0.12 < np.mean([other == each for other in dropped]) < 0.22
+
+
+def test_channels_are_dropped_as_often_as_asked_but_never_the_only_one():
+    sometimes = augment.Augmentation(channel_dropout=0.25)
+    dropped = [draw(seed, sometimes, channels=4).dropped for seed in range(800)]
+    assert 0.2 < np.mean([bool(each) for each in dropped]) < 0.3
+    assert {draw(seed, sometimes, channels=1).dropped for seed in range(50)} == {()}
+
+
+@pytest.mark.parametrize("level", augment.LEVELS)
+def test_dropping_channels_leaves_all_other_draws_as_they_are(level):
+    """Without it nothing is drawn for it, so that the patches of earlier versions stay."""
+    plain = augment.LEVELS[level]
+    dropping = dataclasses.replace(plain, channel_dropout=0.9)
+    for seed in range(20):
+        before, after = draw(seed, plain), draw(seed, dropping)
+        assert before.dropped is None and after.dropped is not None
+        np.testing.assert_equal(after._replace(dropped=None), before)

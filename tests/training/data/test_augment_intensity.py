@@ -106,3 +106,37 @@ def test_every_float16_converts_to_its_float32():
     float16 = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(64, 32, 32)
     result = augment_intensity.to_float32(float16)
     np.testing.assert_array_equal(result, float16.astype(np.float32))
+
+
+EVERYTHING = {
+    "blur": per_channel(0.5, 1),
+    "low_resolution": per_channel(0.5, 0.9),
+    "noise": (1, per_channel(0.1, 0.1)),
+    "linear": (per_channel(1.1, 0.9), per_channel(0.1, -0.1)),
+    "gamma": per_channel(0.7, 1.5),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_dropped_channel_is_0_after_all_transforms_and_the_other_as_without(dtype):
+    image = image_of(dtype)
+    expected = augmented(image, **EVERYTHING)
+    result = augmented(image, **EVERYTHING, dropped=(0,))
+    assert not result[..., 0].any()
+    np.testing.assert_array_equal(result[..., 1], expected[..., 1])
+
+
+def test_a_missing_channel_stays_0_if_channels_may_be_dropped():
+    image = image_of()
+    image[..., 1] = 0
+    assert augmented(image, **EVERYTHING)[..., 1].any()  # as in earlier versions
+    result = augmented(image, **EVERYTHING, dropped=())
+    assert result[..., 0].any() and not result[..., 1].any()
+
+
+def test_the_only_channel_that_is_not_missing_is_kept():
+    image = image_of()
+    image[..., 1] = 0
+    np.testing.assert_array_equal(augmented(image, dropped=(0,)), image)
+    empty = np.zeros_like(image)
+    np.testing.assert_array_equal(augmented(empty, **EVERYTHING, dropped=(0,)), empty)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from brats_tfrecord import brain
 from brats_tfrecord.training.data import augment, augment_space
 
 CROP = (9, 7, 5)
@@ -31,12 +32,12 @@ class Reader:
         return box
 
 
-def read(patch_shape, reader=None, **transforms):
+def read(patch_shape, reader=None, background=None, **transforms):
     """Reads a patch, by default the one at (2, 1, 0), with the given transforms."""
     reader = reader or Reader()
     parameters = augment.PatchParameters(**{"origin": np.array([2, 1, 0]), **transforms})
     image, mask = np.empty((*patch_shape, 3), np.float16), np.empty(patch_shape, np.uint8)
-    augment_space.read_patch(reader, 0, parameters, image, mask)
+    augment_space.read_patch(reader, 0, parameters, image, mask, background)
     return image, mask
 
 
@@ -111,3 +112,36 @@ def test_only_the_box_around_the_sampled_patch_is_read():
     # Two voxels around (3, 2, 1), limited to the crop.
     assert (first.tolist(), shape.tolist()) == ([1, 0, 0], [5, 5, 4])
     np.testing.assert_array_equal(offset, [0, 0, -1])
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        {},
+        {"flips": (0, 2)},
+        {"flips": (1,), "turn": (1, (0, 1))},
+        {"matrix": np.eye(3), "flips": (2,)},
+        {"matrix": np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])},
+    ],
+)
+def test_the_brain_is_marked_beside_the_class_wherever_its_voxel_moves(transforms):
+    """Voxel (3, 2, 2) is background: its coordinates are the background of the three channels."""
+    background = np.array([3, 2, 2], np.float16)
+    image, mask = read((3, 3, 5), background=background, **transforms)
+    outside = (image == background).all(axis=-1)
+    assert outside.sum() == 1
+    np.testing.assert_array_equal(mask < brain.MARK, outside)
+    np.testing.assert_array_equal(mask & ~np.uint8(brain.MARK), mask_of(image))
+
+
+def test_the_mark_is_that_of_the_nearest_voxel_not_of_interpolated_values():
+    background = np.array([3, 2, 2], np.float16)
+    _, mask = read((3, 3, 5), background=background, matrix=np.eye(3) / 2)
+    # Half a voxel from the centre the image differs from the background, but the nearest voxel of
+    # some is (3, 2, 2) itself: a box of voxels around the centre, not the centre alone.
+    x, y, z = np.nonzero(mask < brain.MARK)
+    assert len(x) > 1 and {1} <= set(x) and {1} <= set(y) and {2} <= set(z)
+    _, plain = read((3, 3, 5), matrix=np.eye(3) / 2)
+    np.testing.assert_array_equal(mask & ~np.uint8(brain.MARK), plain)
+    nearest_is_centre = plain == 1 << 7 % 4
+    assert nearest_is_centre[mask < brain.MARK].all()

@@ -1,12 +1,15 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 
+from brats_tfrecord import brain
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import example, tfrecord
 from brats_tfrecord.training.data import augment, input_pipeline
 from brats_tfrecord.training.data.input_pipeline import BatchShare, Patches
+from brats_tfrecord.training.data.record_reader import RecordReader
 
 MODALITIES = ("flair", "t1ce")
 
@@ -142,6 +145,76 @@ def test_light_adds_only_changes_of_intensity_to_flips(dataset):
         assert not np.array_equal(image, changed)
         np.testing.assert_array_equal(mask, same_mask)
         np.testing.assert_array_equal(case, same_case)
+
+
+@pytest.mark.parametrize("level", augment.LEVELS)
+def test_the_brain_channel_adds_a_mark_to_the_masks_and_changes_nothing_else(
+    stripped_dataset, level
+):
+    patches = Patches(8, 3, 0.5, augment.LEVELS[level])
+    plain = train_batches(stripped_dataset, patches, epochs=2)
+    marked = train_batches(stripped_dataset, patches, epochs=2, brain_channel=True)
+    shares = []
+    for (image, mask, case), (same_image, marked_mask, same_case) in zip(plain, marked):
+        np.testing.assert_array_equal(image, same_image)
+        np.testing.assert_array_equal(case, same_case)
+        assert mask.max() < brain.MARK
+        np.testing.assert_array_equal(marked_mask & ~np.uint8(brain.MARK), mask)
+        assert (marked_mask[mask > 1] > brain.MARK).mean() > 0.9  # the tumour lies in the brain
+        shares.append((marked_mask >= brain.MARK).mean())
+    assert 0.2 < np.mean(shares) < 0.95
+
+
+@pytest.mark.parametrize("make", ["train", "eval"])
+def test_the_marked_voxels_are_those_of_the_skull_stripped_head(
+    stripped_dataset, stripped_case, make
+):
+    """Whole crops: a voxel is brain if FLAIR or T1ce was not 0 before the normalisation."""
+    options = {"modalities": MODALITIES, "brain_channel": True}
+    if make == "train":
+        patches = Patches(augmentation=augment.LEVELS["none"])
+        batches = input_pipeline.make_train_dataset(
+            stripped_dataset, (1, 2), patches=patches, **options
+        )
+    else:
+        batches = input_pipeline.make_eval_dataset(stripped_dataset, (1, 2), **options)
+    for batch in batches:
+        for mask, case in zip(batch["mask"].numpy(), batch["case"].numpy()):
+            raw = stripped_case(stripped_dataset.case_ids((1, 2))[case], labelled=True)
+            expected = (raw.volumes[..., [3, 1]] != 0).any(axis=-1)
+            assert 0 < expected.sum() < expected.size
+            np.testing.assert_array_equal(mask >= brain.MARK, expected)
+
+
+def test_the_background_of_a_case_is_read_once(stripped_dataset, monkeypatch):
+    read, cases = RecordReader.read_background, []
+
+    def spy(reader, case):
+        cases.append(case)
+        return read(reader, case)
+
+    monkeypatch.setattr(RecordReader, "read_background", spy)
+    train_batches(stripped_dataset, Patches(8, 3), epochs=2)
+    assert cases == []
+    train_batches(stripped_dataset, Patches(8, 3), epochs=2, brain_channel=True)
+    assert set(cases) == {0, 1, 2, 3} and len(cases) < 8  # threads may ask at the same time
+
+
+def test_dropped_modalities_are_0_and_the_others_as_without(dataset):
+    light = augment.LEVELS["light"]
+    dropping = dataclasses.replace(light, channel_dropout=0.5)
+    options = {"modalities": ("flair", "t1ce", "t2"), "batch_size": 2, "brain_channel": True}
+    plain = train_batches(dataset, Patches(8, 5, 0.5, light), epochs=3, **options)
+    dropped = train_batches(dataset, Patches(8, 5, 0.5, dropping), epochs=3, **options)
+    kept = []
+    for (images, masks_, _), (others, same_masks, _) in zip(plain, dropped):
+        np.testing.assert_array_equal(masks_, same_masks)
+        for image, other in zip(images, others):
+            kept.append([bool(other[..., channel].any()) for channel in range(3)])
+            np.testing.assert_array_equal(other, np.where(kept[-1], image, np.float16(0)))
+    # 60 patches: half of them lose one modality or two, none loses all.
+    counts = np.sum(kept, axis=1)
+    assert set(counts) == {1, 2, 3} and 0.3 < np.mean(counts < 3) < 0.7
 
 
 def test_a_patch_longer_than_an_axis_takes_it_whole(dataset):

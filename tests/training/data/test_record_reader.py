@@ -76,6 +76,19 @@ def test_classes_that_a_case_lacks_have_no_group(dataset, monkeypatch):
     assert (necrosis.tolist(), cavity.tolist()) == ([5], [(3 * 17 + 2) * 16 + 1])
 
 
+@pytest.mark.parametrize("modalities", [("flair", "t1ce"), spec.MODALITIES])
+def test_the_background_is_the_fourth_smallest_of_the_corners(dataset, stored, modalities):
+    reader = RecordReader(dataset, FOLDS, modalities)
+    channels = [spec.MODALITIES.index(name) for name in modalities]
+    for case, case_id in enumerate(reader.case_ids):
+        corners = stored[case_id].image[::19, ::16, ::15, channels]
+        assert corners.shape[:3] == (2, 2, 2)
+        expected = np.sort(corners.reshape(8, -1), axis=0)[3]
+        background = reader.read_background(case)
+        assert background.dtype == np.float16
+        np.testing.assert_array_equal(background, expected)
+
+
 @pytest.mark.parametrize("modalities", [("t1",), spec.MODALITIES])
 def test_a_view_is_filled_in_its_own_orientation(dataset, stored, modalities):
     reader = RecordReader(dataset, FOLDS, modalities)
