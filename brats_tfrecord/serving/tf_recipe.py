@@ -109,16 +109,16 @@ def _brain_box(volume, modalities):
     """
     inside = volume >= POSITIVE
     plane = tf.reduce_any(inside, axis=0)
-    lines = (  # bool [X, C], [Y, C], [Z, C]
+    by_channel = (  # bool [X, C], [Y, C], [Z, C]
         tf.reduce_any(inside, axis=(1, 2)),
         tf.reduce_any(plane, axis=1),
         tf.reduce_any(plane, axis=0),
     )
     channels = [modalities.index(name) for name in REFERENCES if name in modalities]
-    is_positive = tf.gather(tf.reduce_any(lines[0], axis=0), channels)
+    is_positive = tf.gather(tf.reduce_any(by_channel[0], axis=0), channels)
     # Without any true value argmax returns 0, and the box is the whole line.
     reference = tf.gather(channels, _first_true(is_positive))
-    lines = [line[:, reference] for line in lines]
+    lines = [inside_line[:, reference] for inside_line in by_channel]
     behind = tf.stack([_first_true(line[::-1]) for line in lines])
     stop = tf.shape(volume)[:3] - behind
     return tf.stack([_first_true(line) for line in lines]), stop, tf.reduce_any(is_positive)

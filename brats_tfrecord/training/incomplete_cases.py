@@ -26,8 +26,8 @@ def require_trainable(
     if absent and len(absent) < len(names):
         rest = ",".join(name for name in names if name not in absent)
         raise InputError(
-            f"{flag}: every one of the {plural(len(train), 'training case')} lacks "
-            f"{', '.join(absent)}; give --modalities={rest}"
+            f"{flag}: no training case has {', '.join(absent)} ({plural(len(train), 'case')}); "
+            f"give --modalities={rest}"
         )
     empty = [case.case_id for case in (*train, *validation) if set(names) <= set(case.missing)]
     if empty:

@@ -160,3 +160,27 @@ def test_a_cohort_in_which_every_case_lacks_modalities_is_converted(tmp_path, ca
     assert summary.cases == 2 and summary.missing == {"t1": 2, "t2": 2}
     assert "2 cases" in capsys.readouterr().out
     assert [case.missing for case in layouts.find_cases(cohort)] == [("t1", "t2")] * 2
+
+
+@pytest.mark.slow
+def test_a_real_case_without_t1_and_t2_has_the_other_channels_of_the_complete_one(
+    real_cases, tmp_path
+):
+    name = "BraTS20_Training_904"
+    for cohort, kinds in (
+        ("complete", (*spec.MODALITIES, "seg")),
+        ("two", ("flair", "t1ce", "seg")),
+    ):
+        (tmp_path / cohort / name).mkdir(parents=True)
+        for kind in kinds:
+            file = f"{name}_{kind}.nii.gz"
+            (tmp_path / cohort / name / file).symlink_to(real_cases / name / file)
+        options = {"folds": 1, "jobs": 1, "allow_missing": True}
+        convert.convert(
+            ConvertOptions(str(tmp_path / cohort), str(tmp_path / f"{cohort}_out"), **options)
+        )
+    complete, two = (stored(tmp_path / f"{cohort}_out", name) for cohort in ("complete", "two"))
+    assert two.missing == ("t1", "t2") and complete.missing == ()
+    np.testing.assert_array_equal(two.image[..., [1, 3]], complete.image[..., [1, 3]])
+    assert not two.image[..., [0, 2]].any()
+    np.testing.assert_array_equal(two.native_classes(), complete.native_classes())

@@ -33,7 +33,7 @@ def test_a_modality_that_no_training_case_has_is_refused(dataset):
     lacking = dict.fromkeys(("case1", "case2", "case4", "case5"), "t1 t2")
     with pytest.raises(
         InputError,
-        match="--modalities=flair,t1ce,t2: every one of the 4 training cases lacks t2; give "
+        match="--modalities=flair,t1ce,t2: no training case has t2 .4 cases.; give "
         "--modalities=flair,t1ce$",
     ):
         check(dataset, **lacking)
