@@ -121,7 +121,9 @@ class EvaluateOptions:
     @property
     def dropped_modalities(self) -> tuple[str, ...]:
         """Names of the modalities that no case is to have, in the order given."""
-        return tuple(name.strip() for name in self.drop_modalities.split(",") if name.strip())
+        if not self.drop_modalities:
+            return ()
+        return tuple(name.strip() for name in self.drop_modalities.split(","))
 
     def _require_input_dir(self):
         """Raises InputError if an option that needs --input_dir is set without it."""

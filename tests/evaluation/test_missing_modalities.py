@@ -118,6 +118,7 @@ def test_dropping_is_lacking(model, cohort, dataset, tmp_path, capsys):
         ("flair,t1ce,t2", "the model reads no others"),
         ("t3", "expected distinct names out of t1,t1ce,t2,flair"),
         ("t2,t2", "expected distinct names"),
+        ("t2,", "expected distinct names"),
     ],
 )
 def test_what_cannot_be_dropped_is_refused(model, cohort, tmp_path, dropped, message):
