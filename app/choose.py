@@ -43,7 +43,7 @@ def choose_case(batch: Batch | None, segmenter: Segmenter) -> scenes.Scene | Non
     if source == PHANTOM:
         return _scene_of((PHANTOM,), _make_phantom)
     if source == UPLOAD:
-        return _choose_uploads(segmenter.modalities, any_spacing)
+        return _choose_uploads(segmenter, any_spacing)
     assert batch is not None  # FOLDER is offered only with a batch
     return _choose_from_folder(batch, any_spacing)
 
@@ -88,12 +88,14 @@ def _make_phantom(reserve):
     return intake.from_arrays("Phantom", phantom.volumes, phantom.mask, generate.geometry())
 
 
-def _choose_uploads(needed, any_spacing):
+def _choose_uploads(segmenter, any_spacing):
     """Shows the uploader and the kind of each file; returns the `Scene` if they form a case."""
+    needed = segmenter.card.missing.always_there(segmenter.modalities)
+    optional = "" if needed else " (some may be missing)"
     try:
         chosen = uploads.file_uploader(
-            f"NIfTI files of one case in one drop: {', '.join(needed)}, and a segmentation if "
-            "there is one"
+            f"NIfTI files of one case in one drop: {', '.join(segmenter.modalities)}{optional}, "
+            "and a segmentation if there is one"
         )
     except InputError as error:
         messages.show(error)

@@ -217,7 +217,8 @@ def show_sidebar(scene: Scene, result: Result | None, segmenter: Segmenter) -> N
             f"{name} {seconds:.1f}\u00a0s" for name, seconds in result.seconds.items()
         )
         use = readings.use_of(scene, segmenter.card)
-        st.caption(f"{stages}  \n{use}")
+        missing = f"Missing modalities: this model was {segmenter.card.missing.text()}."
+        st.caption(f"{stages}  \n{missing}  \n{use}")
     for note in scene.notes:
         st.caption(f"Note: {messages.plain(note)}")
     st.caption(DISCLAIMER)

@@ -22,6 +22,7 @@ from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import tuning
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_predictor
+from brats_tfrecord.serving.missing_modalities import MissingModalities
 from brats_tfrecord.serving.predictor import Predictor
 from brats_tfrecord.serving.recognition import Identity
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter
@@ -205,6 +206,7 @@ def model_card(result: TrainResult) -> ModelCard:
         train_case_ids=tuple(result.train_case_ids),
         select_case_ids=tuple(result.select_case_ids),
         identities=identities_of(dataset, (*result.train_case_ids, *result.select_case_ids)),
+        missing=missing_modalities(result, result.train_case_ids, result.select_case_ids),
         training={
             "options": options.identity(),
             **({} if options.preset == DOCUMENTED else {"preset": options.preset}),
@@ -227,13 +229,34 @@ def ensemble_card(results: Sequence[TrainResult]) -> ModelCard:
     """
     cards = [model_card(result) for result in results]
     trained = sorted(set().union(*(card.train_case_ids for card in cards)))
-    selected = set().union(*(card.select_case_ids for card in cards)).difference(trained)
+    validated = set().union(*(card.select_case_ids for card in cards))
+    selected = validated.difference(trained)
     return dataclasses.replace(
         cards[0],
         train_case_ids=tuple(trained),
         select_case_ids=tuple(sorted(selected)),
         identities={name: who for card in cards for name, who in card.identities.items()},
+        missing=missing_modalities(results[0], trained, validated),
         training={**cards[0].training, "members": [card.training for card in cards]},
+    )
+
+
+def missing_modalities(
+    result: TrainResult, train_case_ids: Collection[str], select_case_ids: Collection[str]
+) -> MissingModalities:
+    """Returns what the model card says about cases that lack modalities.
+
+    Args:
+        result: a run; its modalities, options and dataset are used.
+        train_case_ids: cases that the network was trained on.
+        select_case_ids: cases that a network that was not trained on them was validated on.
+    """
+    missing = {case.case_id: case.missing for case in result.manifest.cases}
+    return MissingModalities.of_cases(
+        result.modalities,
+        [missing[case_id] for case_id in train_case_ids],
+        [missing[case_id] for case_id in select_case_ids],
+        result.options.augmentation.channel_dropout,
     )
 
 

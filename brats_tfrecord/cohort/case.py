@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Case:
         label_scheme: name of the scheme of the mask's values (`spec.LABEL_SCHEMES`).
         grade: "HGG", "LGG" or None if unknown.
         layout: name of the layout (`naming.LAYOUTS`) that the file names follow, or "".
-        channels: modality -> index on the fourth axis, if one 4-D file holds all modalities.
+        channels: modality -> index on the fourth axis, if one 4-D file holds the modalities.
         notes: unusual properties of the names, each with its consequence.
     """
 
@@ -73,6 +73,11 @@ class Case:
     channels: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the modalities without a file, in the order of `spec.MODALITIES`."""
+        return tuple(name for name in spec.MODALITIES if name not in self.images)
+
     def image(self, modality: str) -> Path:
         """Returns the file of `modality`; raises `CaseError` if it is missing."""
         if modality not in self.images:
@@ -80,11 +85,24 @@ class Case:
             since_2023 = self.layout == "brats2023-2024"
             suffix = f"-{RELEASE_2023_SUFFIXES[modality]}" if since_2023 else f"_{modality}"
             folder = getattr(self.images, "folder", "")
+            expected = (
+                "a volume of the 4-D file, listed in its dataset.json"
+                if self.channels
+                else f"a file named {self.case_id}{suffix}.nii or .nii.gz"
+            )
             raise CaseError(
                 f"{self.case_id}: no {modality} image{folder and f' in {folder}'}; found "
-                f"{available}, expected a file named {self.case_id}{suffix}.nii or .nii.gz"
+                f"{available}, expected {expected}; the conversion takes cases that lack a "
+                "modality with --allow_missing"
             )
         return self.images[modality]
+
+
+def missing_notes(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Returns the note on a case that was taken without these modalities; none without any."""
+    if not modalities:
+        return ()
+    return (f"no {', '.join(modalities)} image: stored as zeros and marked as missing",)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The layout of Task01_BrainTumour of the Medical Segmentation Decathlon (MSD).
 
 `imagesTr/BRATS_001.nii.gz` is 4-D and holds all modalities; `labelsTr/` has masks of the same
-names; the images in `imagesTs/` have no masks. If a `dataset.json` is present, its modalities and
-labels must be those of the task.
+names; the images in `imagesTs/` have no masks. If a `dataset.json` is present, its labels must be
+those of the task, and its modalities too, or some of them: files with fewer volumes hold these in
+the order that `dataset.json` declares.
 """
 
 import json
@@ -58,7 +59,8 @@ def cases_of_folder(folder: str, names: Iterable[str], label_scheme: str) -> Ite
         InputError: dataset.json declares other modalities or labels than those of Task01.
     """
     parent = os.path.dirname(folder) or os.curdir
-    _check_dataset_json(Path(parent, "dataset.json"))
+    channels = _declared_channels(Path(parent, "dataset.json"))
+    modalities = [name for name in spec.MODALITIES if name in channels]
     with_labels = os.path.basename(folder) == "imagesTr"
     labels = _names_in(os.path.join(parent, LABEL_FOLDER)) if with_labels else set()
     endings_of: dict[str, dict[str, str]] = {}  # shared by the cases, to save memory
@@ -67,7 +69,7 @@ def cases_of_folder(folder: str, names: Iterable[str], label_scheme: str) -> Ite
         if not parsed:
             continue
         case_id, ending = parsed
-        endings = endings_of.setdefault(ending, dict.fromkeys(spec.MODALITIES, ending))
+        endings = endings_of.setdefault(ending, dict.fromkeys(modalities, ending))
         candidates = (name, f"{case_id}.nii.gz", f"{case_id}.nii")
         label = next((label for label in candidates if label in labels), None)
         mask = Path(parent, LABEL_FOLDER, label) if label else None
@@ -79,7 +81,7 @@ def cases_of_folder(folder: str, names: Iterable[str], label_scheme: str) -> Ite
             label_scheme,
             None,
             "msd",
-            CHANNELS,
+            channels,
             _UNLABELLED if with_labels and not mask else (),
         )
 
@@ -91,10 +93,16 @@ def labels_without_image(folder: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if naming.is_nifti(name) and _case_id(name) not in images]
 
 
-def _check_dataset_json(path: Path) -> None:
-    """Raises `InputError` if `path` exists and does not describe Task01_BrainTumour."""
+def _declared_channels(path: Path) -> dict[str, int]:
+    """Returns modality -> index on the fourth axis, as the dataset.json `path` declares.
+
+    `CHANNELS` if there is no such file, or all four modalities are declared.
+
+    Raises:
+        InputError: the file does not describe Task01_BrainTumour.
+    """
     if not path.is_file():
-        return
+        return CHANNELS
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         modalities = {str(index): str(name) for index, name in description["modality"].items()}
@@ -105,10 +113,16 @@ def _check_dataset_json(path: Path) -> None:
             'expected "modality" and "labels", copy it again'
         ) from error
     order = {_MODALITIES.get(name.lower(), name): index for index, name in modalities.items()}
-    if order != {name: str(channel) for name, channel in CHANNELS.items()}:
+    complete = {name: str(channel) for name, channel in CHANNELS.items()}
+    is_part = (
+        0 < len(order) == len(modalities) < len(complete)
+        and order.keys() <= complete.keys()
+        and set(order.values()) == set(map(str, range(len(order))))
+    )
+    if order != complete and not is_part:
         raise InputError(
             f"{path}: its modalities are {_shown(modalities)}; expected those of "
-            "Task01_BrainTumour: 0 FLAIR, 1 T1w, 2 t1gd, 3 T2w"
+            "Task01_BrainTumour: 0 FLAIR, 1 T1w, 2 t1gd, 3 T2w (or some of them, numbered from 0)"
         )
     if labels.keys() != _LABELS.keys() or not all(
         labels[value].lower().startswith(start) for value, start in _LABELS.items()
@@ -118,6 +132,7 @@ def _check_dataset_json(path: Path) -> None:
             "Task01_BrainTumour: 0 background, 1 edema, 2 non-enhancing tumor, "
             "3 enhancing tumour"
         )
+    return {name: int(index) for name, index in order.items()}
 
 
 def _shown(table):

@@ -5,8 +5,11 @@ file, so that writing can restore it. Unusual files are refused, or handled and 
 repaired silently.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,11 +38,13 @@ class RawCase:
     Attributes:
         case_id, patient_id, grade, label_scheme: as in `case.Case`.
         modalities: names of the channels of `volumes`.
-        volumes: float32 [X, Y, Z, C]; each channel is contiguous in memory.
+        volumes: float32 [X, Y, Z, C]; each channel is contiguous in memory. The channel of a
+            missing modality is 0.
         mask: int16 [X, Y, Z] with the label values of the file, or None.
         geometry: geometry of the first file.
         notes: anomalies of the files, each "finding: consequence", without numbers or paths, so
             that the same anomaly of many cases can be counted.
+        missing: names of those `modalities` that the case lacks.
     """
 
     case_id: str
@@ -51,6 +56,18 @@ class RawCase:
     mask: np.ndarray | None
     geometry: Geometry
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def without(self, modalities: Collection[str]) -> RawCase:
+        """Returns a copy that lacks these modalities, too."""
+        volumes = self.volumes.copy(order="K")  # each channel stays contiguous
+        volumes[..., [name in modalities for name in self.modalities]] = 0
+        missing = {*self.missing, *modalities}
+        return dataclasses.replace(
+            self,
+            volumes=volumes,
+            missing=tuple(name for name in self.modalities if name in missing),
+        )
 
 
 def read_case(
@@ -60,6 +77,7 @@ def read_case(
     *,
     any_spacing: bool = False,
     bare_mask_affine: str = "refuse",
+    allow_missing: bool = False,
     threads: int = 1,
 ) -> RawCase:
     """Reads the volumes and the mask of a case.
@@ -70,22 +88,25 @@ def read_case(
         with_mask: whether to read the mask, if the case has one.
         any_spacing: whether spacings other than 1 mm are allowed (nothing is resampled here).
         bare_mask_affine: one of `BARE_MASK_AFFINES`.
+        allow_missing: whether some of the modalities, but not all, may be missing.
         threads: number of files read at a time; above 1, the bytes of all files are in memory at
             once.
 
     Raises:
-        CaseError: a modality is missing, a file is unreadable, not 3-D or not finite, geometries
-            differ, the spacing is not 1 mm, or the mask holds fractions.
+        CaseError: a modality is missing and may not be, a file is unreadable, not 3-D or not
+            finite, geometries differ, the spacing is not 1 mm, or the mask holds fractions.
     """
     if bare_mask_affine not in BARE_MASK_AFFINES:
         raise InputError(
             f"--bare_mask_affine={bare_mask_affine}: expected one of {', '.join(BARE_MASK_AFFINES)}"
         )
     notes: list[str] = []
-    first_path = case.image(modalities[0])
-    stack, geometry = _read_images(case, modalities, any_spacing, threads, notes)
+    present = [name for name in modalities if name in case.images]
+    paths = {name: case.image(name) for name in (allow_missing and present) or modalities}
+    stack, geometry = _read_images(case, modalities, paths, any_spacing, threads, notes)
     mask = None
     if with_mask and case.mask is not None:
+        first_path = next(iter(paths.values()))
         mask = _read_mask(case.mask, first_path, geometry, bare_mask_affine, notes)
     return RawCase(
         case.case_id,
@@ -97,6 +118,7 @@ def read_case(
         mask,
         geometry,
         tuple(dict.fromkeys(notes)),
+        tuple(name for name in modalities if name not in paths),
     )
 
 
@@ -162,23 +184,33 @@ def to_bytes(array: np.ndarray, geometry: Geometry, slope: float | None = None) 
 
 
 def _read_images(
-    case: Case, modalities: Sequence[str], any_spacing: bool, threads: int, notes: list[str]
+    case: Case,
+    modalities: Sequence[str],
+    paths: Mapping[str, Path],
+    any_spacing: bool,
+    threads: int,
+    notes: list[str],
 ) -> tuple[np.ndarray, Geometry]:
-    """Reads the images as float32 [C, X, Y, Z], with the geometry of the first file."""
-    paths = [case.image(modality) for modality in modalities]
-    opened = _read_files(paths, bool(case.channels), threads)
-    voxels: Voxels | None = None
-    for index, (modality, path) in enumerate(zip(modalities, paths)):
-        if voxels is None or voxels.path != path:  # one 4-D file holds all of MSD's modalities
+    """Reads the images as float32 [C, X, Y, Z], with the geometry of the first file.
+
+    Modalities that are not in `paths`, which holds at least one, are 0.
+    """
+    opened = _read_files(case, paths.values(), threads)
+    voxels = next(opened)
+    first_path, first = next(iter(paths.values())), voxels.header.geometry
+    notes.extend(voxels.notes())
+    if not any_spacing:
+        _check_spacing(first_path, first)
+    stack = np.empty((len(modalities), *first.lps_shape), np.float32)
+    for index, modality in enumerate(modalities):
+        if modality not in paths:
+            stack[index] = 0
+            continue
+        path = paths[modality]
+        if voxels.path != path:  # one 4-D file holds all of MSD's modalities
             voxels = next(opened)
             notes.extend(voxels.notes())
-        geometry = voxels.header.geometry
-        if index == 0:
-            first = geometry
-            if not any_spacing:
-                _check_spacing(path, first)
-            stack = np.empty((len(paths), *first.lps_shape), np.float32)
-        check_grid(path, geometry, paths[0], first, "image", notes)
+        check_grid(path, voxels.header.geometry, first_path, first, "image", notes)
         if voxels.fill(stack[index], case.channels.get(modality)) < 0:
             notes.append("negative intensities: kept, they take no part in the bias correction")
     if first.caveat:
@@ -186,15 +218,27 @@ def _read_images(
     return stack, first
 
 
-def _read_files(paths: Sequence[Path], four_d: bool, threads: int) -> Iterator[Voxels]:
+def _read_files(case: Case, paths: Iterable[Path], threads: int) -> Iterator[Voxels]:
     """Yields the `Voxels` of each distinct file in order, read ahead if there are more threads."""
     distinct = dict.fromkeys(paths)
-    read = partial(Voxels, four_d=four_d)
+    read = partial(_open, channels=case.channels)
     if threads == 1:
         yield from map(read, distinct)
         return
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(read, distinct)
+
+
+def _open(path: Path, channels: Mapping[str, int]) -> Voxels:
+    """Reads a file with one volume, or a 4-D file with these channels."""
+    voxels = Voxels(path, four_d=bool(channels))
+    # The four of Task01 may be followed by others; of fewer it is not known which are meant.
+    if 0 < len(channels) < len(spec.MODALITIES) and voxels.header.channels != len(channels):
+        raise CaseError(
+            f"{path}: has {voxels.header.channels} volumes; expected the {len(channels)} that its "
+            f"dataset.json declares, {', '.join(channels)}"
+        )
+    return voxels
 
 
 def check_grid(

@@ -9,7 +9,7 @@ import numpy as np
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import inventory, nifti
-from brats_tfrecord.cohort.case import Case, Cohort
+from brats_tfrecord.cohort.case import Case, Cohort, missing_notes
 from brats_tfrecord.cohort.geometry import Geometry, is_one_millimetre
 from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.wording import plural
@@ -65,10 +65,14 @@ def examine(case: Case, **read_options: Any) -> Examination:
         )
         raw = nifti.read_case(case, **read_options)
         volumes = zip(raw.modalities, np.moveaxis(raw.volumes, -1, 0))
-        ranges = [(name, float(volume.min()), float(volume.max())) for name, volume in volumes]
+        ranges = [
+            (name, float(volume.min()), float(volume.max()))
+            for name, volume in volumes
+            if name not in raw.missing
+        ]
         labels = _count_labels(raw.mask)
         properties.update(intensities=tuple(ranges), labels=tuple(labels.items())[:MOST_LABELS])
-        notes += [*raw.notes, *_anomalies(raw, ranges)]
+        notes += [*missing_notes(raw.missing), *raw.notes, *_anomalies(raw, ranges)]
         refusal = _unknown_labels(case, labels)
     except (CaseError, OSError, MemoryError) as error:
         refusal = " ".join(str(error).split()) or type(error).__name__
@@ -109,8 +113,12 @@ def table(cohort: Cohort, examinations: Iterable[Examination]) -> list[str]:
     return lines + (anomalies.lines(cohort, refusals) or ["Anomalies: none"])
 
 
-def summary(cohort: Cohort) -> list[str]:
+def summary(cohort: Cohort, allow_missing: bool = False) -> list[str]:
     """Describes the cohort in text lines, from names and headers; no voxel is read.
+
+    Args:
+        cohort: the cohort.
+        allow_missing: whether cases may lack modalities.
 
     Raises:
         InputError: no case in the sample can be used; quotes the first reason.
@@ -119,11 +127,11 @@ def summary(cohort: Cohort) -> list[str]:
     sample = cohort.cases[::step]
     grids, anomalies, refusals = _Grids(), inventory.Anomalies(), {}
     for case in sample:
-        for note in case.notes:
+        for note in (*case.notes, *(missing_notes(case.missing) if allow_missing else ())):
             anomalies.add(note, case.case_id)
         try:
-            for name in spec.MODALITIES:
-                case.image(name)
+            if case.missing and not allow_missing:
+                case.image(case.missing[0])
             geometry = _geometry(case)
         except CaseError as error:
             refusals[case.case_id] = str(error)
@@ -219,7 +227,7 @@ def _anomalies(raw: nifti.RawCase, ranges: Iterable[tuple[str, float, float]]) -
         return
     if not raw.mask.any():
         yield "mask without tumour: kept as a healthy case"
-    elif "flair" in raw.modalities:
+    elif "flair" in raw.modalities and "flair" not in raw.missing:
         flair = raw.volumes[..., raw.modalities.index("flair")]
         if ((raw.mask != 0) & (flair == 0)).any():
             yield "tumour voxels where FLAIR is 0: kept"

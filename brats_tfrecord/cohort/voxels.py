@@ -107,7 +107,7 @@ class Voxels:
         if channel >= self.header.channels:
             raise CaseError(
                 f"{self.path}: has {self.header.channels} volumes; expected the four "
-                "of MSD Task01, FLAIR, T1w, T1gd and T2w"
+                "of MSD Task01, FLAIR, T1w, T1gd and T2w, or those that its dataset.json declares"
             )
         return self._stored[..., channel]
 

@@ -126,6 +126,7 @@ class CaseEvaluator:
             post_processing=segmentation.post_processing,
             warnings=tuple(dict.fromkeys((*segmented.notes, *segmentation.warnings))),
             recognised_by=known.by,
+            missing=segmentation.missing,
         )
 
     def _scores(self, segmented):

@@ -45,6 +45,7 @@ class CaseResult:
             each; may be empty.
         recognised_by: ground on which the model recognised the case, "case id", "same scan" or
             "patient" (`serving.recognition`); None if it is unseen.
+        missing: names of the model's modalities that the case lacked, or that were dropped.
     """
 
     case_id: str
@@ -65,6 +66,7 @@ class CaseResult:
     post_processing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     recognised_by: str | None = None
+    missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.use not in USES:

@@ -74,6 +74,7 @@ def evaluate(
     if root.exists() and not root.is_dir():
         raise InputError(f"--output_dir={root}: is a file; expected a folder")
     card = cards.read(options.model)
+    _require_droppable(options, card)
     source = _source(options, card)
     rule_set, note = rule_choice.choose(options.rules, [case.case_id for case in source.cases])
     options = dataclasses.replace(options, rules=rule_set.name)
@@ -110,10 +111,34 @@ def evaluate(
 def _source(options, card):
     """The cases of --input_dir or of --data_dir."""
     if options.data_dir is not None:
-        return from_dataset(options.data_dir, options.fold or "0", card)
+        return from_dataset(options.data_dir, options.fold or "0", card, options.dropped_modalities)
     return from_files(
-        options.input_dir, card, options.layout, options.label_scheme, options.bare_mask_affine
+        options.input_dir,
+        card,
+        options.layout,
+        options.label_scheme,
+        options.bare_mask_affine,
+        options.dropped_modalities,
     )
+
+
+def _require_droppable(options, card):
+    """Raises InputError if the model does not read the dropped modalities, or needs them."""
+    flag, dropped = f"--drop_modalities={options.drop_modalities}", options.dropped_modalities
+    unread = [name for name in dropped if name not in card.modalities]
+    if unread:
+        raise InputError(
+            f"{flag}: the model does not read {', '.join(unread)}; expected some of "
+            f"{', '.join(card.modalities)}"
+        )
+    if dropped and set(dropped) == set(card.modalities):
+        raise InputError(f"{flag}: the model reads no others; expected some of them")
+    needed = card.missing.always_there(dropped)
+    if needed:
+        raise InputError(
+            f"{flag}: the model was never trained without {', '.join(needed)}; evaluate one that "
+            "was trained with --modality_dropout, or on cases that lack it"
+        )
 
 
 @contextlib.contextmanager
@@ -179,6 +204,11 @@ def _identity(options, source, fingerprint, rule_set):
         "--rules": rule_set.name,
         "HD95": rule_set.hd95_definition,
         "--threshold_baselines": options.threshold_baselines,
+        **(
+            {"--drop_modalities": sorted(dropped)}
+            if (dropped := options.dropped_modalities)
+            else {}
+        ),
         "brats-tfrecord": __version__,
         **{name: metadata.version(name) for name in ("tensorflow", "numpy", "scipy")},
     }
@@ -188,8 +218,10 @@ def _header(options, card, fingerprint):
     source = (
         f"{options.data_dir}, fold {options.fold or 0}" if options.data_dir else options.input_dir
     )
+    dropped = options.dropped_modalities
     return {
         "evaluated": source,
+        **({"modalities_dropped": list(dropped)} if dropped else {}),
         "predicted": (
             "the crop window of each record"
             if options.data_dir
@@ -198,6 +230,7 @@ def _header(options, card, fingerprint):
         "piece": card.piece.to_json(),
         "model_sha256": fingerprint,
         "model_modalities": list(card.modalities),
+        "missing_modalities": card.missing.text(),
         "brain_channel": card.brain_channel,
         "label_scheme": card.label_scheme,
         "recipe": card.recipe.to_json(),

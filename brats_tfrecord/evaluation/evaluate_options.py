@@ -58,6 +58,12 @@ class EvaluateOptions:
         "ignore: assume that its voxels match those of the images.",
         BARE_MASK_AFFINES,
     )
+    drop_modalities: str = option(
+        "",
+        "Evaluates every case as if it lacked these modalities, such as t1ce or t1ce,t2, to "
+        "measure what a model that was trained with --modality_dropout is worth without them. "
+        "Cases keep what else they lack; with --data_dir, the crop window stays where it is.",
+    )
     rules: str = option(
         "brats2020",
         "Rules of the challenge to follow: the definition of HD95, the scores of empty masks, and "
@@ -98,6 +104,12 @@ class EvaluateOptions:
                 f"--fold={self.fold}: needs --data_dir; all cases of --input_dir are evaluated"
             )
         self._require_input_dir()
+        names = self.dropped_modalities
+        if len(set(names)) < len(names) or not set(names) <= set(spec.MODALITIES):
+            raise InputError(
+                f"--drop_modalities={self.drop_modalities}: expected distinct names out of "
+                f"{','.join(spec.MODALITIES)}, separated by commas"
+            )
         fold = self.fold or "0"
         if fold not in ("all", "unlabelled") and not (fold.isascii() and fold.isdigit()):
             raise InputError(f"--fold={self.fold}: expected a number, all or unlabelled")
@@ -105,6 +117,13 @@ class EvaluateOptions:
             files.require_outside("--output_dir", self.output_dir, "--input_dir", self.input_dir)
         if self.pictures < 0:
             raise InputError(f"--pictures={self.pictures}: expected 0 or more")
+
+    @property
+    def dropped_modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that no case is to have, in the order given."""
+        if not self.drop_modalities:
+            return ()
+        return tuple(name.strip() for name in self.drop_modalities.split(","))
 
     def _require_input_dir(self):
         """Raises InputError if an option that needs --input_dir is set without it."""

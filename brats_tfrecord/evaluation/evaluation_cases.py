@@ -21,7 +21,8 @@ class SegmentedCase:
     Attributes:
         segmentation: the model's segmentation.
         truth: uint8 [X, Y, Z] canonical classes on the case's whole LPS grid, or None.
-        volumes: modality -> float32 [X, Y, Z], zero outside the brain, for pictures.
+        volumes: modality -> float32 [X, Y, Z], zero outside the brain, for pictures; one or more,
+            none of them missing. Dropped modalities are here nevertheless.
         crop: shares of the tissue outside the recipe's window, as in `case_results.CaseResult`.
         stages: stage -> seconds, reading first.
         voxels: modality -> digest of its voxels (`cohort.voxel_digest`).

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ def from_files(
     layout: str = "auto",
     label_scheme: str = "auto",
     bare_mask_affine: str = "refuse",
+    dropped: Collection[str] = (),
 ) -> CaseSource:
     """Returns the cases of a cohort of NIfTI files.
 
@@ -39,6 +40,7 @@ def from_files(
         input_dir: folder of the cohort.
         card: card of the model to evaluate.
         layout, label_scheme, bare_mask_affine: as the flags of `tools/evaluate.py`.
+        dropped: names of modalities that are taken away from every case.
 
     Raises:
         InputError: no cohort in the folder, or masks with other classes than the model's.
@@ -49,9 +51,13 @@ def from_files(
             require_same_classes(
                 f"--input_dir={input_dir}", spec.LABEL_SCHEMES[case.label_scheme], card.scheme
             )
-    settings = {"any_spacing": card.recipe.any_spacing, "bare_mask_affine": bare_mask_affine}
+    settings = {
+        "any_spacing": card.recipe.any_spacing,
+        "bare_mask_affine": bare_mask_affine,
+        "allow_missing": True,
+    }
     return CaseSource(
-        [_file_case(case, card.modalities, settings) for case in cohort.cases],
+        [_file_case(case, card.modalities, settings, dropped) for case in cohort.cases],
         {"--bare_mask_affine": bare_mask_affine},
         cohort.notes,
     )
@@ -83,7 +89,7 @@ def crop_of_case(
     return crop_shares(brain, brain_lost, tumour, tumour_lost)
 
 
-def _file_case(case, modalities, settings):
+def _file_case(case, modalities, settings, dropped):
     shown = [name for name in PICTURE_MODALITIES if name in case.images]
     names = list(dict.fromkeys([*modalities, *shown]))
     return EvaluationCase(
@@ -93,7 +99,7 @@ def _file_case(case, modalities, settings):
         case.mask is not None,
         lambda: _key(case, names),
         lambda: _voxels(case, names, settings),
-        lambda segmenter: _segment(case, names, segmenter, settings),
+        lambda segmenter: _segment(case, names, segmenter, settings, dropped),
     )
 
 
@@ -125,7 +131,8 @@ def _voxels(case, names, settings):
     return digests
 
 
-def _segment(case, names, segmenter, settings):
+def _segment(case, names, segmenter, settings, dropped):
+    segmenter.require_usable(case.case_id, (*case.missing, *dropped))
     started = time.perf_counter()
     raw = nifti.read_case(case, names, **settings)
     truth = None
@@ -133,11 +140,18 @@ def _segment(case, names, segmenter, settings):
         truth = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], case.mask)
     voxels = voxel_digest.digests_of(names, raw.volumes)
     reading = time.perf_counter() - started
+    volumes = {
+        name: raw.volumes[..., channel]
+        for channel, name in enumerate(names)
+        if name not in raw.missing
+    }
+    if dropped:
+        raw = raw.without(dropped)
     segmentation = segmenter.segment_raw(raw, reading=reading)
     return SegmentedCase(
         segmentation,
         truth,
-        {name: raw.volumes[..., channel] for channel, name in enumerate(names)},
+        volumes,
         crop_of_case(raw, truth, segmenter.recipe),
         dict(segmentation.seconds),
         voxels=voxels,

@@ -1,6 +1,7 @@
 """Cases to evaluate that are read from the records of a dataset."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from brats_tfrecord.records import example, manifest, tfrecord, verify_manifest
 from brats_tfrecord.serving.card import ModelCard
 
 
-def from_dataset(root: Path | str, fold: str, card: ModelCard) -> CaseSource:
+def from_dataset(
+    root: Path | str, fold: str, card: ModelCard, dropped: Collection[str] = ()
+) -> CaseSource:
     """Returns the cases of one fold of a dataset.
 
     The dataset's fingerprint is its identity: it covers the bytes of all shards.
@@ -28,6 +31,7 @@ def from_dataset(root: Path | str, fold: str, card: ModelCard) -> CaseSource:
         root: folder of the dataset.
         fold: a number, "all" (all labelled cases) or "unlabelled".
         card: card of the model to evaluate; its recipe must be the dataset's.
+        dropped: names of modalities that are taken away from every case.
 
     Raises:
         InputError: no dataset in the folder, no case in the fold, another recipe, or masks with
@@ -49,7 +53,7 @@ def from_dataset(root: Path | str, fold: str, card: ModelCard) -> CaseSource:
             f"{differences}; evaluate with --input_dir instead"
         )
     folds = {"all": range(dataset.folds), "unlabelled": [None]}.get(fold) or [int(fold)]
-    cases = [_record_case(dataset, case) for case in dataset.cases if case.fold in folds]
+    cases = [_record_case(dataset, case, dropped) for case in dataset.cases if case.fold in folds]
     if not cases:
         available = sorted({str(case.fold) for case in dataset.cases if case.fold is not None})
         raise InputError(
@@ -59,7 +63,7 @@ def from_dataset(root: Path | str, fold: str, card: ModelCard) -> CaseSource:
     return CaseSource(cases, {"--data_dir": dataset.fingerprint, "--fold": fold})
 
 
-def _record_case(dataset, case):
+def _record_case(dataset, case, dropped):
     crop = crop_shares(
         case.brain_voxels,
         case.brain_voxels_lost,
@@ -72,8 +76,10 @@ def _record_case(dataset, case):
         stored = _read_record(dataset, case)
         truth = stored.native_classes()
         reading = time.perf_counter() - started
-        volumes = {name: _volume(stored, name, dataset.recipe) for name in PICTURE_MODALITIES}
-        segmentation = segmenter.segment_stored(stored)
+        present = [name for name in stored.modalities if name not in stored.missing]
+        shown = [name for name in PICTURE_MODALITIES if name in present] or present[:1]
+        volumes = {name: _volume(stored, name, dataset.recipe) for name in shown}
+        segmentation = segmenter.segment_stored(stored.without(dropped) if dropped else stored)
         stages = {"reading": reading, **segmentation.seconds}
         return SegmentedCase(segmentation, truth, volumes, crop, stages, voxels=case.voxels)
 

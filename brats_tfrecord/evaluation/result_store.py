@@ -41,7 +41,10 @@ class ResultStore:
         """Returns the saved result of a case, or None if none was saved for this key."""
         try:
             value = files.read_json(self.case_file(case_id, "row.json"))
-            texts = {name: tuple(value["row"][name]) for name in ("post_processing", "warnings")}
+            texts = {
+                name: tuple(value["row"][name])
+                for name in ("post_processing", "warnings", "missing")
+            }
             row = CaseResult(**{**value["row"], **texts})
         except (OSError, ValueError, KeyError, TypeError):
             return None  # missing, or truncated by a crash: the case is evaluated again

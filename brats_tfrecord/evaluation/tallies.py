@@ -96,6 +96,39 @@ def crop_losses(rows: Sequence[CaseResult]) -> list[CropLoss]:
 
 
 @dataclass(frozen=True)
+class MissingGroup:
+    """Mean Dice of the cases that lack the same modalities.
+
+    Attributes:
+        missing: names of the model's modalities that the cases lack; empty for complete cases.
+        cases: number of cases.
+        dice: region -> mean Dice over the cases where it is defined, or None.
+    """
+
+    missing: tuple[str, ...]
+    cases: int
+    dice: dict[str, float | None]
+
+
+def dice_by_missing(rows: Sequence[CaseResult]) -> list[MissingGroup]:
+    """Groups compared rows by what their cases lack; complete cases first.
+
+    Returns an empty list if no case lacks anything.
+    """
+    by_missing: dict[tuple[str, ...], list[CaseResult]] = {}
+    for row in rows:
+        by_missing.setdefault(row.missing, []).append(row)
+    if not any(by_missing):
+        return []
+    return [
+        MissingGroup(
+            missing, len(group), {region: _mean_dice(group, region) for region in spec.REGIONS}
+        )
+        for missing, group in sorted(by_missing.items(), key=lambda item: (len(item[0]), item[0]))
+    ]
+
+
+@dataclass(frozen=True)
 class StageTime:
     """Time of one stage over cases: seconds per case, and its share of the time of all stages."""
 
@@ -117,6 +150,12 @@ def stage_times(rows: Sequence[CaseResult]) -> list[StageTime]:
         StageTime(stage, len(times), statistics.median(times), max(times), sum(times) / total)
         for stage, times in seconds.items()
     ]
+
+
+def _mean_dice(rows, region):
+    dice = [row.metrics[region]["dice"] for row in rows if row.metrics is not None]
+    defined = [value for value in dice if value is not None]
+    return statistics.fmean(defined) if defined else None
 
 
 def _share(count, total):

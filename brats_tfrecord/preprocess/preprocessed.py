@@ -58,6 +58,7 @@ class PreprocessedCase:
         modalities: Sequence[str],
         image: np.ndarray,
         origin: Sequence[int],
+        missing: Sequence[str] = (),
     ) -> PreprocessedCase:
         """Crops the mask and counts the voxels that the crop removes.
 
@@ -68,6 +69,7 @@ class PreprocessedCase:
             modalities: names of the channels.
             image: [*crop_shape, C], the network input.
             origin: (x, y, z) of the window's first voxel.
+            missing: names of the channels that the case lacks; they are zeros for a known reason.
         """
         shape, size = volumes.shape[:3], image.shape[:3]
         brain, brain_lost = brain_voxels(volumes, crop.overlap(shape, origin, size)[1])
@@ -92,6 +94,7 @@ class PreprocessedCase:
                 *(
                     f"{name} does not vary within the crop; stored as zeros"
                     for name in flat_channels(image, modalities)
+                    if name not in missing
                 ),
                 *_losses(brain, brain_lost, sum(class_voxels[1:]), len(index)),
             ),

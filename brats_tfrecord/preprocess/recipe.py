@@ -29,7 +29,7 @@ CROPS = ("auto", "fixed", "brain")
 RESAMPLES = ("none", "1mm")
 
 REFERENCES = ("flair", "t1ce", "t2", "t1")
-"""The window is centred on the brain of the first of these modalities that is available. It is a
+"""The window is centred on the brain of the first of these modalities that the case has. It is a
 single modality, so that models that use different modalities of one dataset get the same window."""
 
 POSITIVE = np.finfo(np.float32).tiny
@@ -139,7 +139,8 @@ class Recipe:
             threads: number of channels to correct at the same time. It does not change the result.
 
         Returns:
-            float32 [X, Y, Z, C]; `volumes` itself if `bias_correction` is "none".
+            float32 [X, Y, Z, C]; `volumes` itself if `bias_correction` is "none". A channel that
+            is 0 everywhere, such as that of a missing modality, is returned as it is.
         """
         if self.bias_correction == "none":
             return volumes
@@ -156,6 +157,9 @@ class Recipe:
     def _correct_channel(self, volume, out):
         # Every pass over the volume is faster if the channel is contiguous in memory.
         volume = np.ascontiguousarray(volume)
+        if not volume.any():
+            out[...] = 0
+            return
         mask = n4.get_mask(volume) if self.bias_mask == "get_mask" else None
         n4.correct_bias_field(volume, mask, engine=self.bias_correction, out=out)
 
@@ -166,8 +170,8 @@ class Recipe:
     def window(self, volumes: np.ndarray, modalities: Sequence[str]) -> tuple[int, ...]:
         """Computes the position of the window.
 
-        The brain is the positive part of the first modality of `REFERENCES` that is available, or
-        the whole grid if that modality is positive nowhere.
+        The brain is the positive part of the first modality of `REFERENCES` that is positive
+        anywhere, which the channel of a missing modality is not, or the whole grid if none is.
 
         Args:
             volumes: float32 [X, Y, Z, C] on the grid. Bias correction may come before or after,
@@ -285,11 +289,15 @@ class Recipe:
             raw.modalities,
             self.network_input(corrected, origin),
             origin,
+            raw.missing,
         )
 
 
 def _brain_box(volumes, modalities):
     """Returns the box of the brain, one slice per axis; None without brain."""
-    reference = next(name for name in REFERENCES if name in modalities)
-    brain = volumes[..., modalities.index(reference)] >= POSITIVE
-    return bounding_box(brain) if brain.any() else None
+    for reference in REFERENCES:
+        if reference in modalities:
+            brain = volumes[..., modalities.index(reference)] >= POSITIVE
+            if brain.any():
+                return bounding_box(brain)
+    return None

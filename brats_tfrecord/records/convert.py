@@ -24,6 +24,7 @@ from brats_tfrecord.records import manifest, resume, shards, tfrecord, work_fold
 from brats_tfrecord.records.convert_options import ConvertOptions
 from brats_tfrecord.records.pool import WorkerKilled, open_pool
 from brats_tfrecord.records.task import CaseTask, Outcome, Settings, convert_case, killed_outcome
+from brats_tfrecord.wording import plural
 
 
 def convert(options: ConvertOptions) -> manifest.ConversionSummary:
@@ -59,7 +60,7 @@ def convert(options: ConvertOptions) -> manifest.ConversionSummary:
     )
     files.require_outside("--output_dir", root, "--input_dir", cohort.root)
     resume.check(root, plans, head)
-    print(*survey.summary(cohort), sep="\n", flush=True)
+    print(*survey.summary(cohort, options.allow_missing), sep="\n", flush=True)
     files.require_writable("--output_dir", root)
     with work_folder.locked(root) as work:
         files.remove_orphans(root)
@@ -269,12 +270,19 @@ def _versions(recipe):
 
 
 def _print_summary(summary, total):
-    """Prints the voxels lost to the crop, equal cases, and the number of converted cases."""
+    """Prints the voxels lost to the crop, missing modalities, equal cases and converted cases."""
     print(
         f"Outside the crop: {summary.brain_voxels_lost / max(summary.brain_voxels, 1):.1%} of the "
         f"brain, {summary.tumour_voxels_lost / max(summary.tumour_voxels, 1):.2%} of the tumour "
         f"({summary.tumour_voxels_lost:,} voxels)"
     )
+    if summary.missing:
+        lacking = (
+            f"{name} in {plural(summary.missing[name], 'case')}"
+            for name in spec.MODALITIES
+            if name in summary.missing
+        )
+        print(f"Missing, stored as zeros: {', '.join(lacking)}")
     for case_ids in summary.duplicates[:5]:
         print(
             f"warning: {' and '.join(case_ids)} have an image in common, voxel for voxel; "

@@ -21,7 +21,7 @@ from brats_tfrecord.preprocess.recipe import (
 )
 from brats_tfrecord.records.pool import BACKENDS, Workers
 
-_READING = ("input_dir", "layout", "label_scheme", "bare_mask_affine")
+_READING = ("input_dir", "layout", "label_scheme", "bare_mask_affine", "allow_missing")
 _RUNNING = ("jobs", "backend", "dask_scheduler")
 USED_BY = {
     "inspect": ("inspect", *_READING, "resample", *_RUNNING),
@@ -91,6 +91,12 @@ class ConvertOptions:
         "Treatment of a mask without position (no affine, or the identity) for images with one. "
         "ignore: the mask has the position of the images, voxel by voxel.",
         choices=BARE_MASK_AFFINES,
+    )
+    allow_missing: bool = option(
+        False,
+        "Also converts cases that lack one, two or three of the four modalities: the channel is 0 "
+        "and marked as missing. Otherwise these cases are refused. Cases that have all four are "
+        "converted to the same bytes either way.",
     )
     resample: str = option(
         "none",
@@ -172,7 +178,12 @@ class ConvertOptions:
 
     def how_to_read(self) -> dict[str, Any]:
         """Returns the keyword arguments of `cohort.nifti.read_case`."""
-        return {"any_spacing": self.resample != "none", "bare_mask_affine": self.bare_mask_affine}
+        # Without the flag, the manifest is that of the versions that did not have it.
+        return {
+            "any_spacing": self.resample != "none",
+            "bare_mask_affine": self.bare_mask_affine,
+            **({"allow_missing": True} if self.allow_missing else {}),
+        }
 
     def workers(self) -> Workers:
         """Returns the worker processes to use; raises InputError that names a wrong flag."""

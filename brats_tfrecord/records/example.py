@@ -4,11 +4,16 @@ All arrays are raw little-endian bytes in C order. `image` is [X, Y, Z, C] with 
 modalities; `mask` is the one-hot mask packed to one byte per voxel
 (`preprocess.masks.pack_classes`), empty for an unlabelled case. `grid/shape` is the LPS grid before
 the crop. If the case was resampled, it differs from the native grid, and `mask/native` holds the
-mask on the native grid. Indices and origin are LPS voxels of the grid before the crop; `native/*`
+mask on the native grid. Only the record of a case that lacks modalities, whose channels are 0, has
+the feature `missing`. Indices and origin are LPS voxels of the grid before the crop; `native/*`
 describes the orientation and position of the input files.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +45,12 @@ FEATURES: dict[str, Any] = {
     "native/affine": np.float64,  # [4, 4]
     "native/orientation": TEXT,
     "native/codes": INTS,  # xyzt_units, qform_code, sform_code
+    "missing": TEXT,  # comma-separated
 }
 """Feature name -> stored as text, int64 list, raw bytes of a dtype, or other bytes (None)."""
+
+OPTIONAL = {"missing"}
+"""Features that a record has only if they are not empty."""
 
 VOXEL_FEATURES = ("image", "mask")
 """Features that are read box by box, without the rest of the record."""
@@ -61,6 +70,7 @@ class StoredCase:
         grid_shape: (X, Y, Z) of the LPS grid before the crop.
         resampled_truth: uint8 [X, Y, Z] native LPS classes of a resampled case; None otherwise.
         geometry: geometry of the input files.
+        missing: names of those `modalities` that the case lacks; their channels are 0.
     """
 
     case_id: str
@@ -75,6 +85,16 @@ class StoredCase:
     grid_shape: tuple[int, int, int]
     resampled_truth: np.ndarray | None
     geometry: Geometry
+    missing: tuple[str, ...] = ()
+
+    def without(self, modalities: Collection[str]) -> StoredCase:
+        """Returns a copy that lacks these modalities, too; its window stays where it is."""
+        image = self.image.copy()
+        image[..., [name in modalities for name in self.modalities]] = 0
+        missing = {*self.missing, *modalities}
+        return dataclasses.replace(
+            self, image=image, missing=tuple(name for name in self.modalities if name in missing)
+        )
 
     def native_classes(self) -> np.ndarray | None:
         """Returns the whole mask, uint8 [X, Y, Z] of the native LPS grid; None if unlabelled."""
@@ -118,17 +138,23 @@ def encode(raw: RawCase, preprocessed: PreprocessedCase, recipe: Recipe) -> byte
         "native/affine": geometry.affine,
         "native/orientation": "".join(geometry.orientation),
         "native/codes": (geometry.xyzt_units, geometry.qform_code, geometry.sform_code),
+        "missing": ",".join(raw.missing),
     }
     example = Example()
     for name, kind in FEATURES.items():
-        _set(example.features.feature[name], values[name], kind)
+        if name not in OPTIONAL or values[name]:
+            _set(example.features.feature[name], values[name], kind)
     return example.SerializeToString(deterministic=True)
 
 
 def decode(serialized: bytes, image_dtype: str) -> StoredCase:
     """Decodes a whole record, whose images have the dtype `image_dtype`."""
     example = Example.FromString(serialized).features.feature
-    values = {name: _value(example[name], kind) for name, kind in FEATURES.items()}
+    values = {
+        name: _value(example[name], kind)
+        for name, kind in FEATURES.items()
+        if name in example or name not in OPTIONAL
+    }
     shape = values["image/shape"]
     units, qform_code, sform_code = values["native/codes"]
     mask, native = values["mask"], values["mask/native"]
@@ -150,6 +176,7 @@ def decode(serialized: bytes, image_dtype: str) -> StoredCase:
         if native
         else None,
         geometry=geometry,
+        missing=tuple(values["missing"].split(",")) if "missing" in values else (),
     )
 
 

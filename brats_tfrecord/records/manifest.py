@@ -1,5 +1,6 @@
 """The manifest of a dataset and the sidecars of its shards, with exact counts and offsets."""
 
+import collections
 import dataclasses
 import json
 from collections.abc import Collection, Sequence
@@ -55,6 +56,7 @@ class CaseRow:
         tumour_voxels_lost: number of tumour voxels outside the crop; the record lists them.
         class_voxels: voxels of each class in the uncropped mask; empty if unlabelled.
         warnings: messages to the user about the case.
+        missing: modalities that the case lacks. JSON values of complete cases do not have it.
     """
 
     case_id: str
@@ -75,6 +77,7 @@ class CaseRow:
     tumour_voxels_lost: int
     class_voxels: tuple[int, ...]
     warnings: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def sidecar(
         "schema": SCHEMA,
         "shard": dataclasses.asdict(shard),
         "recipe": recipe.to_json(),
-        "cases": [dataclasses.asdict(case) for case in cases],
+        "cases": [row_to_json(case) for case in cases],
         "failures": [
             dataclasses.asdict(failure) for failure in sorted(failures, key=lambda f: f.case_id)
         ],
@@ -187,6 +190,7 @@ class ConversionSummary:
         failures: cases without a record.
         brain_voxels, brain_voxels_lost, tumour_voxels, tumour_voxels_lost: sums of `CaseRow`.
         duplicates: pairs of case ids that have the voxels of an image in common.
+        missing: modality -> number of cases that lack it.
     """
 
     cases: int = 0
@@ -196,6 +200,7 @@ class ConversionSummary:
     tumour_voxels: int = 0
     tumour_voxels_lost: int = 0
     duplicates: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    missing: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _seen: dict[bytes, str] = dataclasses.field(default_factory=dict)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -207,6 +212,7 @@ class ConversionSummary:
         ]
         self.duplicates += [(first, case_id) for first in dict.fromkeys(firsts) if first != case_id]
         self.cases += 1
+        self.missing.update(row.get("missing", ()))
         for name in ("brain_voxels", "brain_voxels_lost", "tumour_voxels_lost"):
             setattr(self, name, getattr(self, name) + row[name])
         self.tumour_voxels += sum(row["class_voxels"][1:])
@@ -301,6 +307,14 @@ def require_schema(source: Path | str, schema: Any) -> None:
         )
 
 
+def row_to_json(row: CaseRow) -> dict[str, Any]:
+    """Returns the JSON value of a `CaseRow`; that of a complete case has no entry `missing`."""
+    entry = dataclasses.asdict(row)
+    if not row.missing:
+        del entry["missing"]
+    return entry
+
+
 def row_from_json(entry: dict[str, Any]) -> CaseRow:
     """Returns the `CaseRow` of a JSON value."""
     return CaseRow(
@@ -308,6 +322,7 @@ def row_from_json(entry: dict[str, Any]) -> CaseRow:
             **entry,
             "class_voxels": tuple(entry["class_voxels"]),
             "warnings": tuple(entry["warnings"]),
+            "missing": tuple(entry.get("missing", ())),
         }
     )
 

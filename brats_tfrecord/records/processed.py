@@ -18,17 +18,18 @@ IMAGES, MASKS = "processed_images", "processed_masks"
 def write_processed(root: Path | str, raw: RawCase, preprocessed: PreprocessedCase) -> None:
     """Writes the window of a case as NIfTI, in LPS order and with its affine.
 
-    `root/processed_images/ID/ID_flair.nii.gz` and so on are float32 [X, Y, Z];
-    `root/processed_masks/ID/ID_seg.nii.gz` is the one-hot mask, uint8 [X, Y, Z, K].
+    `root/processed_images/ID/ID_flair.nii.gz` and so on are float32 [X, Y, Z]; missing modalities
+    have no file. `root/processed_masks/ID/ID_seg.nii.gz` is the one-hot mask, uint8 [X, Y, Z, K].
     """
     window = window_geometry(raw.geometry, preprocessed)
     images = Path(root) / IMAGES / raw.case_id
     for channel, name in enumerate(raw.modalities):
-        nifti.write_volume(
-            images / f"{raw.case_id}_{name}.nii.gz",
-            preprocessed.image[..., channel].astype(np.float32),
-            window,
-        )
+        if name not in raw.missing:
+            nifti.write_volume(
+                images / f"{raw.case_id}_{name}.nii.gz",
+                preprocessed.image[..., channel].astype(np.float32),
+                window,
+            )
     if preprocessed.classes is not None:
         count = spec.LABEL_SCHEMES[raw.label_scheme].classes
         nifti.write_volume(
@@ -41,7 +42,7 @@ def write_processed(root: Path | str, raw: RawCase, preprocessed: PreprocessedCa
 def is_written(root: Path | str, case: Case) -> bool:
     """Whether `write_processed` has written all files of a case."""
     images = Path(root) / IMAGES / case.case_id
-    paths = [images / f"{case.case_id}_{name}.nii.gz" for name in spec.MODALITIES]
+    paths = [images / f"{case.case_id}_{name}.nii.gz" for name in case.images]
     if case.mask is not None:
         paths.append(Path(root) / MASKS / case.case_id / f"{case.case_id}_seg.nii.gz")
     return all(path.is_file() for path in paths)

@@ -128,7 +128,7 @@ def _changes(begun, head):
     for name in ("recipe", "versions", "how_to_read"):
         ours, theirs = wanted[name], begun.get(name) or {}
         differences += [
-            f"{key} is {theirs[key]}, now {ours.get(key)}"
+            f"{key} is {theirs[key]}, now {ours.get(key, False)}"
             for key in sorted(theirs)
             if ours.get(key) != theirs[key]
         ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from brats_tfrecord import files
 from brats_tfrecord.cohort import content, nifti, voxel_digest
-from brats_tfrecord.cohort.case import Case
+from brats_tfrecord.cohort.case import Case, missing_notes
 from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, processed, tfrecord
@@ -41,6 +41,8 @@ class Settings:
     def key(self, case: Case, inputs: dict[str, str]) -> str:
         """Computes the hex SHA-256 of everything that determines the record of `case`.
 
+        Whether modalities may be missing does not: `inputs` says which are.
+
         Args:
             case: the case.
             inputs: modality or "seg" -> hex SHA-256 of its file.
@@ -55,7 +57,11 @@ class Settings:
                     "inputs": inputs,
                     "channels": dict(case.channels),
                     "recipe": self.recipe.to_json(),
-                    "how_to_read": self.how_to_read,
+                    "how_to_read": {
+                        name: value
+                        for name, value in self.how_to_read.items()
+                        if name != "allow_missing"
+                    },
                     "versions": self.versions,
                 },
                 sort_keys=True,
@@ -166,7 +172,8 @@ def make_record(
         brain_voxels_lost=preprocessed.brain_voxels_lost,
         tumour_voxels_lost=len(preprocessed.outside_index),
         class_voxels=preprocessed.class_voxels,
-        warnings=(*case.notes, *raw.notes, *preprocessed.warnings),
+        warnings=(*case.notes, *missing_notes(raw.missing), *raw.notes, *preprocessed.warnings),
+        missing=raw.missing,
     )
     return row, payload
 

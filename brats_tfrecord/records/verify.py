@@ -118,9 +118,10 @@ def verify_case(task: CaseToVerify) -> list[Problem]:
     except InputError as error:
         return [Problem(str(task.input_dir), case_id, f"cannot be converted again: {error}")]
     problems = []
+    listed = json.loads(json.dumps(dataclasses.asdict(manifest.row_from_json(task.row))))
     for key, value in json.loads(json.dumps(dataclasses.asdict(fresh))).items():
-        if key not in _SET_BY_SHARD and task.row.get(key) != value:
-            text = f"{key} is {task.row.get(key)}, a fresh conversion gives {value}"
+        if key not in _SET_BY_SHARD and listed[key] != value:
+            text = f"{key} is {listed[key]}, a fresh conversion gives {value}"
             problems.append(Problem(manifest.FILE_NAME, case_id, text))
     try:
         stored = tfrecord.read_payload(

@@ -24,7 +24,7 @@ _TYPES: dict[str, Any] = {
     **dict.fromkeys(("case_id", "patient_id", "shard", "name", "sha256", "reason"), str),
     **dict.fromkeys(("record_offset", "record_bytes", "image_offset", "mask_offset"), int),
     **dict.fromkeys(("count", "bytes"), int),
-    **dict.fromkeys(("class_voxels", "warnings"), list),
+    **dict.fromkeys(("class_voxels", "warnings", "missing"), list),
     "grade": (str, type(None)),
     "fold": (int, type(None)),
     "labelled": bool,
@@ -143,11 +143,13 @@ def check_failures(
 
 def _check_entries(entries, row_class):
     """Yields the entries that do not have the fields of `row_class`, or have other types."""
-    expected = {field.name for field in dataclasses.fields(row_class)}
+    fields = dataclasses.fields(row_class)
+    expected = {field.name for field in fields}
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
     for entry in entries:
         name = entry.get("case_id") or entry.get("name")
-        if set(entry) != expected:
-            odd = ", ".join(sorted(expected ^ set(entry)))
+        if not required <= set(entry) <= expected:
+            odd = ", ".join(sorted((required - set(entry)) | (set(entry) - expected)))
             yield Problem(manifest.FILE_NAME, name, f"fields {odd} are missing or unknown")
         for field in sorted(expected & set(entry) & set(_TYPES)):
             if not isinstance(entry[field], _TYPES[field]):
@@ -200,7 +202,7 @@ def _check_shards(value):
 
 
 def _check_cases(value):
-    """Checks that each case is listed once, in a shard of its fold, with digests of voxels."""
+    """Checks that each case is listed once, in a shard of its fold, with its modalities."""
     folds = {shard["name"]: shard["fold"] for shard in value["shards"]}
     shards_of = collections.defaultdict(list)
     for row in value["cases"]:
@@ -212,6 +214,9 @@ def _check_cases(value):
             yield case_id, f"is said to be of fold {fold}, but lies in {shard}"
         if row["labelled"] != (fold is not None):
             yield case_id, f"labelled is {row['labelled']}, fold {fold}"
+        absent = [name for name in spec.MODALITIES if name not in row["inputs"]]
+        if row["inputs"] and row.get("missing", []) != absent:
+            yield case_id, f"missing is {row.get('missing', [])}, its inputs lack {absent}"
         for name, digest in row["voxels"].items():
             if name not in spec.MODALITIES or not _is_sha256(digest):
                 yield case_id, f"voxels of {name} are {digest!r}; expected a SHA-256 of a modality"
@@ -278,8 +283,8 @@ def _check_keys(value):
     """Checks that the key of each case is the digest of the entries that determine its record."""
     settings = Settings(Recipe.from_json(value["recipe"]), value["how_to_read"], value["versions"])
     for row in value["cases"]:
-        images = {row["inputs"].get(name) for name in spec.MODALITIES}
-        if len(images) == 1:  # one 4-D file; the manifest does not hold the order of its channels
+        images = {row["inputs"][name] for name in spec.MODALITIES if name in row["inputs"]}
+        if len(images) <= 1:  # one 4-D file; the manifest does not hold the order of its channels
             continue
         case = Case(
             row["case_id"], row["patient_id"], {}, None, value["label_scheme"], row["grade"]

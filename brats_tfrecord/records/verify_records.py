@@ -33,7 +33,7 @@ def verify_record(
     case_id = row["case_id"]
     try:
         features = Example.FromString(payload).features.feature
-        odd = sorted(example.FEATURES.keys() ^ set(features))
+        odd = sorted((example.FEATURES.keys() ^ set(features)) - example.OPTIONAL)
         if odd:
             raise ValueError(f"features {', '.join(odd)} are missing or unknown")
         packed = np.frombuffer(features["mask"].bytes_list.value[0], np.uint8)
@@ -53,7 +53,7 @@ def verify_record(
         return
     yield from (Problem(file, case_id, text) for text in texts)
     for key, value in facts.items():
-        if row.get(key) != value:
+        if row.get(key, [] if key in example.OPTIONAL else None) != value:
             text = f"{key} is {row.get(key)}, its record holds {value}"
             yield Problem(manifest.FILE_NAME, case_id, text)
 
@@ -93,6 +93,10 @@ def _check_image(stored, recipe):
         yield f"image has shape {stored.image.shape}; expected {expected}"
     elif not np.isfinite(stored.image).all():
         yield f"image holds {np.count_nonzero(~np.isfinite(stored.image))} NaN or infinite values"
+    else:
+        for name in set(stored.missing) & set(stored.modalities):
+            if stored.image[..., stored.modalities.index(name)].any():
+                yield f"{name} is missing, but its channel is not 0"
 
 
 def _is_sound(geometry):
@@ -175,4 +179,5 @@ def _facts(stored, payload):
         "labelled": stored.classes is not None,
         "class_voxels": counts,
         "tumour_voxels_lost": len(stored.outside_index),
+        "missing": list(stored.missing),
     }

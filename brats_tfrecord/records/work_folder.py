@@ -6,7 +6,6 @@ equal bytes, and a file of an earlier run can be used if its name is right.
 """
 
 import contextlib
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -40,7 +39,7 @@ class WorkFolder:
         with files.replacing(self.record(row.key), durable=False) as temporary:
             temporary.write_bytes(b"".join(pieces))
         with files.replacing(self.path / f"{row.key}.json", durable=False) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(row)))
+            temporary.write_text(json.dumps(manifest.row_to_json(row)))
 
     def find(self, key: str) -> manifest.CaseRow | None:
         """Returns the row of a finished case; None if row or record are missing or damaged."""

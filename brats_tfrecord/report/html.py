@@ -159,6 +159,7 @@ def _case_context(rows, rule_set):
         "groups": groups,
         "has_headline": bool(case_results.compared(rows, "unseen")),
         "headline": groups[0] if groups else None,
+        "by_missing": tallies.dice_by_missing(case_results.headline_rows(rows)),
         "classes": [name for name in spec.CLASS_NAMES[1:] if name in case_results.structures(rows)],
         "crop_losses": [
             (use, tallies.crop_losses([row for row in rows if row.use == use]))

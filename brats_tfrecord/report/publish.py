@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from brats_tfrecord import metrics, spec
-from brats_tfrecord.evaluation import case_results
+from brats_tfrecord.evaluation import case_results, tallies
 from brats_tfrecord.evaluation.case_results import CaseResult
 from brats_tfrecord.evaluation.compare import Comparison
 from brats_tfrecord.evaluation.evaluate import Evaluation
@@ -78,6 +78,15 @@ def headline_lines(
         ]
         text.append(f"  {region:3} {'   '.join(cells)}")
     text += _few_patients(summary)
+    text += [
+        f"  {'without ' + ', '.join(group.missing) if group.missing else 'complete'} "
+        f"({plural(group.cases, 'case')}): "
+        + ", ".join(
+            f"{region} Dice {'undefined' if dice is None else f'{dice:.3f}'}"
+            for region, dice in group.dice.items()
+        )
+        for group in tallies.dice_by_missing(selected)
+    ]
     return text + [
         f"  {name}: " + ", ".join(f"{region} Dice {dice:.3f}" for region, dice in scores.items())
         for name, scores in baselines
@@ -93,8 +102,10 @@ def comparison_lines(comparison: Comparison | None, path: Path | str) -> list[st
     """
     if comparison is None:
         return [f"No case of the headline can be compared with {path}."]
+    dropped = comparison.other.get("modalities_dropped")
     text = [
-        f"Against {path}, the same {plural(comparison.cases, f'{comparison.use} case')}: "
+        f"Against {path}{f' (without {chr(44).join(dropped)})' if dropped else ''}, the same "
+        f"{plural(comparison.cases, f'{comparison.use} case')}: "
         "mean difference, here - there [95 % confidence interval], exact Wilcoxon p"
     ]
     if comparison.met_there:

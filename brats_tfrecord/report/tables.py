@@ -21,7 +21,8 @@ _RANO_COLUMNS = {"rano": "rano", "rano_truth": "truth_rano"}
 def write_csv(path: Path | str, rows: Sequence[CaseResult], rule_set: RuleSet) -> None:
     """Writes one line per case, with all attributes of a `CaseResult` except `confusion`.
 
-    Columns: case_id, patient_id, grade, use, recognised_by, status, reason; STRUCTURE_metric;
+    Columns: case_id, patient_id, grade, use, recognised_by, status, reason; missing (if any case
+    lacks a modality); STRUCTURE_metric;
     NAME_ml (predicted) and NAME_truth_ml; rano_NAME and rano_truth_NAME
     (`metrics.rano.TumourBurden`); crop_brain_lost and crop_tumour_lost (shares); post_processing;
     warnings; seconds_STAGE and seconds, the only columns that differ between runs. Numbers have
@@ -97,6 +98,7 @@ def _columns(rows, rule_set):
     stages = dict.fromkeys(stage for row in rows for stage in row.stages or ())
     return [
         *_TEXT_COLUMNS,
+        *(["missing"] if any(row.missing for row in rows) else []),
         *scores,
         *volumes,
         *diameters,
@@ -114,6 +116,8 @@ def _cells(row, rule_set):
     cells = {name: csv_cell(getattr(row, name)) for name in _TEXT_COLUMNS}
     for name in ("post_processing", "warnings"):
         cells[name] = csv_cell("; ".join(getattr(row, name)))
+    if row.missing:
+        cells["missing"] = ",".join(row.missing)
     for structure, scores in (row.metrics or {}).items():
         cells |= {f"{structure}_{metric}": scores[metric] for metric in rule_set.metrics}
     cells |= {f"{name}_ml": volume for name, volume in (row.volumes_ml or {}).items()}

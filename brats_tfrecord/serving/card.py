@@ -13,6 +13,7 @@ from brats_tfrecord import files, spec, targets
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
+from brats_tfrecord.serving.missing_modalities import MissingModalities
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.recognition import Identity, KnownCases, Recognition
 from brats_tfrecord.targets import Targets
@@ -22,7 +23,7 @@ SCHEMA = 4
 READABLE = (3, SCHEMA)
 """Schemas that `read` accepts. Cards of schema 3 do not say what the network was trained to see."""
 
-_NEW_FIELDS = {"brain_channel": False}
+_NEW_FIELDS = {"brain_channel": False, "missing": None}
 """Fields that were added within a schema, and what a card without them means. Older versions need
 not know them, because the graph computes what they say."""
 
@@ -49,6 +50,8 @@ class ModelCard:
         assets: file name -> hex SHA-256 of the other files in `assets/`; set at export.
         identities: case id -> patient and voxels of the cases that trained or selected the model;
             empty in a card of schema 3.
+        missing: which modalities a case may lack. A card without this entry, such as those of
+            earlier versions, is of a model that was trained on complete cases only.
         brain_channel: whether the networks see the brain channel too, which the graph computes
             from the image; false in cards that do not say so.
 
@@ -70,6 +73,7 @@ class ModelCard:
     members: int = 1
     assets: dict[str, str] = field(default_factory=dict)
     identities: dict[str, Identity] = field(default_factory=dict)
+    missing: MissingModalities = field(default_factory=MissingModalities)
     brain_channel: bool = False
 
     def __post_init__(self) -> None:
@@ -125,7 +129,7 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as a dict of JSON types, the inverse of `from_json`."""
-        return {
+        value = {
             **dataclasses.asdict(self),
             "schema": SCHEMA,
             "recipe": self.recipe.to_json(),
@@ -133,7 +137,11 @@ class ModelCard:
             "post_processing": self.post_processing.to_json(),
             "classes": list(self.scheme.class_names),
             "channels": list(self.channels.channel_names),
+            "missing": self.missing.to_json(),
         }
+        if value["missing"] is None:
+            del value["missing"]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ModelCard":
@@ -148,6 +156,7 @@ class ModelCard:
             value = {**value, "identities": {}, "piece": _old_piece(value)}
         fields = {item.name: value[item.name] for item in dataclasses.fields(cls)}
         fields["piece"] = Piece.from_json(fields["piece"])
+        fields["missing"] = MissingModalities.from_json(fields["missing"])
         fields["identities"] = {
             case_id: Identity.from_json(item) for case_id, item in fields["identities"].items()
         }

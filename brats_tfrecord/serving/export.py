@@ -28,7 +28,8 @@ def export_saved_model(
       `probabilities` float32 [X, Y, Z, K], and `enhancing_replaced` bool [], whether a small
       enhancing tumour was replaced in `labels`. Small components are not removed, and
       `probabilities` are not post-processed. The network sees the recipe's crop window, extended
-      until it contains the brain; voxels outside are background with probability 1.
+      until it contains the brain; voxels outside are background with probability 1. A missing
+      modality is a channel that is 0 everywhere.
 
     The new model is loaded and must reproduce its golden case to `golden.EXPORT_TOLERANCE` before
     it replaces the folder.

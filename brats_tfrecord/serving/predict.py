@@ -10,9 +10,9 @@ import tensorflow as tf
 from brats_tfrecord import spec
 from brats_tfrecord.cohort import nifti
 from brats_tfrecord.cohort.case import Case
-from brats_tfrecord.errors import CaseError, InputError
+from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess import resample
-from brats_tfrecord.preprocess.recipe import REFERENCES, Recipe
+from brats_tfrecord.preprocess.recipe import POSITIVE, REFERENCES, Recipe
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import golden
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter, StageTimer
@@ -86,10 +86,11 @@ class Segmenter(RecordSegmenter):
 
         Raises:
             TypeError: `case` is not a `Case`.
-            CaseError: a file is missing or cannot be used, or as in `segment_raw`.
+            CaseError: a file cannot be used, or as in `segment_raw`.
         """
         if not isinstance(case, Case):
             raise TypeError(f"expected one of the cases of find_cases, got a {type(case).__name__}")
+        self.require_usable(case.case_id, case.missing)
         timer = StageTimer(progress)
         with timer.stage("reading"):
             raw = nifti.read_case(
@@ -97,6 +98,7 @@ class Segmenter(RecordSegmenter):
                 self._modalities_to_read(case),
                 with_mask=False,
                 any_spacing=self.recipe.any_spacing,
+                allow_missing=True,
                 threads=_processors(),
             )
         return self._segment_raw(raw, timer)
@@ -111,7 +113,9 @@ class Segmenter(RecordSegmenter):
 
         Args:
             raw: the volumes; channels are selected by name. A modality that the model does not
-                read may place the crop window, as it does for records.
+                read may place the crop window, as it does for records. A modality may be
+                missing if the model was also trained without it: the network sees zeros in its
+                place, and the result has a warning.
             progress: called with the name of each stage as it begins: "bias correction" (after
                 resampling to 1 mm, if in the recipe), "network", "resampling" (to the case's own
                 grid, if it differs) and "post-processing" (if the model has any).
@@ -121,8 +125,7 @@ class Segmenter(RecordSegmenter):
             The segmentation on the case's own grid.
 
         Raises:
-            CaseError: a modality of the model is missing, or the 1 mm grid of the case would be
-                too large.
+            CaseError: as `require_usable`, or the 1 mm grid of the case would be too large.
         """
         timer = StageTimer(progress)
         if reading is not None:
@@ -130,12 +133,8 @@ class Segmenter(RecordSegmenter):
         return self._segment_raw(raw, timer)
 
     def _segment_raw(self, raw, timer):
-        missing = [name for name in self.modalities if name not in raw.modalities]
-        if missing:
-            raise CaseError(
-                f"{raw.case_id}: no {', '.join(missing)}; this model needs "
-                f"{', '.join(self.modalities)}"
-            )
+        absent = [name for name in self.modalities if name not in raw.modalities]
+        missing = self.require_usable(raw.case_id, (*absent, *raw.missing))
         shape = self.recipe.grid_shape(raw)
         with timer.stage("bias correction"):
             volumes = self.recipe.correct(
@@ -147,7 +146,7 @@ class Segmenter(RecordSegmenter):
                 volumes, self.modalities, origin, self.card.piece.alignment
             )
             image = self.recipe.network_input(volumes, origin, box)
-            prediction = self._predict_box(image, box[0], shape)
+            prediction = self._predict_box(image, box[0], shape, missing)
         return self._to_native(raw, prediction, timer)
 
     def _modalities_to_read(self, case):
@@ -158,7 +157,15 @@ class Segmenter(RecordSegmenter):
 
     def _window_origin(self, raw, volumes):
         """Returns the first voxel of the window that `Recipe.apply` cuts out of the case."""
-        reference = next(name for name in REFERENCES if name in raw.modalities)
+        available = [name for name in REFERENCES if name in raw.modalities]
+        reference = next(
+            (
+                name
+                for name in available
+                if (raw.volumes[..., raw.modalities.index(name)] >= POSITIVE).any()
+            ),
+            available[0],
+        )
         if reference in self.modalities:
             return self.recipe.window(volumes, self.modalities)
         channel = resample.volumes_to(volumes.shape[:3], _channels(raw, (reference,)))
@@ -166,12 +173,18 @@ class Segmenter(RecordSegmenter):
 
 
 def _channels(raw, modalities):
-    """Selects channels of a raw case by name, float32 [X, Y, Z, C]; each stays contiguous."""
+    """Selects channels of a raw case by name, float32 [X, Y, Z, C]; each stays contiguous.
+
+    Modalities that the case does not have are 0.
+    """
     count = len(modalities)
     if raw.modalities[:count] == modalities:
         return raw.volumes[..., :count]
-    channels = [raw.modalities.index(name) for name in modalities]
-    return np.moveaxis(np.moveaxis(raw.volumes, -1, 0)[channels], 0, -1)
+    channels = np.zeros((count, *raw.volumes.shape[:3]), np.float32)
+    for channel, name in zip(channels, modalities):
+        if name in raw.modalities:
+            channel[...] = raw.volumes[..., raw.modalities.index(name)]
+    return np.moveaxis(channels, 0, -1)
 
 
 def _processors():

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from brats_tfrecord import spec
 from brats_tfrecord.cohort.nifti import RawCase
+from brats_tfrecord.errors import CaseError
 from brats_tfrecord.preprocess import crop, preprocessed, resample
 from brats_tfrecord.records.example import StoredCase
 from brats_tfrecord.serving.card import ModelCard
@@ -44,17 +45,42 @@ class RecordSegmenter:
             The segmentation. It equals that of the raw case by a `predict.Segmenter` if the window
             contains the brain: a record holds nothing outside the window, whose voxels are then
             background with probability 1.
+
+        Raises:
+            CaseError: as `require_usable`.
         """
+        missing = self.require_usable(stored.case_id, stored.missing)
         timer = StageTimer()
         channels = [stored.modalities.index(name) for name in self.card.modalities]
         with timer.stage("network"):
             prediction = self._predict_box(
-                stored.image[..., channels], stored.crop_origin, stored.grid_shape
+                stored.image[..., channels], stored.crop_origin, stored.grid_shape, missing
             )
         return self._to_native(stored, prediction, timer)
 
-    def _predict_box(self, image, origin, shape):
-        """Predicts the preprocessed box [x, y, z, C] at `origin` of a grid of `shape`."""
+    def require_usable(self, case_id: str, missing: Collection[str]) -> tuple[str, ...]:
+        """Checks that the model can segment a case that lacks some modalities.
+
+        Args:
+            case_id: id of the case.
+            missing: names of the modalities that it lacks, others than the model's included.
+
+        Returns:
+            The names of the model's modalities that it lacks, in the order of its channels.
+
+        Raises:
+            CaseError: the case lacks all of them, or one that every training case had.
+        """
+        reason = self.card.missing.refusal(case_id, self.card.modalities, missing)
+        if reason:
+            raise CaseError(reason)
+        return tuple(name for name in self.card.modalities if name in missing)
+
+    def _predict_box(self, image, origin, shape, missing=()):
+        """Predicts the preprocessed box [x, y, z, C] at `origin` of a grid of `shape`.
+
+        The channels of `missing` modalities are 0.
+        """
         result = self._predict(image=tf.constant(image.astype(np.float32)[None]))
         probabilities = np.asarray(result["probabilities"])[0]
         classes = self.card.recipe.to_grid(self._classes(probabilities), origin, shape)
@@ -64,14 +90,21 @@ class RecordSegmenter:
             has_enhancing_tumour(classes) and not has_enhancing_tumour(kept),
             probabilities,
             tuple(origin),
-            self._warnings(image),
+            self._warnings(image, missing),
+            missing,
         )
 
-    def _warnings(self, image):
-        """Returns the card's caveats, and a warning for each channel whose voxels are all equal."""
-        return self.card.caveats + tuple(
-            f"{name} does not vary: the network sees zeros in its place"
-            for name in preprocessed.flat_channels(image, self.card.modalities)
+    def _warnings(self, image, missing):
+        """Returns the card's caveats, and warnings about channels that are missing or constant."""
+        card = self.card
+        return (
+            *card.caveats,
+            *card.missing.warnings(card.modalities, missing),
+            *(
+                f"{name} does not vary: the network sees zeros in its place"
+                for name in preprocessed.flat_channels(image, card.modalities)
+                if name not in missing
+            ),
         )
 
     def _to_native(
@@ -99,6 +132,7 @@ class RecordSegmenter:
             changes,
             timer.seconds,
             (*prediction.warnings, *filter(None, [case.geometry.caveat])),
+            prediction.missing,
         )
 
     def _resampled(self, prediction, shape):
@@ -116,6 +150,7 @@ class RecordSegmenter:
             probabilities,
             (0, 0, 0),
             prediction.warnings,
+            prediction.missing,
         )
 
     def _classes(self, probabilities):
@@ -133,6 +168,7 @@ class GridPrediction:
         box_probabilities: float32 [x, y, z, K] within the box that the network saw.
         box_origin: (x, y, z) of the box's first voxel.
         warnings: reasons to doubt the prediction.
+        missing: names of the model's modalities that the case lacks.
     """
 
     classes: np.ndarray
@@ -140,6 +176,7 @@ class GridPrediction:
     box_probabilities: np.ndarray
     box_origin: tuple[int, int, int]
     warnings: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 class StageTimer:

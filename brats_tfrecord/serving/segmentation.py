@@ -35,6 +35,7 @@ class Segmentation:
         post_processing: a sentence for each change that post-processing made; empty if none.
         seconds: stage -> its duration in seconds.
         warnings: a sentence for each reason to doubt the segmentation; empty if none.
+        missing: names of the model's modalities that the case lacks.
 
     Example:
         >>> segmentation = Segmenter("model/saved_model").segment(case)
@@ -52,6 +53,7 @@ class Segmentation:
     post_processing: tuple[str, ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def labels(self) -> np.ndarray:

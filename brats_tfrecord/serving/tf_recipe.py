@@ -24,7 +24,7 @@ def window(volume: tf.Tensor, recipe: Recipe, modalities: Sequence[str]) -> tf.T
         return fixed
 
     def around_brain():
-        first, stop, _ = _bounding_box(_brain(volume, modalities))
+        first, stop, _ = _brain_box(volume, modalities)
         return _centred(first, stop, tf.shape(volume)[:3], recipe.crop_shape)
 
     if recipe.crop == "brain":
@@ -49,7 +49,7 @@ def covering_box(
         (int32 [3] first voxel, int32 [3] extents) of the box, which may leave the volume; the
         window itself if there is no brain.
     """
-    first, stop, any_brain = _bounding_box(_brain(volume, modalities))
+    first, stop, any_brain = _brain_box(volume, modalities)
     end = origin + recipe.crop_shape
     first, stop = tf.where(any_brain, first, origin), tf.where(any_brain, stop, end)
     low = origin - _round_up(origin - first, alignment)
@@ -98,24 +98,34 @@ def to_grid(
     return _pad(inside, low, shape - low - size, fill)
 
 
-def _brain(volume, modalities):
-    """Returns the recipe's brain mask, bool [X, Y, Z], of float32 [X, Y, Z, C]."""
-    reference = next(name for name in REFERENCES if name in modalities)
-    return volume[..., modalities.index(reference)] >= POSITIVE
+def _brain_box(volume, modalities):
+    """Returns the box of the recipe's brain in float32 [X, Y, Z, C].
 
+    The brain is the positive part of the first of `REFERENCES` that is positive anywhere.
 
-def _bounding_box(inside):
-    """Returns int32 [3] first and stop of bool [X, Y, Z], and whether any voxel is true."""
+    Returns:
+        (int32 [3] first voxel, int32 [3] stop, bool whether there is a brain). Without a brain the
+        box is the whole volume.
+    """
+    inside = volume >= POSITIVE
     plane = tf.reduce_any(inside, axis=0)
-    lines = (
+    by_channel = (  # bool [X, C], [Y, C], [Z, C]
         tf.reduce_any(inside, axis=(1, 2)),
         tf.reduce_any(plane, axis=1),
         tf.reduce_any(plane, axis=0),
     )
+    channels = [modalities.index(name) for name in REFERENCES if name in modalities]
+    is_positive = tf.gather(tf.reduce_any(by_channel[0], axis=0), channels)
     # Without any true value argmax returns 0, and the box is the whole line.
-    first = [tf.argmax(tf.cast(line, tf.uint8), output_type=tf.int32) for line in lines]
-    behind = [tf.argmax(tf.cast(line[::-1], tf.uint8), output_type=tf.int32) for line in lines]
-    return tf.stack(first), tf.shape(inside) - tf.stack(behind), tf.reduce_any(lines[0])
+    reference = tf.gather(channels, _first_true(is_positive))
+    lines = [inside_line[:, reference] for inside_line in by_channel]
+    behind = tf.stack([_first_true(line[::-1]) for line in lines])
+    stop = tf.shape(volume)[:3] - behind
+    return tf.stack([_first_true(line) for line in lines]), stop, tf.reduce_any(is_positive)
+
+
+def _first_true(line):
+    return tf.argmax(tf.cast(line, tf.uint8), output_type=tf.int32)
 
 
 def _centred(first, stop, shape, window_shape):

@@ -11,6 +11,7 @@ from pathlib import Path
 from brats_tfrecord import spec
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.records.manifest import Manifest
+from brats_tfrecord.training import incomplete_cases
 from brats_tfrecord.training.train_options import TrainOptions
 
 FILE_NAME = "cross_validation.csv"
@@ -165,5 +166,5 @@ def cross_validation_runs(options: TrainOptions, dataset: Manifest) -> list[Trai
         for fold in folds
     ]
     for run in runs:
-        train_folds(run, dataset)
+        incomplete_cases.require_trainable(run, dataset, train_folds(run, dataset))
     return runs

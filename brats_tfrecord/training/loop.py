@@ -16,7 +16,13 @@ from brats_tfrecord.errors import Stopped, TrainingDiverged
 from brats_tfrecord.records import manifest as manifests
 from brats_tfrecord.records import verify_manifest
 from brats_tfrecord.stopping import StopRequest
-from brats_tfrecord.training import cross_validation, run_costs, run_folder, tensorflow_errors
+from brats_tfrecord.training import (
+    cross_validation,
+    incomplete_cases,
+    run_costs,
+    run_folder,
+    tensorflow_errors,
+)
 from brats_tfrecord.training.checkpoints import Checkpoints, Position
 from brats_tfrecord.training.distribution import devices
 from brats_tfrecord.training.distribution.peers import Peers
@@ -103,6 +109,7 @@ def prepare(
     dataset = manifests.load(options.data_dir)
     verify_manifest.require_sound(options.data_dir)
     train_folds = cross_validation.train_folds(options, dataset)
+    incomplete_cases.require_trainable(options, dataset, train_folds)
     strategy = devices.make_strategy(
         options.gpus,
         options.virtual_devices,
@@ -192,9 +199,12 @@ class _Run:
         """Trains until the last epoch is finished."""
         first, length = self.position.epoch, self._length
         batches = iter(self._trainer.train_batches(first, self.position.step))
-        self.journal.say(opening_line(self._trainer, self.position, length))
-        if self._trainer.initial_text and not self._has_state:
-            self.journal.say(self._trainer.initial_text)
+        trainer = self._trainer
+        self.journal.say(opening_line(trainer, self.position, length))
+        if trainer.initial_text and not self._has_state:
+            self.journal.say(trainer.initial_text)
+        for line in incomplete_cases.lines(trainer.options, trainer.dataset, trainer.train_folds):
+            self.journal.say(line)
         began = time.monotonic()
         while not self.is_finished:
             epoch = self.position.epoch + 1

@@ -14,6 +14,7 @@ from app import scene as scenes
 from brats_tfrecord import metrics, spec
 from brats_tfrecord.metrics import extent
 from brats_tfrecord.preprocess.recipe import Recipe
+from brats_tfrecord.serving.missing_modalities import MissingModalities
 from brats_tfrecord.serving.recognition import Identity
 
 SHAPE = (48, 40, 36)
@@ -111,6 +112,14 @@ def test_summary_names_the_brain_channel_of_a_model_that_has_one():
     assert "brain channel" not in summary.page_of(*segmented(), CARD)
     page = summary.page_of(*segmented(), replace(CARD, brain_channel=True))
     assert "reads flair, t1ce, t2 and a brain channel computed from them." in page
+
+
+def test_summary_says_which_modalities_a_case_may_lack():
+    page = summary.page_of(*segmented(), CARD)
+    assert "Missing modalities: never trained without one of its modalities." in page
+    card = replace(CARD, missing=MissingModalities(0.3, {"": 4}, {"": 2, "t2": 1}))
+    text = "trained with modality dropout 0.3; trained on 4 complete cases; validated on 2 complete"
+    assert text in summary.page_of(*segmented(), card)
 
 
 def test_summary_says_how_the_model_used_the_case():

@@ -111,3 +111,39 @@ def test_a_file_with_too_few_volumes_is_refused(tmp_path):
     make_task(tmp_path, channels=2)
     with pytest.raises(CaseError, match="BRATS_001.nii.gz: has 2 volumes; expected the four"):
         nifti.read_case(layouts.find_cases(tmp_path)[0])
+
+
+def declare(root, **modality):
+    """Declares the volumes of the files: index -> modality."""
+    numbered = {index.removeprefix("v"): name for index, name in modality.items()}
+    (root / "dataset.json").write_text(json.dumps({**DESCRIPTION, "modality": numbered}))
+
+
+def test_files_with_fewer_volumes_lack_the_modalities_that_dataset_json_does_not_list(tmp_path):
+    ramp = make_task(tmp_path, channels=2)
+    declare(tmp_path, v0="t1gd", v1="FLAIR")
+    case = layouts.find_cases(tmp_path)[0]
+    assert case.missing == ("t1", "t2")
+    raw = nifti.read_case(case, allow_missing=True)
+    assert raw.missing == ("t1", "t2")
+    first = ramp[3, 0, 0]  # voxel (0, 4, 0) in LPS order
+    assert raw.volumes[0, 4, 0].tolist() == [0, first, 0, first + 100]
+    with pytest.raises(CaseError, match="BRATS_001: no t1 image.*found t1ce, flair.*dataset.json"):
+        nifti.read_case(case)
+
+
+def test_a_file_with_other_volumes_than_dataset_json_lists_is_refused(tmp_path):
+    make_task(tmp_path)
+    declare(tmp_path, v0="FLAIR", v1="T1gd")
+    with pytest.raises(CaseError, match="has 4 volumes; expected the 2 .* flair, t1ce"):
+        nifti.read_case(layouts.find_cases(tmp_path)[0], allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    "modality", [{}, {"v0": "FLAIR", "v2": "T2w"}, {"v0": "FLAIR", "v1": "flair"}]
+)
+def test_a_dataset_json_that_numbers_its_modalities_otherwise_is_refused(tmp_path, modality):
+    make_task(tmp_path, channels=2)
+    declare(tmp_path, **modality)
+    with pytest.raises(InputError, match="dataset.json: its modalities are"):
+        layouts.find_cases(tmp_path)

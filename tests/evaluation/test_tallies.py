@@ -40,3 +40,25 @@ def test_stage_times_are_in_order_of_appearance_with_their_shares():
         tallies.StageTime("predict", 1, 4.0, 4.0, 0.5),
     ]
     assert tallies.stage_times([row()]) == []
+
+
+def compared(case_id, missing, dice):
+    values = {region: {"dice": dice[region]} for region in ("WT", "TC", "ET")}
+    return case_results.CaseResult(
+        case_id, case_id, None, "unseen", "ok", metrics=values, missing=missing
+    )
+
+
+def test_dice_is_averaged_over_the_cases_that_lack_the_same():
+    rows = [
+        compared("a", ("t2",), {"WT": 0.5, "TC": 0.25, "ET": None}),
+        compared("b", (), {"WT": 0.75, "TC": 0.5, "ET": 1.0}),
+        compared("c", ("t2",), {"WT": 1.0, "TC": 0.75, "ET": None}),
+        compared("d", ("flair", "t2"), {"WT": 0.25, "TC": 0.0, "ET": 0.5}),
+    ]
+    assert tallies.dice_by_missing(rows) == [
+        tallies.MissingGroup((), 1, {"WT": 0.75, "TC": 0.5, "ET": 1.0}),
+        tallies.MissingGroup(("t2",), 2, {"WT": 0.75, "TC": 0.5, "ET": None}),
+        tallies.MissingGroup(("flair", "t2"), 1, {"WT": 0.25, "TC": 0.0, "ET": 0.5}),
+    ]
+    assert tallies.dice_by_missing(rows[1:2]) == [] == tallies.dice_by_missing([])

@@ -248,3 +248,35 @@ def test_correction_does_not_depend_on_the_number_of_threads(small_cohort):
     with threadpool_limits(1):
         one_thread = Recipe().correct(volumes)
     np.testing.assert_array_equal(one_thread, two_threads)
+
+
+def without(raw, *names):
+    """The same case without some modalities."""
+    raw = dataclasses.replace(raw, volumes=raw.volumes.copy(), missing=names)
+    raw.volumes[..., [spec.MODALITIES.index(name) for name in names]] = 0
+    return raw
+
+
+def test_the_window_of_a_case_without_flair_is_centred_on_the_brain_of_t1ce():
+    raw = brain_at(np.s_[0:2, 0:2, 0:2])
+    raw.volumes[..., 1] = 0
+    raw.volumes[3:6, 3:6, 4:9, 1] = 5
+    assert BRAIN.window(raw.volumes, raw.modalities) == (0, 0, 0)
+    assert BRAIN.window(without(raw, "flair").volumes, raw.modalities) == (2, 2, 5)
+    box = BRAIN.covering_box(without(raw, "flair").volumes, raw.modalities, (2, 2, 5), 4)
+    assert box == ((2, 2, 1), (5, 4, 11))  # the brain lies in z = 4 … 8
+
+
+def test_missing_modalities_are_zeros_without_a_warning():
+    recipe = dataclasses.replace(SMALL, bias_correction="n4")
+    whole, lacking = recipe.apply(raw_case()), recipe.apply(without(raw_case(), "t1", "flair"))
+    assert not lacking.image[..., [0, 3]].any() and lacking.warnings == whole.warnings
+    np.testing.assert_array_equal(lacking.image[..., 1:3], whole.image[..., 1:3])
+
+
+def test_a_channel_of_zeros_is_not_corrected(monkeypatch):
+    """The mask of ANTs, for one, needs voxels above the mean."""
+    monkeypatch.setattr("brats_tfrecord.preprocess.n4.get_mask", None)
+    recipe = dataclasses.replace(SMALL, bias_correction="ants", bias_mask="get_mask")
+    volumes = np.zeros((*SHAPE, 2), np.float32)
+    np.testing.assert_array_equal(recipe.correct(volumes), volumes)

@@ -106,3 +106,23 @@ def test_equal_cases_give_equal_bytes():
     assert example.encode(raw, RECIPE.apply(raw), RECIPE) == example.encode(
         raw, RECIPE.apply(raw_case()), RECIPE
     )
+
+
+def test_a_record_names_the_modalities_that_its_case_lacks():
+    complete = raw_case()
+    raw = dataclasses.replace(complete, volumes=complete.volumes.copy(), missing=("t1", "flair"))
+    raw.volumes[..., [0, 3]] = 0
+    payload = example.encode(raw, RECIPE.apply(raw), RECIPE)
+    stored = example.decode(payload, "float16")
+    assert stored.missing == ("t1", "flair") and stored.modalities == spec.MODALITIES
+    assert (
+        not stored.image[..., [0, 3]].any() and stored.image[..., [1, 2]].any(axis=(0, 1, 2)).all()
+    )
+
+
+def test_the_record_of_a_complete_case_has_the_features_of_earlier_versions():
+    raw = raw_case()
+    payload = example.encode(raw, RECIPE.apply(raw), RECIPE)
+    features = Example.FromString(payload).features.feature
+    assert set(features) == example.FEATURES.keys() - {"missing"}
+    assert example.decode(payload, "float16").missing == ()

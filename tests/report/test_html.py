@@ -449,3 +449,12 @@ def test_the_table_of_cases_sorts_and_does_not_widen_the_page(tmp_path, chromium
         ["b2", "b10", "xxx", "b9"],
     ]
     assert width == 700 and not console
+
+
+def test_dice_is_shown_by_missing_modalities(tmp_path):
+    rows = [result("a", dice=0.5), result("b", missing=("t1ce", "t2")), result("c", use="train")]
+    shown = page(tmp_path, rows, header={**HEADER, "modalities_dropped": ["t1ce", "t2"]})
+    assert ["nothing", "1", "0.500", "0.500", "0.500"] in shown.rows
+    assert ["t1ce, t2", "1", "0.812", "0.812", "0.812"] in shown.rows
+    assert "Every case was segmented as if it lacked t1ce, t2" in shown.text
+    assert "Mean Dice by missing modalities" not in page(tmp_path, [result("a")]).text

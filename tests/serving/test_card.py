@@ -11,6 +11,7 @@ from brats_tfrecord.pieces import Piece
 from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.card import ModelCard
+from brats_tfrecord.serving.missing_modalities import MissingModalities
 from brats_tfrecord.serving.postprocess import PostProcessing
 from brats_tfrecord.serving.recognition import Identity, Recognition
 
@@ -198,10 +199,32 @@ def test_a_damaged_card_is_refused(write, field, value):
 
 
 @pytest.mark.parametrize(
-    "name", [field.name for field in dataclasses.fields(ModelCard) if field.name != "brain_channel"]
+    "name",
+    [
+        field.name
+        for field in dataclasses.fields(ModelCard)
+        if field.name not in ("brain_channel", "missing")
+    ],
 )
 def test_a_missing_field_is_refused(write, name):
     value = CARD.to_json()
     del value[name]
     with pytest.raises(InputError, match=f"is damaged .KeyError: '{name}'"):
         cards.read(write(value))
+
+
+def test_a_card_of_a_model_of_complete_cases_is_that_of_earlier_versions(write):
+    assert "missing" not in CARD.to_json()
+    missing = MissingModalities(0.3, {"": 1, "flair": 2}, {"flair": 1})
+    card = dataclasses.replace(CARD, missing=missing)
+    model = write(card.to_json())
+    assert cards.read(model) == card
+    assert cards.content_digest(cards.read_json(model)) == cards.content_digest(card.to_json())
+
+
+@pytest.mark.parametrize(
+    "missing", [[], {"dropout": 2}, {"train": {"flair": 0}}, {"other": 1}, "t"]
+)
+def test_a_damaged_entry_about_missing_modalities_is_refused(write, missing):
+    with pytest.raises(InputError, match="model.json: is damaged"):
+        cards.read(write({**CARD.to_json(), "missing": missing}))

@@ -140,10 +140,10 @@ def test_channels_are_selected_by_name(segmenter, segmentation, case, names):
 
 def test_a_missing_modality_is_named(segmenter, case):
     raw = nifti.read_case(case, ("t1", "flair"))
-    with pytest.raises(CaseError, match="no t1ce, t2; this model needs flair, t1ce, t2"):
+    with pytest.raises(CaseError, match="no t1ce, t2 image; this model needs flair, t1ce, t2"):
         segmenter.segment_raw(raw)
     without = dataclasses.replace(case, images={"t1": case.image("t1")})
-    with pytest.raises(CaseError, match="no flair image"):
+    with pytest.raises(CaseError, match="no flair, t1ce, t2 image"):
         segmenter.segment(without)
 
 

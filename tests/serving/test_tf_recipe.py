@@ -196,3 +196,20 @@ def test_the_window_of_a_real_case_is_bit_equal_to_the_record(real_cases):
     recipe = Recipe("none", crop_shape=(144, 144, 112))
     extents = assert_window_equals_record(boxed(recipe, 16, names), recipe, raw, names, 16)
     assert extents != recipe.crop_shape
+
+
+@pytest.mark.parametrize("empty", [("flair",), ("flair", "t1ce"), ("t2",), MODALITIES])
+def test_the_window_and_the_box_of_a_case_that_lacks_modalities_are_equal(empty):
+    recipe = Recipe(crop_shape=(10, 11, 12), crop="brain")
+    run, places = boxed(recipe, 4), set()
+    for seed in range(12):
+        raw = volume((30, 31, 32), seed)
+        raw[..., [name in empty for name in MODALITIES]] = 0
+        origin, low, image = run(raw)
+        expected = recipe.window(raw, MODALITIES)
+        box = recipe.covering_box(raw, MODALITIES, expected, 4)
+        assert tuple(origin.numpy()) == expected and tuple(low.numpy()) == box[0]
+        np.testing.assert_array_equal(image, recipe.network_input(raw, expected, box))
+        assert not image.numpy()[..., [name in empty for name in MODALITIES]].any()
+        places.add(expected)
+    assert len(places) > 5 or empty == MODALITIES, "the window follows the brain"
