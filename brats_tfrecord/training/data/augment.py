@@ -86,7 +86,7 @@ LEVELS = {
     "strong": Augmentation(
         flip=0.5,
         turn=0.5,
-        resample=0.4,
+        resample=0.3,
         degrees=45.0,
         zoom=(0.75, 1.4),
         stretch=0.14,
@@ -94,7 +94,7 @@ LEVELS = {
         sampling_dtype="float32",
         blur=0.15,
         blur_sigma=(0.5, 1.5),
-        low_resolution=0.2,
+        low_resolution=0.15,
         noise=0.15,
         noise_deviation=(0.0, 0.3),
         channel_share=0.5,
@@ -110,7 +110,7 @@ LEVELS = {
 
 strong follows nnU-Net's winner of BraTS 2020 (Isensee et al. 2021) and NVIDIA's of 2021 (Futrega et
 al. 2021). Quarter turns are free and extend its rotations to any angle; rotation and scaling are
-applied together, so that half as many patches are resampled as if each were drawn alone.
+applied together, so that a third fewer patches are resampled than if each were drawn alone.
 """
 
 ELASTIC_POINTS = 7

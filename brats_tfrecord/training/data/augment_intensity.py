@@ -30,7 +30,7 @@ def augment_intensities(image: np.ndarray, parameters: PatchParameters) -> None:
     for channel in range(image.shape[3]):
         steps = _neighbourhood_steps(parameters, channel, image.dtype)
         if steps:
-            _apply(steps, image[..., channel])
+            image[..., channel] = _chain(to_float32(image[..., channel]), steps)
     p, low, high, mean = parameters, None, None, None
     if not (p.contrast is None and p.inverted_gamma is None and p.gamma is None):
         low, high = extremes(image)
@@ -59,17 +59,20 @@ def lower_resolution(voxels: np.ndarray, kept: float, enlarge: Callable) -> np.n
 def enlarge_by_axis(voxels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Interpolates float32 [x, y, z] to a larger shape, one axis after the other.
 
-    Rounded to float16, the values are those of `enlarge_at_once`, ten times as fast.
+    Rounded to float16, the values are those of `enlarge_at_once`.
     """
+    along_x, along_y, along_z = (_neighbours(*pair) for pair in zip(voxels.shape, shape))
+    # Plane by plane, so that the operands stay in the processor's cache.
+    planes = np.empty((len(voxels), *shape[1:]))
+    for plane, few in zip(planes, voxels.astype(np.float64)):
+        low, high, share = along_z
+        few = few.take(low, axis=1) * (1 - share) + few.take(high, axis=1) * share
+        low, high, share = along_y
+        share = share[:, None]
+        plane[:] = few.take(low, axis=0) * (1 - share) + few.take(high, axis=0) * share
     out = np.empty(shape, voxels.dtype)
-    voxels = voxels.astype(np.float64)
-    # The axis that lies closest in memory first, while there are few voxels.
-    for axis in (2, 1):
-        low, high, share = _neighbours(voxels.shape[axis], shape[axis])
-        share = share.reshape(-1, *[1] * (2 - axis))
-        voxels = voxels.take(low, axis) * (1 - share) + voxels.take(high, axis) * share
-    for plane, low, high, share in zip(out, *_neighbours(len(voxels), shape[0])):
-        plane[:] = voxels[low] * (1 - share) + voxels[high] * share
+    for plane, low, high, share in zip(out, *along_x):
+        plane[:] = planes[low] * (1 - share) + planes[high] * share
     return out
 
 
@@ -132,16 +135,6 @@ def extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     high = np.where(highest >= 0, highest, _reduce(np.minimum, signed)).astype("<i2")
     low = np.where(lowest >= 2**15, lowest, _reduce(np.minimum, unsigned)).astype("<u2")
     return low.view(FLOAT16).astype(np.float32), high.view(FLOAT16).astype(np.float32)
-
-
-def _apply(steps, channel):
-    """Applies functions of float32 [X, Y, Z] to a channel, in place."""
-    voxels = _chain(to_float32(channel), steps)
-    if channel.dtype == FLOAT16:
-        for plane, values in zip(channel, voxels):
-            plane[...] = half_precision.to_float16(values)
-    else:
-        channel[...] = voxels
 
 
 def _neighbours(few, many):

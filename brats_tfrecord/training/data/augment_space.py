@@ -13,6 +13,9 @@ from brats_tfrecord.training.data import elastic, half_precision, sampling
 from brats_tfrecord.training.data.augment import PatchParameters
 from brats_tfrecord.training.data.record_reader import RecordReader
 
+PLANES = 4
+"""Planes of X that are read and converted at once: they stay in the processor's cache."""
+
 
 def read_patch(
     reader: RecordReader,
@@ -86,12 +89,11 @@ def _resample(reader, case, parameters, image, mask):
     first, shape, offset = box_to_sample(
         matrix, parameters.origin, mask.shape, reader.crop_shape, margin
     )
-    image_box = np.zeros((*shape, _padded_channels(image.shape[3])), reader.image_dtype)
-    reader.read_image(case, first, image_box[..., : image.shape[3]])
+    image_box = _read_box(reader, case, first, shape, image.shape[3], dtype)
     mask_box = np.empty(shape, np.uint8)
     reader.read_mask(case, first, mask_box)
     sampling.sample(
-        half_precision.to_float32(image_box).astype(dtype, copy=False),
+        image_box,
         mask_box,
         _positions(matrix, offset, mask.shape, dtype, displacement),
         image,
@@ -99,9 +101,19 @@ def _resample(reader, case, parameters, image, mask):
     )
 
 
-def _padded_channels(channels):
-    """The next power of two, because voxels of such a size are fetched four times as fast."""
-    return 1 << (channels - 1).bit_length()
+def _read_box(reader, case, first, shape, channels, dtype):
+    """Reads a box [x, y, z, K] of an image as `dtype`; channels are added until K is a power of 2.
+
+    Voxels of such a size are fetched four times as fast as others.
+    """
+    padded = 1 << (channels - 1).bit_length()
+    box = np.empty((*shape, padded), dtype)
+    stored = np.zeros((min(PLANES, shape[0]), *box.shape[1:]), reader.image_dtype)
+    for x in range(0, shape[0], PLANES):
+        part = stored[: len(box[x : x + PLANES])]
+        reader.read_image(case, first + (x, 0, 0), part[..., :channels])
+        box[x : x + PLANES] = half_precision.to_float32(part)
+    return box
 
 
 def _positions(

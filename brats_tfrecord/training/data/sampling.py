@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from brats_tfrecord.training.data import half_precision
-
 BLOCK = 2**14
 """Voxels that are sampled at once: fewer hold the interpreter lock more often, and the buffers of
 more do not stay in the processor's cache."""
@@ -78,10 +76,8 @@ class _BlockSampler:
                 fraction[:n, ..., channel] = values
         self._interpolate(index, 0, 0)
         # float64 is rounded twice, as in earlier versions, which sampled into float32.
-        values = self._corners[0][:n].astype(np.float32, copy=False)
-        if image.dtype == half_precision.FLOAT16:
-            values = half_precision.to_float16(values)
-        image[...] = values[..., : image.shape[3]]
+        values = self._corners[0][:n, ..., : image.shape[3]]
+        image[...] = values.astype(np.float32, copy=False)
         position += 0.5
         mask[...] = self._labels.take(self._flat_index(position))
 

@@ -92,7 +92,7 @@ def test_in_float64_samples_are_those_of_scipy_to_the_last_bit(seed, channels, b
         image, mask = sample(image_box, mask_box, position, dtype=dtype)
     finally:
         sampling.BLOCK = block
-    options = dict(output_shape=shape, mode="nearest", prefilter=False)
+    options = {"output_shape": shape, "mode": "nearest", "prefilter": False}
     for channel in range(channels):
         voxels = image_box[..., channel].astype(np.float32)
         expected = ndimage.affine_transform(voxels, matrix, offset, order=1, **options)
