@@ -31,8 +31,6 @@ class Augmentation:
         elastic, elastic_strength: probability that a patch which is resampled is also deformed
             elastically; range of the largest displacement of the control points, as a share of
             their distance. Below 0.4 the deformation never folds (Choi and Lee 2000).
-        sampling_dtype: precision of resampling, float32 or float64. The levels of earlier versions
-            use float64 and keep their results; float32 takes half as long.
         blur, blur_sigma: probability of Gaussian blur; range of its sigma in voxels.
         low_resolution, kept_extent: probability that every axis is sampled down and linearly up
             again; range of the share of voxels kept along an axis.
@@ -46,6 +44,8 @@ class Augmentation:
             same range.
         contrast, contrast_factor: probability that the distance of each value from the mean is
             multiplied, and values beyond the extremes are clipped; range of the factor.
+        fast: whether blur and noise are computed by their fast forms, and resampling in float32.
+            The levels of earlier versions do not use them, and keep their results.
     """
 
     flip: float = 0.0
@@ -56,7 +56,6 @@ class Augmentation:
     stretch: float = 0.0
     elastic: float = 0.0
     elastic_strength: tuple[float, float] = (0.0, 0.4)
-    sampling_dtype: str = "float64"
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.5, 1.0)
     low_resolution: float = 0.0
@@ -72,6 +71,7 @@ class Augmentation:
     inverted_gamma: float = 0.0
     contrast: float = 0.0
     contrast_factor: tuple[float, float] = (0.65, 1.5)
+    fast: bool = False
 
 
 _FLIPS = Augmentation(flip=0.5)
@@ -91,7 +91,7 @@ LEVELS = {
         zoom=(0.75, 1.4),
         stretch=0.14,
         elastic=0.3,
-        sampling_dtype="float32",
+        fast=True,
         blur=0.15,
         blur_sigma=(0.5, 1.5),
         low_resolution=0.15,
@@ -127,8 +127,7 @@ class PatchParameters(NamedTuple):
         origin: int [3], first voxel of the patch in the crop.
         flips: the axes to reverse.
         turn: (quarter turns, (axis, axis)), applied after the flips.
-        matrix: [3, 3], from patch to crop axes, about the centre of the patch; the patch is
-            resampled in its dtype.
+        matrix: [3, 3], from patch to crop axes, about the centre of the patch.
         blur: sigma [C] in voxels; 0 leaves a channel unchanged.
         low_resolution: share of the voxels kept along an axis [C]; 1 leaves a channel unchanged.
         noise: (seed, standard deviation [C]); 0 leaves a channel unchanged.
@@ -138,6 +137,7 @@ class PatchParameters(NamedTuple):
             distances between control points; only with a matrix.
         inverted_gamma: exponent [C].
         contrast: factor [C].
+        fast: as in `Augmentation`.
     """
 
     origin: np.ndarray
@@ -152,6 +152,7 @@ class PatchParameters(NamedTuple):
     elastic: np.ndarray | None = None
     inverted_gamma: np.ndarray | None = None
     contrast: np.ndarray | None = None
+    fast: bool = False
 
 
 def draw_parameters(
@@ -210,7 +211,7 @@ def draw_parameters(
 
 
 def _draw_more(rng, augmentation, parameters, channels):
-    """Draws what the levels of earlier versions do not have, and only if its probability is not 0.
+    """Adds what the levels of earlier versions do not have, drawn only if it may be applied.
 
     These draws follow all others, which therefore never change.
     """
@@ -222,25 +223,21 @@ def _draw_more(rng, augmentation, parameters, channels):
     def per_channel(low, high):
         return rng.uniform(low, high, channels).astype(np.float32)
 
-    def some_channels(values, unchanged):
+    def of_some_channels(values, unchanged):
         if values is None or a.channel_share == 1:
             return values
         return np.where(rng.random(channels) < a.channel_share, values, np.float32(unchanged))
 
-    if p.matrix is not None:
-        matrix = p.matrix
-        if a.stretch:
-            matrix = matrix / rng.uniform(1 - a.stretch, 1 + a.stretch, 3)
-        p = p._replace(
-            matrix=matrix.astype(a.sampling_dtype),
-            elastic=_elastic(rng, a) if chance(a.elastic) else None,
-        )
-    p = p._replace(blur=some_channels(p.blur, 0), low_resolution=some_channels(p.low_resolution, 1))
-    if p.noise is not None:
-        p = p._replace(noise=(p.noise[0], some_channels(p.noise[1], 0)))
+    resampled = p.matrix is not None
     return p._replace(
+        matrix=p.matrix / _stretch(rng, a) if resampled and a.stretch else p.matrix,
+        elastic=_elastic(rng, a) if resampled and chance(a.elastic) else None,
+        blur=of_some_channels(p.blur, 0),
+        low_resolution=of_some_channels(p.low_resolution, 1),
+        noise=p.noise and (p.noise[0], of_some_channels(p.noise[1], 0)),
         inverted_gamma=per_channel(*a.gamma_exponent) if chance(a.inverted_gamma) else None,
         contrast=per_channel(*a.contrast_factor) if chance(a.contrast) else None,
+        fast=a.fast,
     )
 
 
@@ -274,6 +271,11 @@ def _matrix(rng, augmentation):
         rotation[a, b], rotation[b, a] = -np.sin(angle), np.sin(angle)
         matrix = rotation @ matrix
     return matrix
+
+
+def _stretch(rng, augmentation):
+    """Magnification of each axis of the patch [3], relative to that of all."""
+    return rng.uniform(1 - augmentation.stretch, 1 + augmentation.stretch, 3)
 
 
 def _elastic(rng, augmentation):

@@ -1,17 +1,15 @@
 """Intensity augmentation of a patch, computed in float32, channel by channel.
 
-A float16 image has at most 65,536 different values. Transforms that map values to values (scale,
-shift, gamma) are therefore computed once per value and looked up for each voxel, because NumPy
-casts float16 slowly.
+A float16 image has at most 65,536 different values. Transforms that map values to values (contrast,
+gamma, scale, shift) are therefore computed once per value and looked up for each voxel, because
+NumPy casts float16 slowly.
 """
 
 import functools
-from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import ndimage
 
-from brats_tfrecord.training.data import half_precision
+from brats_tfrecord.training.data import filters, half_precision
 from brats_tfrecord.training.data.augment import PatchParameters
 from brats_tfrecord.training.data.half_precision import FLOAT16, to_float32
 
@@ -39,61 +37,6 @@ def augment_intensities(image: np.ndarray, parameters: PatchParameters) -> None:
     value_steps = [_value_steps(p, n, low, high, mean) for n in range(image.shape[3])]
     if any(value_steps):
         _map_values(image, value_steps)
-
-
-def blur(voxels: np.ndarray, sigma: float) -> np.ndarray:
-    """Applies Gaussian blur to float32 [X, Y, Z]; `sigma` in voxels, border values repeated."""
-    return ndimage.gaussian_filter(voxels, sigma, mode="nearest", truncate=3)
-
-
-def lower_resolution(voxels: np.ndarray, kept: float, enlarge: Callable) -> np.ndarray:
-    """Samples [X, Y, Z] down to a share `kept` of each axis, nearest, and linearly up again.
-
-    `enlarge` is one of the two functions below.
-    """
-    few = np.maximum(1, np.round(np.multiply(voxels.shape, kept))).astype(int)
-    nearest = [((np.arange(n) + 0.5) * full / n).astype(int) for n, full in zip(few, voxels.shape)]
-    return enlarge(voxels[np.ix_(*nearest)], voxels.shape)
-
-
-def enlarge_by_axis(voxels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Interpolates float32 [x, y, z] to a larger shape, one axis after the other.
-
-    Rounded to float16, the values are those of `enlarge_at_once`.
-    """
-    along_x, along_y, along_z = (_neighbours(*pair) for pair in zip(voxels.shape, shape))
-    # Plane by plane, so that the operands stay in the processor's cache.
-    planes = np.empty((len(voxels), *shape[1:]))
-    for plane, few in zip(planes, voxels.astype(np.float64)):
-        low, high, share = along_z
-        few = few.take(low, axis=1) * (1 - share) + few.take(high, axis=1) * share
-        low, high, share = along_y
-        share = share[:, None]
-        plane[:] = few.take(low, axis=0) * (1 - share) + few.take(high, axis=0) * share
-    out = np.empty(shape, voxels.dtype)
-    for plane, low, high, share in zip(out, *along_x):
-        plane[:] = planes[low] * (1 - share) + planes[high] * share
-    return out
-
-
-def enlarge_at_once(voxels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Interpolates float32 [x, y, z] to a larger shape with a single rounding."""
-    return ndimage.zoom(
-        voxels,
-        np.divide(shape, voxels.shape),
-        order=1,
-        mode="nearest",
-        prefilter=False,
-        grid_mode=True,
-    )
-
-
-def add_noise(voxels: np.ndarray, seed: int | Sequence[int], deviation: float) -> np.ndarray:
-    """Adds Gaussian noise to float32 [X, Y, Z]."""
-    noise = np.random.default_rng(seed).standard_normal(voxels.shape, np.float32)
-    noise *= deviation
-    noise += voxels
-    return noise
 
 
 def power_law(values: np.ndarray, exponent: float, low: float, high: float) -> np.ndarray:
@@ -131,17 +74,12 @@ def extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # NumPy compares float16 slowly. As signed integers, the positive ones have their order. As
     # unsigned integers, the negative ones are larger, in reversed order.
     signed, unsigned = image.view("<i2"), image.view("<u2")
-    highest, lowest = _reduce(np.maximum, signed), _reduce(np.maximum, unsigned)
-    high = np.where(highest >= 0, highest, _reduce(np.minimum, signed)).astype("<i2")
-    low = np.where(lowest >= 2**15, lowest, _reduce(np.minimum, unsigned)).astype("<u2")
+    low, high = _reduce(np.maximum, unsigned), _reduce(np.maximum, signed)
+    if (low < 2**15).any():
+        low = np.where(low < 2**15, _reduce(np.minimum, unsigned), low)
+    if (high < 0).any():
+        high = np.where(high < 0, _reduce(np.minimum, signed), high)
     return low.view(FLOAT16).astype(np.float32), high.view(FLOAT16).astype(np.float32)
-
-
-def _neighbours(few, many):
-    """Where each of `many` voxels lies between `few`: (voxel, next voxel, share of the next)."""
-    position = np.clip((np.arange(many) + 0.5) * (few / many) - 0.5, 0, few - 1)
-    low = position.astype(int)
-    return low, np.minimum(low + 1, few - 1), position - low
 
 
 def _reduce(function, image):
@@ -152,16 +90,18 @@ def _reduce(function, image):
 
 def _neighbourhood_steps(parameters, channel, dtype):
     """The transforms that need more than the value of a voxel, in order."""
-    steps = []
-    if parameters.blur is not None and parameters.blur[channel] > 0:
-        steps.append(lambda voxels: blur(voxels, parameters.blur[channel]))
-    if parameters.low_resolution is not None and parameters.low_resolution[channel] < 1:
-        kept = parameters.low_resolution[channel]
+    p, steps = parameters, []
+    if p.blur is not None and p.blur[channel] > 0:
+        blur = filters.fast_blur if p.fast else filters.blur
+        steps.append(lambda voxels: blur(voxels, p.blur[channel]))
+    if p.low_resolution is not None and p.low_resolution[channel] < 1:
         # Images of float32 keep the values that earlier versions computed, to the last bit.
-        enlarge = enlarge_by_axis if dtype == FLOAT16 else enlarge_at_once
-        steps.append(lambda voxels: lower_resolution(voxels, kept, enlarge))
-    if parameters.noise is not None and parameters.noise[1][channel] > 0:
-        seed, deviation = parameters.noise
+        enlarge = filters.enlarge_by_axis if dtype == FLOAT16 else filters.enlarge_at_once
+        kept = p.low_resolution[channel]
+        steps.append(lambda voxels: filters.lower_resolution(voxels, kept, enlarge))
+    if p.noise is not None and p.noise[1][channel] > 0:
+        add_noise = filters.add_fast_noise if p.fast else filters.add_noise
+        seed, deviation = p.noise
         steps.append(lambda voxels: add_noise(voxels, [seed, channel], deviation[channel]))
     return steps
 

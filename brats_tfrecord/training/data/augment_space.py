@@ -77,8 +77,7 @@ def _before_flips(patch, parameters):
 
 def _resample(reader, case, parameters, image, mask):
     """Fills `image` and `mask` with samples of the box around the patch."""
-    dtype = parameters.matrix.dtype
-    matrix = parameters.matrix.astype(np.float64)
+    dtype, matrix = np.dtype(np.float32 if parameters.fast else np.float64), parameters.matrix
     displacement, margin = None, 0.0
     if parameters.elastic is not None:
         points = elastic.in_crop_voxels(parameters.elastic, matrix, mask.shape)
@@ -112,7 +111,10 @@ def _read_box(reader, case, first, shape, channels, dtype):
     for x in range(0, shape[0], PLANES):
         part = stored[: len(box[x : x + PLANES])]
         reader.read_image(case, first + (x, 0, 0), part[..., :channels])
-        box[x : x + PLANES] = half_precision.to_float32(part)
+        if dtype == np.float32:
+            half_precision.to_float32(part, out=box[x : x + PLANES])
+        else:
+            box[x : x + PLANES] = half_precision.to_float32(part)
     return box
 
 

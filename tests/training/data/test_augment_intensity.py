@@ -68,42 +68,6 @@ def test_noise_has_its_deviation_is_repeatable_and_differs_between_channels():
     assert abs(np.corrcoef(result[..., 0].ravel(), result[..., 1].ravel())[0, 1]) < 0.05
 
 
-def test_blur_of_a_point_is_a_gaussian_of_the_same_sum():
-    point = np.zeros((9, 9, 9), np.float32)
-    point[4, 4, 4] = 1
-    result = augment_intensity.blur(point, 0.8)
-    assert result.dtype == np.float32
-    assert result.sum() == pytest.approx(1, abs=1e-5)
-    # A Gaussian of sigma 0.8 is exp(-1 / (2 * 0.64)) one voxel from the peak.
-    for neighbour in ((3, 4, 4), (4, 5, 4), (4, 4, 3)):
-        assert result[neighbour] / result[4, 4, 4] == pytest.approx(np.exp(-1 / 1.28), rel=1e-4)
-
-
-ENLARGE = [augment_intensity.enlarge_by_axis, augment_intensity.enlarge_at_once]
-
-
-@pytest.mark.parametrize("enlarge", ENLARGE)
-def test_low_resolution_keeps_some_voxels_and_interpolates_linearly(enlarge):
-    ramp = np.broadcast_to(np.arange(8.0, dtype=np.float32)[:, None, None], (8, 4, 2))
-    result = augment_intensity.lower_resolution(ramp, 0.5, enlarge)
-    # Kept: voxels 1, 3, 5, 7 at the centres 0.5, 2.5, 4.5, 6.5; the border is repeated.
-    np.testing.assert_allclose(result[:, 0, 0], [1, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7], atol=1e-6)
-    assert result.shape == ramp.shape and result.dtype == np.float32
-    unchanged = augment_intensity.lower_resolution(ramp, 1.0, enlarge)
-    np.testing.assert_allclose(unchanged, ramp, atol=1e-6)
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0.1, 1))
-def test_by_axis_and_at_once_give_the_same_float16(seed, kept):
-    """Runs that an earlier version began see the same patches."""
-    voxels = np.random.default_rng(seed).normal(0, 1, (9, 6, 7)).astype(np.float16)
-    by_axis, at_once = (
-        augment_intensity.lower_resolution(voxels.astype(np.float32), kept, enlarge)
-        for enlarge in ENLARGE
-    )
-    np.testing.assert_array_equal(by_axis.astype(np.float16), at_once.astype(np.float16))
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_contrast_is_about_the_mean_and_keeps_the_range(dtype):
     image = np.zeros((6, 1, 1, 2), dtype)
