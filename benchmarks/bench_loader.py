@@ -19,7 +19,7 @@ projected to the cores of GPU servers (`loader_costs`).
 Then child processes read one epoch over 16 and over 200 small records, with the same number of
 patches, and report their peak memory. Prints tables; the last line is one JSON object: volumes per
 second at the first patch size, the worst ratio to the fastest peer over all sizes, and the
-projection at the first size. The exit code is 1 if memory grows with the number of records. MONAI
+projection of each level of --augment at the first size. The exit code is 1 if memory grows with the number of records. MONAI
 comes with the extra `peers`; without it, only the projection is printed, and the exit code is 2.
 """
 
@@ -47,7 +47,8 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, shards, tfrecord
 
 EXTENT, SMALL_EXTENT = 144, 64
-PASSES, THIN_PASSES = {"full": 2, "light": 6}, 100
+# The costs of strong and full differ between patches, so that many are measured.
+PASSES, THIN_PASSES = {"strong": 12, "full": 12, "light": 6}, 100
 THIN_SHAPE = (EXTENT, loader_costs.THIN, loader_costs.THIN)
 BATCH, WORKERS = 2, 2
 SMALL_COUNTS = (16, 200)
@@ -213,10 +214,11 @@ def numpy_file(dataset, case_id, kind):
 
 
 def project(dataset, thin, size):
-    """Prints the costs of a patch; returns the projected patches a second with --augment=light."""
+    """Prints the costs of a patch; returns the projected patches a second of each level."""
     from brats_tfrecord.training.data import input_pipeline
 
-    for level in ("full", "light"):
+    rates = {}
+    for level in PASSES:
         costs = loader_costs.measure(
             train_batches(dataset, size, PASSES[level], level),
             PASSES[level] * len(dataset.case_ids((0,))),
@@ -226,10 +228,11 @@ def project(dataset, thin, size):
             size,
         )
         print(loader_costs.describe(costs, size, level, input_pipeline.MOST_READERS), flush=True)
-    return {
-        f"{cores} cores": costs.rate(cores, input_pipeline.MOST_READERS)
-        for cores in loader_costs.CORES
-    }
+        rates[level] = {
+            f"{cores} cores": costs.rate(cores, input_pipeline.MOST_READERS)
+            for cores in loader_costs.CORES
+        }
+    return rates
 
 
 def measure(dataset, size, rounds, volumes):

@@ -31,6 +31,8 @@ class Augmentation:
         elastic, elastic_strength: probability that a patch which is resampled is also deformed
             elastically; range of the largest displacement of the control points, as a share of
             their distance. Below 0.4 the deformation never folds (Choi and Lee 2000).
+        background_outside: whether a resampled patch shows background outside of the crop; if not,
+            the border of the crop is repeated.
         blur, blur_sigma: probability of Gaussian blur; range of its sigma in voxels.
         low_resolution, kept_extent: probability that every axis is sampled down and linearly up
             again; range of the share of voxels kept along an axis.
@@ -56,6 +58,7 @@ class Augmentation:
     stretch: float = 0.0
     elastic: float = 0.0
     elastic_strength: tuple[float, float] = (0.0, 0.4)
+    background_outside: bool = False
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.5, 1.0)
     low_resolution: float = 0.0
@@ -90,6 +93,7 @@ LEVELS = {
         degrees=45.0,
         zoom=(0.75, 1.4),
         stretch=0.14,
+        background_outside=True,
         elastic=0.3,
         fast=True,
         blur=0.15,
@@ -137,7 +141,7 @@ class PatchParameters(NamedTuple):
             distances between control points; only with a matrix.
         inverted_gamma: exponent [C].
         contrast: factor [C].
-        fast: as in `Augmentation`.
+        background_outside, fast: as in `Augmentation`.
     """
 
     origin: np.ndarray
@@ -152,6 +156,7 @@ class PatchParameters(NamedTuple):
     elastic: np.ndarray | None = None
     inverted_gamma: np.ndarray | None = None
     contrast: np.ndarray | None = None
+    background_outside: bool = False
     fast: bool = False
 
 
@@ -237,6 +242,7 @@ def _draw_more(rng, augmentation, parameters, channels):
         noise=p.noise and (p.noise[0], of_some_channels(p.noise[1], 0)),
         inverted_gamma=per_channel(*a.gamma_exponent) if chance(a.inverted_gamma) else None,
         contrast=per_channel(*a.contrast_factor) if chance(a.contrast) else None,
+        background_outside=a.background_outside,
         fast=a.fast,
     )
 

@@ -16,6 +16,9 @@ from brats_tfrecord.training.data.record_reader import RecordReader
 PLANES = 4
 """Planes of X that are read and converted at once: they stay in the processor's cache."""
 
+BACKGROUND = 1
+"""A voxel of the packed mask that is background: bit 0 is set."""
+
 
 def read_patch(
     reader: RecordReader,
@@ -88,34 +91,49 @@ def _resample(reader, case, parameters, image, mask):
     first, shape, offset = box_to_sample(
         matrix, parameters.origin, mask.shape, reader.crop_shape, margin
     )
-    image_box = _read_box(reader, case, first, shape, image.shape[3], dtype)
-    mask_box = np.empty(shape, np.uint8)
-    reader.read_mask(case, first, mask_box)
-    sampling.sample(
-        image_box,
-        mask_box,
-        _positions(matrix, offset, mask.shape, dtype, displacement),
-        image,
-        mask,
-    )
+    before = after = np.zeros(3, int)
+    if parameters.background_outside:
+        before, after = first == 0, first + shape == reader.crop_shape
+    padded = shape + before + after
+    inner = tuple(slice(b, b + n) for b, n in zip(before.astype(int), shape))
+    image_box = np.empty((*padded, _fast_channels(image.shape[3])), dtype)
+    mask_box = np.full(padded, BACKGROUND, np.uint8)
+    if before.any() or after.any():
+        _fill_border(image_box, _corner(reader, case, image.shape[3]), inner)
+    _read_image(reader, case, first, image_box[inner], image.shape[3])
+    reader.read_mask(case, first, mask_box[inner])
+    positions = _positions(matrix, offset + before, mask.shape, dtype, displacement)
+    sampling.sample(image_box, mask_box, positions, image, mask)
 
 
-def _read_box(reader, case, first, shape, channels, dtype):
-    """Reads a box [x, y, z, K] of an image as `dtype`; channels are added until K is a power of 2.
+def _fast_channels(channels):
+    """The next power of two: voxels of such a size are fetched four times as fast as others."""
+    return 1 << (channels - 1).bit_length()
 
-    Voxels of such a size are fetched four times as fast as others.
-    """
-    padded = 1 << (channels - 1).bit_length()
-    box = np.empty((*shape, padded), dtype)
-    stored = np.zeros((min(PLANES, shape[0]), *box.shape[1:]), reader.image_dtype)
-    for x in range(0, shape[0], PLANES):
+
+def _corner(reader, case, channels):
+    """The first voxel of a crop, [C], which is outside of the head or the brain."""
+    voxel = np.empty((1, 1, 1, channels), reader.image_dtype)
+    reader.read_image(case, (0, 0, 0), voxel)
+    return voxel[0, 0, 0]
+
+
+def _fill_border(box, value, inner):
+    """Sets the voxels of a box [x, y, z, K] beside its `inner` slices to a value [C]."""
+    for axis, within in enumerate(inner):
+        side = [slice(None)] * 3
+        for outside in (slice(0, within.start), slice(within.stop, None)):
+            side[axis] = outside
+            box[(*side, slice(0, len(value)))] = value
+
+
+def _read_image(reader, case, first, box, channels):
+    """Reads an image into the first channels of a box [x, y, z, K] of another dtype."""
+    stored = np.zeros((min(PLANES, len(box)), *box.shape[1:]), reader.image_dtype)
+    for x in range(0, len(box), PLANES):
         part = stored[: len(box[x : x + PLANES])]
         reader.read_image(case, first + (x, 0, 0), part[..., :channels])
-        if dtype == np.float32:
-            half_precision.to_float32(part, out=box[x : x + PLANES])
-        else:
-            box[x : x + PLANES] = half_precision.to_float32(part)
-    return box
+        box[x : x + PLANES] = half_precision.to_float32(part)
 
 
 def _positions(

@@ -6,6 +6,7 @@ import pytest
 from brats_tfrecord.training.data import augment
 
 CROP, PATCH = (9, 7, 5), (4, 3, 5)
+ALWAYS = {"origin", "background_outside", "fast"}
 STRONG_ONLY = {"elastic", "inverted_gamma", "contrast"}
 
 
@@ -92,8 +93,8 @@ def test_parameters_are_a_function_of_the_seed():
         ("none", set()),
         ("flips", {"flips"}),
         ("light", {"flips", "linear"}),
-        ("full", set(augment.PatchParameters._fields) - {"origin", "fast", *STRONG_ONLY}),
-        ("strong", set(augment.PatchParameters._fields) - {"origin", "fast"}),
+        ("full", set(augment.PatchParameters._fields) - {*ALWAYS, *STRONG_ONLY}),
+        ("strong", set(augment.PatchParameters._fields) - ALWAYS),
     ],
 )
 def test_a_level_draws_the_transforms_it_names(level, expected):
@@ -102,7 +103,7 @@ def test_a_level_draws_the_transforms_it_names(level, expected):
         name
         for parameters in drawn
         for name, value in parameters._asdict().items()
-        if name not in ("origin", "fast") and value is not None and len(value)
+        if name not in ALWAYS and value is not None and len(value)
     }
     assert transforms == expected
 
@@ -191,9 +192,10 @@ def test_only_patches_that_are_resampled_are_deformed_and_no_point_by_more_than_
     assert deformed[0].shape == (3, 7, 7, 7) and min(largest) > 0.09 and max(largest) <= 0.3
 
 
-def test_only_strong_takes_the_fast_forms():
-    fast = {name: draw(0, level).fast for name, level in augment.LEVELS.items()}
-    assert [name for name in fast if fast[name]] == ["strong"]
+def test_only_strong_takes_the_fast_forms_and_shows_background_outside_of_the_crop():
+    drawn = {name: draw(0, level) for name, level in augment.LEVELS.items()}
+    assert [name for name in drawn if drawn[name].fast] == ["strong"]
+    assert [name for name in drawn if drawn[name].background_outside] == ["strong"]
 
 
 def test_a_share_of_the_channels_takes_part_in_blur_low_resolution_and_noise():

@@ -103,6 +103,29 @@ def test_the_border_is_repeated_outside_the_crop():
     np.testing.assert_array_equal(image[:, 3, 2, 0], [0, 0, 0, 2, 4, 6, 8, 8, 8])
 
 
+def test_strong_shows_background_outside_of_the_crop():
+    reader = Reader()
+    reader.image += 1  # the corner, (1, 1, 1), is the background's value
+    reader.mask[:] = 2
+    image, mask = read(
+        CROP, reader, origin=np.zeros(3, int), matrix=np.eye(3) * 1.5, background_outside=True
+    )
+    # Voxel 4 is the centre: -2, -0.5, 1, 2.5, 4, 5.5, 7, 8.5, 10. Beside voxels 0 and 8, which hold
+    # 1 and 9, the image passes to 1 within a voxel; half way counts as the next voxel.
+    np.testing.assert_allclose(image[:, 3, 2, 0], [1, 1, 2, 3.5, 5, 6.5, 8, 5, 1])
+    np.testing.assert_array_equal(mask[:, 3, 2], [1, 2, 2, 2, 2, 2, 2, 1, 1])
+    np.testing.assert_array_equal(image[4, 0, 2], [1, 1, 1])
+    np.testing.assert_array_equal(mask[4, :, 0], 1)
+
+
+def test_a_patch_within_the_crop_does_not_depend_on_what_is_outside():
+    inside = {"origin": np.array([3, 2, 1]), "matrix": np.eye(3) / 1.1}
+    for expected, array in zip(
+        read((3, 3, 3), **inside), read((3, 3, 3), background_outside=True, **inside)
+    ):
+        np.testing.assert_array_equal(array, expected)
+
+
 def test_only_the_box_around_the_sampled_patch_is_read():
     reader = Reader()
     read((3, 3, 3), reader, matrix=np.eye(3) / 2)
