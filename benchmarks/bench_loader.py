@@ -19,8 +19,9 @@ projected to the cores of GPU servers (`loader_costs`).
 Then child processes read one epoch over 16 and over 200 small records, with the same number of
 patches, and report their peak memory. Prints tables; the last line is one JSON object: volumes per
 second at the first patch size, the worst ratio to the fastest peer over all sizes, and the
-projection of each level of --augment at the first size. The exit code is 1 if memory grows with the number of records. MONAI
-comes with the extra `peers`; without it, only the projection is printed, and the exit code is 2.
+projection of each level of --augment at the first size. The exit code is 1 if memory grows with the
+number of records. MONAI comes with the extra `peers`; without it, only the projection is printed,
+and the exit code is 2.
 """
 
 import argparse

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 BLOCK = 2**14
-"""Voxels that are sampled at once: fewer hold the interpreter lock more often, and the buffers of
-more do not stay in the processor's cache."""
+"""Voxels that are sampled at once, or one plane of the patch if it has more: fewer hold the
+interpreter lock more often, and the buffers of more do not stay in the processor's cache."""
 
 _CACHE_LINE = 64
 
