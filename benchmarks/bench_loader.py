@@ -19,8 +19,9 @@ projected to the cores of GPU servers (`loader_costs`). What --brain_channel add
 Then child processes read one epoch over 16 and over 200 small records, with the same number of
 patches, and report their peak memory. Prints tables; the last line is one JSON object: volumes per
 second at the first patch size, the worst ratio to the fastest peer over all sizes, and the
-projection at the first size. The exit code is 1 if memory grows with the number of records. MONAI
-comes with the extra `peers`; without it, only the projection is printed, and the exit code is 2.
+projection of each level of --augment at the first size. The exit code is 1 if memory grows with the
+number of records. MONAI comes with the extra `peers`; without it, only the projection is printed,
+and the exit code is 2.
 """
 
 import argparse
@@ -47,7 +48,8 @@ from brats_tfrecord.preprocess.recipe import Recipe
 from brats_tfrecord.records import example, manifest, shards, tfrecord
 
 EXTENT, SMALL_EXTENT = 144, 64
-PASSES, THIN_PASSES = {"full": 2, "light": 6}, 100
+# The costs of strong and full differ between patches, so that many are measured.
+PASSES, THIN_PASSES = {"strong": 12, "full": 12, "light": 6}, 100
 THIN_SHAPE = (EXTENT, loader_costs.THIN, loader_costs.THIN)
 BATCH, WORKERS = 2, 2
 SMALL_COUNTS = (16, 200)
@@ -213,18 +215,21 @@ def numpy_file(dataset, case_id, kind):
 
 
 def project(dataset, thin, size):
-    """Prints the costs of a patch; returns the projected patches a second with --augment=light."""
+    """Prints the costs of a patch; returns the projected patches a second of each level."""
     from brats_tfrecord.training.data import input_pipeline
 
-    for level in ("full", "light"):
+    rates = {}
+    for level in PASSES:
         costs = costs_of_patch(dataset, thin, size, level)
         print(loader_costs.describe(costs, size, level, input_pipeline.MOST_READERS), flush=True)
+        rates[level] = {
+            f"{cores} cores": costs.rate(cores, input_pipeline.MOST_READERS)
+            for cores in loader_costs.CORES
+        }
+    plain = costs_of_patch(dataset, thin, size, "light")
     marked = costs_of_patch(dataset, thin, size, "light", brain_channel=True)
-    print(loader_costs.describe_brain_channel(costs, marked), flush=True)
-    return {
-        f"{cores} cores": costs.rate(cores, input_pipeline.MOST_READERS)
-        for cores in loader_costs.CORES
-    }
+    print(loader_costs.describe_brain_channel(plain, marked), flush=True)
+    return rates
 
 
 def costs_of_patch(dataset, thin, size, level, brain_channel=False):

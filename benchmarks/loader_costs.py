@@ -22,7 +22,7 @@ from typing import NamedTuple
 from unittest import mock
 
 from brats_tfrecord import brain
-from brats_tfrecord.training.data import augment_intensity, record_reader
+from brats_tfrecord.training.data import augment_intensity, half_precision, record_reader, sampling
 
 CORES = (2, 16, 32, 64)
 THIN = 3
@@ -106,12 +106,14 @@ def as_many_calls(extent, size):
     planes = 1 if skips else record_reader.READ_BYTES // (extent**2 * VOXEL_BYTES)
     read_bytes = planes * THIN**2 * VOXEL_BYTES
     block = augment_intensity.BLOCK * THIN**2 // size**2
-    values = augment_intensity.ALL_FLOAT16[:64]
+    sampled = max(1, sampling.BLOCK * THIN**2 // size**2)
+    values = half_precision.ALL_FLOAT16[:64]
     with (
         mock.patch.object(record_reader, "READ_BYTES", read_bytes),
         mock.patch.object(augment_intensity, "BLOCK", block),
         mock.patch.object(brain, "BLOCK", brain.BLOCK * THIN**2 // size**2),
-        mock.patch.object(augment_intensity, "ALL_FLOAT16", values),
+        mock.patch.object(sampling, "BLOCK", sampled),
+        mock.patch.object(half_precision, "ALL_FLOAT16", values),
     ):
         yield
 

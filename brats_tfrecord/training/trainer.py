@@ -71,16 +71,7 @@ class Trainer:
         )
         self.precision = devices.resolve_precision(options.precision, strategy)
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
-        self.network_options = NetworkOptions(
-            name=options.network,
-            channels=len(options.input_names),
-            outputs=self.targets.channels,
-            activation=self.targets.activation,
-            filters=options.filter_counts,
-            dropout=options.dropout_rates,
-            first_stride=options.first_stride,
-            coarse_outputs=options.coarse_outputs,
-        )
+        self.network_options = _network_options(options, self.targets)
         self._require_patches_of_stride()
         self.piece = Piece.of_network(
             NETWORKS[options.network].takes_statistics,
@@ -96,13 +87,7 @@ class Trainer:
                 on_gpu=devices.has_gpus(strategy),
             )
             if initial is not None:
-                self.initial_text = initial_weights.assign(
-                    initial,
-                    self.network.model,
-                    options.architecture,
-                    options.input_names,
-                    self.targets.channel_names,
-                )
+                self.initial_text = self._assign(initial)
             self.updates = make_updates(
                 options,
                 self.epoch_steps,
@@ -177,6 +162,15 @@ class Trainer:
         parts = self.strategy.experimental_local_results(cases)
         return list(dict.fromkeys(ids[case] for part in parts for case in part.numpy()))
 
+    def _assign(self, initial):
+        return initial_weights.assign(
+            initial,
+            self.network.model,
+            self.options.architecture,
+            self.options.input_names,
+            self.targets.channel_names,
+        )
+
     def _require_patches_of_stride(self):
         stride = self.network_options.stride
         if min(self.patch_shape) < stride:
@@ -214,6 +208,19 @@ class Trainer:
             )
 
         return self.strategy.distribute_datasets_from_function(make_share)
+
+
+def _network_options(options, targets):
+    return NetworkOptions(
+        name=options.network,
+        channels=len(options.input_names),
+        outputs=targets.channels,
+        activation=targets.activation,
+        filters=options.filter_counts,
+        dropout=options.dropout_rates,
+        first_stride=options.first_stride,
+        coarse_outputs=options.coarse_outputs,
+    )
 
 
 def make_updates(

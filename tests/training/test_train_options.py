@@ -70,7 +70,7 @@ def test_a_cross_validation_may_leave_out_a_test_fold():
         ({"patch_size": -1}, "--patch_size=-1"),
         ({"model_dir": "data/model"}, "--model_dir=data/model: lies within --data_dir=data"),
         ({"patches_per_case": 0}, "--patches_per_case=0: expected a number from 1"),
-        ({"augment": "heavy"}, "--augment=heavy: expected none|flips|light|full"),
+        ({"augment": "heavy"}, "--augment=heavy: expected none|flips|light|full|strong"),
         ({"cache": "disk"}, "--cache_dir=: expected a folder with --cache=disk"),
         (
             {"cache": "memory", "cache_dir": "scratch"},

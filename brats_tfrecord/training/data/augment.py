@@ -27,13 +27,27 @@ class Augmentation:
         resample: probability of a rotation and scaling, trilinear; labels take the nearest voxel.
         degrees: largest rotation about each axis, in either direction.
         zoom: range of the magnification, which is the same along all axes.
+        stretch: largest share by which the magnification of each axis deviates from `zoom`.
+        elastic, elastic_strength: probability that a patch which is resampled is also deformed
+            elastically; range of the largest displacement of the control points, as a share of
+            their distance. Below 0.4 the deformation never folds (Choi and Lee 2000).
+        background_outside: whether a resampled patch shows background outside of the crop; if not,
+            the border of the crop is repeated.
         blur, blur_sigma: probability of Gaussian blur; range of its sigma in voxels.
         low_resolution, kept_extent: probability that every axis is sampled down and linearly up
             again; range of the share of voxels kept along an axis.
         noise, noise_deviation: probability of Gaussian noise; range of its standard deviation.
+        channel_share: probability that a channel takes part in blur, low resolution and noise, for
+            each channel and transform independently.
         linear, scale, shift: probability of x -> x * s + t; s is 1 +- `scale`, t is +- `shift`.
         gamma, gamma_exponent: probability of a power law between the extremes of the patch;
             range of the exponent.
+        inverted_gamma: probability of the power law on the inverted image, with exponents of the
+            same range.
+        contrast, contrast_factor: probability that the distance of each value from the mean is
+            multiplied, and values beyond the extremes are clipped; range of the factor.
+        fast: whether blur and noise are computed by their fast forms, and resampling in float32.
+            The levels of earlier versions do not use them, and keep their results.
         channel_dropout: probability that channels are set to 0, as those of a missing modality are
             (Neverova et al. 2016, ModDrop). Each set of channels that leaves one or more is equally
             likely.
@@ -44,17 +58,26 @@ class Augmentation:
     resample: float = 0.0
     degrees: float = 15.0
     zoom: tuple[float, float] = (0.85, 1.2)
+    stretch: float = 0.0
+    elastic: float = 0.0
+    elastic_strength: tuple[float, float] = (0.0, 0.4)
+    background_outside: bool = False
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.5, 1.0)
     low_resolution: float = 0.0
     kept_extent: tuple[float, float] = (0.5, 1.0)
     noise: float = 0.0
     noise_deviation: tuple[float, float] = (0.0, 0.1)
+    channel_share: float = 1.0
     linear: float = 0.0
     scale: float = 0.1
     shift: float = 0.1
     gamma: float = 0.0
     gamma_exponent: tuple[float, float] = (0.7, 1.5)
+    inverted_gamma: float = 0.0
+    contrast: float = 0.0
+    contrast_factor: tuple[float, float] = (0.65, 1.5)
+    fast: bool = False
     channel_dropout: float = 0.0
 
 
@@ -67,8 +90,41 @@ LEVELS = {
     "full": dataclasses.replace(
         _LIGHT, turn=0.5, resample=0.2, blur=0.1, low_resolution=0.1, noise=0.1, gamma=0.2
     ),
+    "strong": Augmentation(
+        flip=0.5,
+        turn=0.5,
+        resample=0.3,
+        degrees=45.0,
+        zoom=(0.75, 1.4),
+        stretch=0.14,
+        background_outside=True,
+        elastic=0.3,
+        fast=True,
+        blur=0.15,
+        blur_sigma=(0.5, 1.5),
+        low_resolution=0.15,
+        noise=0.15,
+        noise_deviation=(0.0, 0.3),
+        channel_share=0.5,
+        linear=0.5,
+        scale=0.3,
+        gamma=0.3,
+        gamma_exponent=(0.5, 1.6),
+        inverted_gamma=0.1,
+        contrast=0.15,
+        channel_dropout=0.1,
+    ),
 }
-"""The values of --augment. Ranges of intensities are for z-scored images, whose deviation is 1."""
+"""The values of --augment. Ranges of intensities are for z-scored images, whose deviation is 1.
+
+strong follows nnU-Net's winner of BraTS 2020 (Isensee et al. 2021) and NVIDIA's of 2021 (Futrega et
+al. 2021). Quarter turns are free and extend its rotations to any angle; rotation and scaling are
+applied together, so that a third fewer patches are resampled than if each were drawn alone.
+"""
+
+ELASTIC_POINTS = 7
+"""Control points of an elastic deformation along an axis: four intervals over the patch, and one
+point beyond each of its borders that a cubic B-spline needs."""
 
 
 class PatchParameters(NamedTuple):
@@ -81,11 +137,16 @@ class PatchParameters(NamedTuple):
         flips: the axes to reverse.
         turn: (quarter turns, (axis, axis)), applied after the flips.
         matrix: [3, 3], from patch to crop axes, about the centre of the patch.
-        blur: sigma [C] in voxels.
-        low_resolution: share of the voxels kept along an axis [C].
-        noise: (seed, standard deviation [C]).
+        blur: sigma [C] in voxels; 0 leaves a channel unchanged.
+        low_resolution: share of the voxels kept along an axis [C]; 1 leaves a channel unchanged.
+        noise: (seed, standard deviation [C]); 0 leaves a channel unchanged.
         linear: (scale [C], shift [C]).
         gamma: exponent [C].
+        elastic: displacements of the control points [3, 7, 7, 7] along the axes of the patch, in
+            distances between control points; only with a matrix.
+        inverted_gamma: exponent [C].
+        contrast: factor [C].
+        background_outside, fast: as in `Augmentation`.
         dropped: the channels that are set to 0 after all other transforms; empty if this patch
             keeps all of them, None if channels are never dropped.
     """
@@ -99,6 +160,11 @@ class PatchParameters(NamedTuple):
     noise: tuple[int, np.ndarray] | None = None
     linear: tuple[np.ndarray, np.ndarray] | None = None
     gamma: np.ndarray | None = None
+    elastic: np.ndarray | None = None
+    inverted_gamma: np.ndarray | None = None
+    contrast: np.ndarray | None = None
+    background_outside: bool = False
+    fast: bool = False
     dropped: tuple[int, ...] | None = None
 
 
@@ -137,7 +203,7 @@ def draw_parameters(
 
     # The order of these calls is part of the result: each advances the generator.
     a = augmentation
-    return PatchParameters(
+    parameters = PatchParameters(
         origin=_origin(rng, crop_shape, patch_shape, foreground_fraction, find_foreground),
         flips=tuple(axis for axis in range(3) if chance(a.flip)),
         turn=_turn(rng, patch_shape) if chance(a.turn) else None,
@@ -153,7 +219,39 @@ def draw_parameters(
             else None
         ),
         gamma=per_channel(*a.gamma_exponent) if chance(a.gamma) else None,
-        # The only transform that draws no number if it is off: runs of earlier versions lack it.
+    )
+    return _draw_more(rng, augmentation, parameters, channels)
+
+
+def _draw_more(rng, augmentation, parameters, channels):
+    """Adds what the levels of earlier versions do not have, drawn only if it may be applied.
+
+    These draws follow all others, which therefore never change.
+    """
+    a, p = augmentation, parameters
+
+    def chance(probability):
+        return probability > 0 and rng.random() < probability
+
+    def per_channel(low, high):
+        return rng.uniform(low, high, channels).astype(np.float32)
+
+    def of_some_channels(values, unchanged):
+        if values is None or a.channel_share == 1:
+            return values
+        return np.where(rng.random(channels) < a.channel_share, values, np.float32(unchanged))
+
+    resampled = p.matrix is not None
+    return p._replace(
+        matrix=p.matrix / _stretch(rng, a) if resampled and a.stretch else p.matrix,
+        elastic=_elastic(rng, a) if resampled and chance(a.elastic) else None,
+        blur=of_some_channels(p.blur, 0),
+        low_resolution=of_some_channels(p.low_resolution, 1),
+        noise=p.noise and (p.noise[0], of_some_channels(p.noise[1], 0)),
+        inverted_gamma=per_channel(*a.gamma_exponent) if chance(a.inverted_gamma) else None,
+        contrast=per_channel(*a.contrast_factor) if chance(a.contrast) else None,
+        background_outside=a.background_outside,
+        fast=a.fast,
         dropped=_dropped(rng, a.channel_dropout, channels) if a.channel_dropout else None,
     )
 
@@ -196,3 +294,14 @@ def _matrix(rng, augmentation):
         rotation[a, b], rotation[b, a] = -np.sin(angle), np.sin(angle)
         matrix = rotation @ matrix
     return matrix
+
+
+def _stretch(rng, augmentation):
+    """Magnification of each axis of the patch [3], relative to that of all."""
+    return rng.uniform(1 - augmentation.stretch, 1 + augmentation.stretch, 3)
+
+
+def _elastic(rng, augmentation):
+    """Displacements of the control points, uniform within a strength that is drawn first."""
+    strength = rng.uniform(*augmentation.elastic_strength)
+    return rng.uniform(-strength, strength, (3, *[ELASTIC_POINTS] * 3))

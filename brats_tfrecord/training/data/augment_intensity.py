@@ -1,21 +1,17 @@
 """Intensity augmentation of a patch, computed in float32, channel by channel.
 
-A float16 image has at most 65,536 different values. Transforms that map values to values (scale,
-shift, gamma) are therefore computed once per value and looked up for each voxel, because NumPy
-casts float16 slowly.
+A float16 image has at most 65,536 different values. Transforms that map values to values (contrast,
+gamma, scale, shift) are therefore computed once per value and looked up for each voxel, because
+NumPy casts float16 slowly.
 """
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
+from brats_tfrecord.training.data import filters, half_precision
 from brats_tfrecord.training.data.augment import PatchParameters
-
-_FLOAT16 = np.dtype("<f2")
-ALL_FLOAT16 = np.arange(2**16, dtype="<u2").view(_FLOAT16).astype(np.float32)
-"""The float16 value of each bit pattern."""
+from brats_tfrecord.training.data.half_precision import FLOAT16, to_float32
 
 BLOCK = 2**17
 """Values that are looked up by one call: fewer calls hold the interpreter lock more often, and the
@@ -32,43 +28,22 @@ def augment_intensities(image: np.ndarray, parameters: PatchParameters) -> None:
         image: float16 or float32 [X, Y, Z, C], contiguous in C order.
         parameters: which transforms to apply, and how strongly.
     """
+    p, low, high, mean = parameters, None, None, None
     channels = range(image.shape[3])
-    kept = channels if parameters.dropped is None else _kept_channels(image, parameters.dropped)
+    kept = channels if p.dropped is None else _kept_channels(image, p.dropped)
     for channel in kept:
-        steps = _neighbourhood_steps(parameters, channel)
+        steps = _neighbourhood_steps(p, channel, image.dtype)
         if steps:
             image[..., channel] = _chain(to_float32(image[..., channel]), steps)
-    if parameters.gamma is not None or parameters.linear is not None:
-        _map_values(image, [_value_steps(parameters, n, image[..., n]) for n in channels])
+    if not (p.contrast is None and p.inverted_gamma is None and p.gamma is None):
+        low, high = extremes(image)
+    if p.contrast is not None:
+        mean = approximate_mean(image)
+    value_steps = [_value_steps(p, n, low, high, mean) for n in channels]
+    if any(value_steps):
+        _map_values(image, value_steps)
     for channel in set(channels).difference(kept):
         image[..., channel] = 0
-
-
-def blur(voxels: np.ndarray, sigma: float) -> np.ndarray:
-    """Applies Gaussian blur to float32 [X, Y, Z]; `sigma` in voxels, border values repeated."""
-    return ndimage.gaussian_filter(voxels, sigma, mode="nearest", truncate=3)
-
-
-def lower_resolution(voxels: np.ndarray, kept: float) -> np.ndarray:
-    """Samples [X, Y, Z] down to a share `kept` of each axis, nearest, and linearly up again."""
-    few = np.maximum(1, np.round(np.multiply(voxels.shape, kept))).astype(int)
-    nearest = [((np.arange(n) + 0.5) * full / n).astype(int) for n, full in zip(few, voxels.shape)]
-    return ndimage.zoom(
-        voxels[np.ix_(*nearest)],
-        voxels.shape / few,
-        order=1,
-        mode="nearest",
-        prefilter=False,
-        grid_mode=True,
-    )
-
-
-def add_noise(voxels: np.ndarray, seed: int | Sequence[int], deviation: float) -> np.ndarray:
-    """Adds Gaussian noise to float32 [X, Y, Z]."""
-    noise = np.random.default_rng(seed).standard_normal(voxels.shape, np.float32)
-    noise *= deviation
-    noise += voxels
-    return noise
 
 
 def power_law(values: np.ndarray, exponent: float, low: float, high: float) -> np.ndarray:
@@ -82,14 +57,42 @@ def power_law(values: np.ndarray, exponent: float, low: float, high: float) -> n
     return np.clip((values - low) / span, 0, 1) ** exponent * span + low
 
 
-def to_float32(voxels: np.ndarray) -> np.ndarray:
-    """Copies float16 or float32 [X, Y, Z] to a float32 array."""
-    if voxels.dtype != _FLOAT16:
-        return voxels.astype(np.float32)
-    out = np.empty(voxels.shape, np.float32)
-    for plane, bits in zip(out, voxels.view("<u2")):
-        ALL_FLOAT16.take(bits, out=plane, mode="clip")
-    return out
+def change_contrast(
+    values: np.ndarray, factor: float, mean: float, low: float, high: float
+) -> np.ndarray:
+    """Multiplies the distance of values from `mean`, and clips them to `low` and `high`."""
+    return np.clip((values - mean) * factor + mean, low, high)
+
+
+def approximate_mean(image: np.ndarray) -> np.ndarray:
+    """Returns the mean of every second voxel along each axis, float32 [C], of [X, Y, Z, C]."""
+    some = to_float32(np.ascontiguousarray(image[::2, ::2, ::2]))
+    return _reduce(np.add, some) / np.float32(some[..., 0].size)
+
+
+def extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the smallest and the largest value of each channel, float32 [C].
+
+    Args:
+        image: float16 or float32 [X, Y, Z, C], contiguous in C order, without NaNs.
+    """
+    if image.dtype != FLOAT16:
+        return _reduce(np.minimum, image), _reduce(np.maximum, image)
+    # NumPy compares float16 slowly. As signed integers, the positive ones have their order. As
+    # unsigned integers, the negative ones are larger, in reversed order.
+    signed, unsigned = image.view("<i2"), image.view("<u2")
+    low, high = _reduce(np.maximum, unsigned), _reduce(np.maximum, signed)
+    if (low < 2**15).any():
+        low = np.where(low < 2**15, _reduce(np.minimum, unsigned), low)
+    if (high < 0).any():
+        high = np.where(high < 0, _reduce(np.minimum, signed), high)
+    return low.view(FLOAT16).astype(np.float32), high.view(FLOAT16).astype(np.float32)
+
+
+def _reduce(function, image):
+    """Reduces [X, Y, Z, C] to [C]; first over X, where many values lie side by side."""
+    rows = function.reduce(image.reshape(len(image), -1))
+    return function.reduce(rows.reshape(-1, image.shape[3]))
 
 
 def _kept_channels(image, dropped):
@@ -99,43 +102,60 @@ def _kept_channels(image, dropped):
     return [n for n in present if n not in dropped] or present
 
 
-def _neighbourhood_steps(parameters, channel):
+def _neighbourhood_steps(parameters, channel, dtype):
     """The transforms that need more than the value of a voxel, in order."""
-    steps = []
-    if parameters.blur is not None:
-        steps.append(lambda voxels: blur(voxels, parameters.blur[channel]))
-    if parameters.low_resolution is not None:
-        steps.append(lambda voxels: lower_resolution(voxels, parameters.low_resolution[channel]))
-    if parameters.noise is not None:
-        seed, deviation = parameters.noise
+    p, steps = parameters, []
+    if p.blur is not None and p.blur[channel] > 0:
+        blur = filters.fast_blur if p.fast else filters.blur
+        steps.append(lambda voxels: blur(voxels, p.blur[channel]))
+    if p.low_resolution is not None and p.low_resolution[channel] < 1:
+        # Images of float32 keep the values that earlier versions computed, to the last bit.
+        enlarge = filters.enlarge_by_axis if dtype == FLOAT16 else filters.enlarge_at_once
+        kept = p.low_resolution[channel]
+        steps.append(lambda voxels: filters.lower_resolution(voxels, kept, enlarge))
+    if p.noise is not None and p.noise[1][channel] > 0:
+        add_noise = filters.add_fast_noise if p.fast else filters.add_noise
+        seed, deviation = p.noise
         steps.append(lambda voxels: add_noise(voxels, [seed, channel], deviation[channel]))
     return steps
 
 
-def _value_steps(parameters, channel, voxels):
-    """The transforms that map values to values, in order."""
-    steps = []
-    if parameters.gamma is not None:
-        channel_values = to_float32(voxels)
-        low, high = channel_values.min(), channel_values.max()
-        steps.append(lambda values: power_law(values, parameters.gamma[channel], low, high))
-    if parameters.linear is not None:
-        scale, shift = parameters.linear
+def _value_steps(parameters, channel, low, high, mean):
+    """The transforms that map values to values, in order; all but the last keep the extremes."""
+    p, steps = parameters, []
+    if p.contrast is not None:
+        steps.append(
+            lambda values: change_contrast(
+                values, p.contrast[channel], mean[channel], low[channel], high[channel]
+            )
+        )
+    if p.inverted_gamma is not None:
+        steps.append(
+            lambda values: (
+                -power_law(-values, p.inverted_gamma[channel], -high[channel], -low[channel])
+            )
+        )
+    if p.gamma is not None:
+        steps.append(
+            lambda values: power_law(values, p.gamma[channel], low[channel], high[channel])
+        )
+    if p.linear is not None:
+        scale, shift = p.linear
         steps.append(lambda values: values * scale[channel] + shift[channel])
     return steps
 
 
 def _map_values(image, channel_steps):
     """Applies the functions of each channel to its voxels, in place."""
-    if image.dtype != _FLOAT16:
+    if image.dtype != FLOAT16:
         for channel, steps in enumerate(channel_steps):
             image[..., channel] = _chain(image[..., channel], steps)
         return
     # The bit patterns include infinities and NaNs, even if the voxels do not.
-    tables = np.empty((len(channel_steps), len(ALL_FLOAT16)), _FLOAT16)
+    tables = np.empty((len(channel_steps), len(half_precision.ALL_FLOAT16)), FLOAT16)
     with np.errstate(invalid="ignore", over="ignore"):
         for table, steps in zip(tables, channel_steps):
-            table[:] = _chain(ALL_FLOAT16, steps)
+            table[:] = _chain(half_precision.ALL_FLOAT16, steps)
     bits = image.view("<u2").reshape(-1)
     table_offsets = _table_offsets(len(tables), BLOCK // len(tables))
     # By blocks, so that the indices stay in the processor's cache.
@@ -149,7 +169,7 @@ def _map_values(image, channel_steps):
 @functools.lru_cache
 def _table_offsets(channels, voxels):
     """Where the table of each value's channel begins, int64 [voxels * channels]."""
-    return np.tile(np.arange(channels) * len(ALL_FLOAT16), voxels)
+    return np.tile(np.arange(channels) * len(half_precision.ALL_FLOAT16), voxels)
 
 
 def _chain(values, steps):

@@ -6,6 +6,8 @@ import pytest
 from brats_tfrecord.training.data import augment
 
 CROP, PATCH = (9, 7, 5), (4, 3, 5)
+ALWAYS = {"origin", "background_outside", "fast"}
+STRONG_ONLY = {"elastic", "inverted_gamma", "contrast", "dropped"}
 
 
 def draw(
@@ -93,22 +95,25 @@ def test_parameters_are_a_function_of_the_seed():
         ("none", set()),
         ("flips", {"flips"}),
         ("light", {"flips", "linear"}),
-        ("full", set(augment.PatchParameters._fields) - {"origin", "dropped"}),
+        ("full", set(augment.PatchParameters._fields) - {*ALWAYS, *STRONG_ONLY}),
+        ("strong", set(augment.PatchParameters._fields) - ALWAYS),
     ],
 )
 def test_a_level_draws_the_transforms_it_names(level, expected):
-    drawn = [draw(seed, augment.LEVELS[level], patch=(4, 4, 4)) for seed in range(100)]
+    drawn = [draw(seed, augment.LEVELS[level], patch=(4, 4, 4)) for seed in range(150)]
     transforms = {
         name
         for parameters in drawn
         for name, value in parameters._asdict().items()
-        if name != "origin" and value is not None and len(value)
+        if name not in ALWAYS and value is not None and len(value)
     }
     assert transforms == expected
 
 
 def test_strengths_stay_in_their_ranges_and_differ_between_channels():
-    always = augment.Augmentation(blur=1, low_resolution=1, noise=1, linear=1, gamma=1)
+    always = augment.Augmentation(
+        blur=1, low_resolution=1, noise=1, linear=1, gamma=1, inverted_gamma=1, contrast=1
+    )
     for seed in range(50):
         parameters = draw(seed, always)
         scale, shift = parameters.linear
@@ -119,6 +124,8 @@ def test_strengths_stay_in_their_ranges_and_differ_between_channels():
             (scale, (0.9, 1.1)),
             (shift, (-0.1, 0.1)),
             (parameters.gamma, (0.7, 1.5)),
+            (parameters.inverted_gamma, (0.7, 1.5)),
+            (parameters.contrast, (0.65, 1.5)),
         ):
             assert values.shape == (2,) and values[0] != values[1]
             assert (low <= values).all() and (values <= high).all()
@@ -170,3 +177,66 @@ def test_dropping_channels_leaves_all_other_draws_as_they_are(level):
         before, after = draw(seed, plain), draw(seed, dropping)
         assert before.dropped is None and after.dropped is not None
         np.testing.assert_equal(after._replace(dropped=None), before)
+
+
+def test_what_only_strong_draws_changes_no_other_number():
+    """A run that an earlier version began with --augment=full continues unchanged."""
+    full = augment.LEVELS["full"]
+    more = dataclasses.replace(full, elastic=1, inverted_gamma=1, contrast=1)
+    for seed in range(40):
+        expected, drawn = draw(seed, full)._asdict(), draw(seed, more)._asdict()
+        for name in set(expected) - STRONG_ONLY:
+            np.testing.assert_equal(drawn[name], expected[name])
+        assert drawn["contrast"] is not None and expected["contrast"] is None
+
+
+def test_strong_stretches_the_axes_of_the_patch_by_different_factors():
+    stretched = augment.Augmentation(resample=1, degrees=30, zoom=(2, 2), stretch=0.2)
+    factors = []
+    for seed in range(60):
+        matrix = draw(seed, stretched).matrix
+        lengths = np.linalg.norm(matrix, axis=0)
+        np.testing.assert_allclose(  # the columns stay at right angles
+            matrix.T @ matrix, np.diag(lengths**2), atol=1e-12
+        )
+        factors.append(1 / lengths)
+    assert 1.6 <= np.min(factors) < 1.65 and 2.35 < np.max(factors) <= 2.4
+    assert np.std(factors, axis=1).min() > 0
+
+
+def test_the_magnification_of_strong_is_that_of_the_winners():
+    strong = augment.LEVELS["strong"]
+    low, high = strong.zoom
+    assert low * (1 - strong.stretch) == pytest.approx(0.65, abs=0.01)
+    assert high * (1 + strong.stretch) == pytest.approx(1.6, abs=0.01)
+
+
+def test_only_patches_that_are_resampled_are_deformed_and_no_point_by_more_than_the_strength():
+    half = augment.Augmentation(resample=0.5, elastic=0.5, elastic_strength=(0.1, 0.3))
+    drawn = [draw(seed, half) for seed in range(200)]
+    deformed = [p.elastic for p in drawn if p.elastic is not None]
+    assert all(p.matrix is not None for p in drawn if p.elastic is not None)
+    assert 0.18 < len(deformed) / len(drawn) < 0.32
+    largest = [np.abs(points).max() for points in deformed]
+    assert deformed[0].shape == (3, 7, 7, 7) and min(largest) > 0.09 and max(largest) <= 0.3
+
+
+def test_only_strong_takes_the_fast_forms_and_shows_background_outside_of_the_crop():
+    drawn = {name: draw(0, level) for name, level in augment.LEVELS.items()}
+    assert [name for name in drawn if drawn[name].fast] == ["strong"]
+    assert [name for name in drawn if drawn[name].background_outside] == ["strong"]
+
+
+def test_a_share_of_the_channels_takes_part_in_blur_low_resolution_and_noise():
+    shared = augment.Augmentation(blur=1, low_resolution=1, noise=1, channel_share=0.25)
+    drawn = [draw(seed, shared) for seed in range(300)]
+    for values, unchanged, (low, high) in (
+        ([p.blur for p in drawn], 0, (0.5, 1)),
+        ([p.low_resolution for p in drawn], 1, (0.5, 1)),
+        ([p.noise[1] for p in drawn], 0, (0, 0.1)),
+    ):
+        values = np.array(values)
+        changed = values != unchanged
+        assert values.dtype == np.float32 and 0.2 < changed.mean() < 0.3
+        assert (low <= values[changed]).all() and (values[changed] <= high).all()
+        assert {tuple(row) for row in changed} == set(np.ndindex(2, 2))

@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
 
 from brats_tfrecord.training.data import augment, augment_intensity
 
@@ -65,24 +68,61 @@ def test_noise_has_its_deviation_is_repeatable_and_differs_between_channels():
     assert abs(np.corrcoef(result[..., 0].ravel(), result[..., 1].ravel())[0, 1]) < 0.05
 
 
-def test_blur_of_a_point_is_a_gaussian_of_the_same_sum():
-    point = np.zeros((9, 9, 9), np.float32)
-    point[4, 4, 4] = 1
-    result = augment_intensity.blur(point, 0.8)
-    assert result.dtype == np.float32
-    assert result.sum() == pytest.approx(1, abs=1e-5)
-    # A Gaussian of sigma 0.8 is exp(-1 / (2 * 0.64)) one voxel from the peak.
-    for neighbour in ((3, 4, 4), (4, 5, 4), (4, 4, 3)):
-        assert result[neighbour] / result[4, 4, 4] == pytest.approx(np.exp(-1 / 1.28), rel=1e-4)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_contrast_is_about_the_mean_and_keeps_the_range(dtype):
+    image = np.zeros((6, 1, 1, 2), dtype)
+    image[:, 0, 0, 0], image[:, 0, 0, 1] = [0, 1, 2, 3, 4, 7], [5, 5, 5, 5, 5, 5]
+    result = augmented(image, contrast=per_channel(1.5, 0.5))
+    # The mean of every second voxel, 0, 2 and 4, is 2: 0 would become -1, and 7 9.5.
+    np.testing.assert_allclose(result[:, 0, 0, 0], [0, 0.5, 2, 3.5, 5, 7], atol=1e-6)
+    np.testing.assert_allclose(result[:, 0, 0, 1], 5)
 
 
-def test_low_resolution_keeps_some_voxels_and_interpolates_linearly():
-    ramp = np.broadcast_to(np.arange(8.0, dtype=np.float32)[:, None, None], (8, 4, 2))
-    result = augment_intensity.lower_resolution(ramp, 0.5)
-    # Kept: voxels 1, 3, 5, 7 at the centres 0.5, 2.5, 4.5, 6.5; the border is repeated.
-    np.testing.assert_allclose(result[:, 0, 0], [1, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7], atol=1e-6)
-    assert result.shape == ramp.shape
-    np.testing.assert_allclose(augment_intensity.lower_resolution(ramp, 1.0), ramp, atol=1e-6)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_inverted_gamma_is_a_power_law_from_the_upper_end(dtype):
+    image = np.zeros((3, 1, 1, 2), dtype)
+    image[:, 0, 0, 0], image[:, 0, 0, 1] = [-1, 1, 3], [5, 7, 5]
+    result = augmented(image, inverted_gamma=per_channel(2, 1))
+    # 1 is half way down from 3 to -1; squared, a quarter of the way, which is 2.
+    np.testing.assert_allclose(result[:, 0, 0, 0], [-1, 2, 3], atol=1e-6)
+    np.testing.assert_allclose(result[:, 0, 0, 1], [5, 7, 5], atol=1e-6)
+
+
+def test_contrast_then_both_gammas_then_scale_and_shift():
+    image = np.reshape([0, 2, 4, 8], (4, 1, 1, 1)).astype(np.float32)
+    result = augmented(
+        image,
+        contrast=per_channel(0.5),
+        inverted_gamma=per_channel(2),
+        gamma=per_channel(2),
+        linear=(per_channel(2), per_channel(1)),
+    )
+    # Contrast about 2, the mean of 0 and 4: 1, 2, 3, 5. Of the distances to 8, squares over 8:
+    # 1.875, 3.5, 4.875, 6.875. Squares over 8: 0.439, 1.531, 2.971, 5.908. Doubled, plus 1.
+    np.testing.assert_allclose(result.ravel(), [1.879, 4.0625, 6.941, 12.816], atol=1e-3)
+
+
+@given(
+    stn.arrays(np.float16, (2, 3, 1, 2), elements=st.floats(-100, 100, width=16)),
+    st.sampled_from([np.float16, np.float32]),
+)
+def test_extremes_are_those_of_each_channel(image, dtype):
+    low, high = augment_intensity.extremes(image.astype(dtype))
+    assert low.dtype == high.dtype == np.float32
+    np.testing.assert_array_equal(low, image.min(axis=(0, 1, 2)))
+    np.testing.assert_array_equal(high, image.max(axis=(0, 1, 2)))
+
+
+def test_channels_that_take_no_part_are_unchanged():
+    image = image_of()
+    result = augmented(
+        image,
+        blur=per_channel(0, 1),
+        low_resolution=per_channel(1, 0.5),
+        noise=(3, per_channel(0, 0.1)),
+    )
+    np.testing.assert_array_equal(result[..., 0], image[..., 0])
+    assert not np.array_equal(result[..., 1], image[..., 1])
 
 
 def test_no_transforms_change_nothing():
@@ -98,14 +138,10 @@ def test_all_transforms_together_stay_finite():
         noise=(1, per_channel(0.1, 0.1)),
         linear=(per_channel(1.1, 0.9), per_channel(0.1, -0.1)),
         gamma=per_channel(0.7, 1.5),
+        inverted_gamma=per_channel(1.5, 0.7),
+        contrast=per_channel(1.5, 0.7),
     )
     assert np.isfinite(result).all() and not np.array_equal(result, image_of())
-
-
-def test_every_float16_converts_to_its_float32():
-    float16 = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(64, 32, 32)
-    result = augment_intensity.to_float32(float16)
-    np.testing.assert_array_equal(result, float16.astype(np.float32))
 
 
 EVERYTHING = {
