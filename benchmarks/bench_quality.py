@@ -162,8 +162,8 @@ def compare(root, options):
         options.rules,
     )
     settings_module.claim(root, settings)
-    with_arrays = any(name.partition(":")[0] != "ours" for name in options.contestants)
-    cases.prepare(root, cohort, found, settings, with_arrays)
+    kinds = {name.partition(":")[0] for name in options.contestants}
+    cases.prepare(root, cohort, found, settings, kinds)
     trainings = settings_module.plan(options.contestants, options.seeds, settings.folds)
     print(
         f"{len(trainings)} trainings of {settings.minutes:g} minutes on {settings.cores} "

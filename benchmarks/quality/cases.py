@@ -24,6 +24,7 @@ from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import manifest
+from quality.settings import NETWORKS, NNUNET
 
 TOOLS = Path(__file__).parents[2] / "tools"
 PHANTOM_SEED = 2020
@@ -80,14 +81,21 @@ def count_folds(patients: int, folds: int, phantoms: int) -> int:
     return patients if patients <= LEAVE_ONE_OUT else FOLDS
 
 
-def prepare(root: Path, cohort: Path, cases, settings, with_arrays: bool) -> manifest.Manifest:
-    """Converts the cohort and, for other libraries, writes its arrays; finished work is kept.
+def prepare(root: Path, cohort: Path, cases, settings, kinds) -> manifest.Manifest:
+    """Prepares the cases for all contestants; finished work is kept.
+
+    Args:
+        root: folder of the comparison.
+        cohort: folder of the cases.
+        cases: case id -> labelled `Case`.
+        settings: the settings.
+        kinds: the contestants, without their variants.
 
     Raises:
         InputError: the conversion failed, or a case cannot be read.
     """
     started = time.perf_counter()
-    subprocess_run(
+    run_tool(
         TOOLS / "convert_to_tfrecord.py",
         f"--input_dir={cohort}",
         f"--output_dir={root / 'dataset'}",
@@ -96,25 +104,36 @@ def prepare(root: Path, cohort: Path, cases, settings, with_arrays: bool) -> man
     )
     print(f"converted in {time.perf_counter() - started:.0f} s", flush=True)
     dataset = manifest.load(root / "dataset")
-    if with_arrays:
+    if not kinds.isdisjoint(NETWORKS):
         started = time.perf_counter()
-        missing = [
-            cases[case_id]
-            for case_id in dataset.case_ids(range(dataset.folds))
-            if not array_path(root, case_id).exists()
-        ]
-        write = partial(write_arrays, root, settings.modality_names, dataset.recipe)
-        jobs = max(1, min(len(missing), settings.cores * settings.parallel))
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            try:
-                list(pool.map(write, missing))
-            except CaseError as error:
-                raise InputError(str(error)) from error
-        print(f"arrays for PyTorch in {time.perf_counter() - started:.0f} s", flush=True)
+        write_missing_arrays(root, cases, settings, dataset)
+        print(f"arrays for MONAI in {time.perf_counter() - started:.0f} s", flush=True)
+    if NNUNET in kinds:
+        from quality import nnunet
+
+        started = time.perf_counter()
+        nnunet.prepare(root, cases, settings, dataset)
+        print(f"prepared for nnU-Net in {time.perf_counter() - started:.0f} s", flush=True)
     return dataset
 
 
-def subprocess_run(script: Path, *arguments: str) -> None:
+def write_missing_arrays(root: Path, cases, settings, dataset) -> None:
+    """Writes the arrays of the cases that have none yet, several at a time."""
+    missing = [
+        cases[case_id]
+        for case_id in dataset.case_ids(range(dataset.folds))
+        if not array_path(root, case_id).exists()
+    ]
+    write = partial(write_arrays, root, settings.modality_names, dataset.recipe)
+    jobs = max(1, min(len(missing), settings.cores * settings.parallel))
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        try:
+            list(pool.map(write, missing))
+        except CaseError as error:
+            raise InputError(str(error)) from error
+
+
+def run_tool(script: Path, *arguments: str) -> None:
     """Runs one of our tools; raises InputError if it does not exit with 0 or 1."""
     code = subprocess.run([sys.executable, str(script), *arguments]).returncode
     if code not in (0, 1):

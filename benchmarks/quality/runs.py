@@ -196,13 +196,14 @@ def _train(root, training, settings, dataset, started):
 
         steps, minutes, model = ours.train(root, training, settings)
         return steps, minutes, ours.make_predictor(model)
-    folds = [fold for fold in range(dataset.folds) if fold != training.fold]
-    case_ids, classes = dataset.case_ids(folds), dataset.label_scheme.classes
     deadline = (started, started + 60 * settings.minutes)
     if kind == NNUNET:
         from quality import nnunet
 
-        return nnunet.train(root, training, settings, case_ids, deadline)
+        return nnunet.train(root, training, settings, deadline)
     from quality import monai_networks
 
-    return monai_networks.train(root, training, settings, case_ids, classes, deadline)
+    folds = [fold for fold in range(dataset.folds) if fold != training.fold]
+    return monai_networks.train(
+        root, training, settings, dataset.case_ids(folds), dataset.label_scheme.classes, deadline
+    )

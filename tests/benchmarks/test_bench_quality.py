@@ -250,6 +250,7 @@ def test_core_sets_are_disjoint(bench, monkeypatch):
         bench.runs.core_sets(3, 2)
 
 
+@pytest.mark.slow
 def test_a_stopped_benchmark_stops_its_trainings(bench, settings, tmp_path):
     (tmp_path / "child.py").write_text(CHILD)
     program = (
