@@ -180,7 +180,7 @@ def report(root, options, trainings):
     """Writes and prints the tables of what is finished."""
     results = [result for run in trainings if (result := runs.read_result(root, run))]
     rows = summary.summarise(
-        options.contestants, results, len(trainings) // len(options.contestants)
+        options.contestants, results, len(trainings) // len(options.contestants), options.minutes
     )
     text = summary.to_text(rows, results)
     files.write_text(root / "quality.txt", text + "\n")

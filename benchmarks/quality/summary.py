@@ -18,9 +18,13 @@ METRICS = ("dice", "hd95")
 FIGURES = tuple(f"{metric}_{region}" for metric in METRICS for region in spec.REGIONS)
 MEANS = tuple(f"{metric}_mean" for metric in METRICS)
 LEVEL = 0.95
+MOST_MINUTES = 1.05
+"""Share of its minutes that a training may take; the table names those that take more."""
 
 
-def summarise(contestants: Sequence[str], results: Sequence[dict], trainings: int) -> list[dict]:
+def summarise(
+    contestants: Sequence[str], results: Sequence[dict], trainings: int, minutes: float
+) -> list[dict]:
     """Summarises the results of every contestant.
 
     The unit is the patient: cases and seeds of a patient are averaged first.
@@ -29,10 +33,12 @@ def summarise(contestants: Sequence[str], results: Sequence[dict], trainings: in
         contestants: names, in the order of the table.
         results: results of trainings, as the files hold them.
         trainings: number of trainings of each contestant.
+        minutes: minutes that each training was given.
 
     Returns:
         One dict for each contestant with results: `contestant`, `patients`, `trainings`,
-        `complete`, the mean of each of `FIGURES` and `MEANS`, `dice_interval` (see `t_interval`),
+        `complete`, `late` (whether a training took over `MOST_MINUTES` of its minutes), the mean
+        of each of `FIGURES` and `MEANS`, `dice_interval` (see `t_interval`),
         and the medians of `steps` and `minutes`.
     """
     rows = []
@@ -48,6 +54,7 @@ def summarise(contestants: Sequence[str], results: Sequence[dict], trainings: in
                 "patients": len(patients),
                 "trainings": len(own),
                 "complete": len(own) == trainings,
+                "late": max(result["minutes"] for result in own) > MOST_MINUTES * minutes,
                 **means,
                 "dice_interval": t_interval(values[:, len(FIGURES)]),
                 "steps": statistics.median(result["steps"] for result in own),
@@ -115,11 +122,12 @@ def to_text(rows, results) -> str:
     ]
     for row in rows:
         dice = "".join(_cell(row[f"dice_{name}"], 3) for name in (*spec.REGIONS, "mean"))
-        note = "" if row["complete"] else f"  only {row['trainings']} trainings"
+        notes = [] if row["complete"] else [f"only {row['trainings']} trainings"]
+        notes += ["took more than its minutes"] if row["late"] else []
         lines.append(
             f"{row['contestant']:<20}{dice}  {_interval(row['dice_interval']):<16}"
             f"{_cell(row['hd95_mean'], 1)}{row['steps']:8.0f}{row['minutes']:8.2f}"
-            f"{row['patients']:9d}{note}"
+            f"{row['patients']:9d}  {', '.join(notes)}".rstrip()
         )
     first = _first_of_ours(rows)
     for row in rows:

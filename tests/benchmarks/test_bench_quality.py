@@ -277,7 +277,7 @@ def test_a_stopped_benchmark_stops_its_trainings(bench, settings, tmp_path):
 
 
 def test_the_table_has_means_over_patients(bench):
-    rows = bench.summary.summarise(["ours", "unet", "absent"], RESULTS, 2)
+    rows = bench.summary.summarise(["ours", "unet", "absent"], RESULTS, 2, 2.0)
     ours, unet = rows
     assert ours["dice_WT"] == pytest.approx(0.8) and ours["dice_mean"] == pytest.approx(0.7)
     assert unet["dice_mean"] == pytest.approx(0.6) and unet["hd95_mean"] == 20
@@ -301,22 +301,31 @@ def test_seeds_of_a_patient_are_averaged_first(bench):
 
 def test_json_compares_our_first_contestant_with_the_strongest_peer(bench):
     more = [result("ours:cpu", 0, a=1.0), result("segresnet", 0, a=1.0)]
-    rows = bench.summary.summarise(["unet", "ours", "ours:cpu", "segresnet"], RESULTS + more, 2)
+    names = ["unet", "ours", "ours:cpu", "segresnet"]
+    rows = bench.summary.summarise(names, RESULTS + more, 2, 2.0)
     value = json.loads(bench.summary.to_json(rows))
     assert (value["name"], value["unit"]) == ("quality", "mean Dice")
     assert value["ours"] == pytest.approx(0.7)
     assert set(value["peers"]) == {"unet", "segresnet"}
     assert value["ratio"] == pytest.approx(0.7 / 0.6)  # segresnet lacks a training
     assert "only 1 trainings" in bench.summary.to_text(rows, RESULTS + more)
-    unfinished = bench.summary.summarise(["ours", "unet"], RESULTS[1:], 2)
+    unfinished = bench.summary.summarise(["ours", "unet"], RESULTS[1:], 2, 2.0)
     assert json.loads(bench.summary.to_json(unfinished))["ratio"] is None
     assert json.loads(bench.summary.to_json([]))["ours"] is None
+
+
+def test_a_training_that_took_more_than_its_minutes_is_named(bench):
+    rows = bench.summary.summarise(["ours", "unet"], RESULTS, 2, 1.9)
+    lines = bench.summary.to_text(rows, RESULTS).splitlines()
+    assert all(line.endswith("took more than its minutes") for line in lines[1:3])
+    again = bench.summary.summarise(["ours"], RESULTS, 2, 2.0)
+    assert "took more" not in bench.summary.to_text(again, RESULTS)
 
 
 def test_undefined_figures_are_left_out(bench):
     odd = result("ours", 0, a=0.9)
     odd["cases"]["a"] |= {"dice_ET": None, "hd95_ET": None}
-    rows = bench.summary.summarise(["ours"], [odd], 1)
+    rows = bench.summary.summarise(["ours"], [odd], 1, 2.0)
     assert rows[0]["dice_mean"] == pytest.approx((0.9 + 0.8) / 2)
     assert rows[0]["dice_ET"] is None and rows[0]["dice_interval"] is None
     assert "–" in bench.summary.to_text(rows, [odd])
@@ -328,7 +337,7 @@ def test_every_case_is_in_the_csv_and_the_figure_is_a_png(bench):
     assert len(lines) == 1 + 4
     assert lines[0].startswith("contestant,seed,fold,case,patient,dice_WT,")
     assert lines[1].startswith("ours,0,0,a,a,0.9,")
-    rows = bench.summary.summarise(["ours", "unet"], RESULTS, 2)
+    rows = bench.summary.summarise(["ours", "unet"], RESULTS, 2, 2.0)
     assert bench.summary.to_figure(rows, RESULTS).startswith(b"\x89PNG")
 
 
