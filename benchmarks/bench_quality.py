@@ -40,7 +40,7 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from quality import cases, runs, summary  # noqa: E402
+from quality import cases, child, runs, summary  # noqa: E402
 from quality import settings as settings_module  # noqa: E402
 
 from brats_tfrecord import files, stopping  # noqa: E402
@@ -52,7 +52,7 @@ def main(arguments=None):
     """Runs the benchmark; returns the exit code."""
     options = parse_arguments(arguments)
     if options.child:
-        runs.serve(options.child, STARTED)
+        child.serve(options.child, STARTED)
         return 0
     try:
         settings_module.check_contestants(options.contestants)
@@ -164,6 +164,8 @@ def compare(root, options):
     settings_module.claim(root, settings)
     kinds = {name.partition(":")[0] for name in options.contestants}
     cases.prepare(root, cohort, found, settings, kinds)
+    if settings_module.NNUNET in kinds:
+        runs.prepare_nnunet(root, Path(__file__).resolve(), cohort, settings)
     trainings = settings_module.plan(options.contestants, options.seeds, settings.folds)
     print(
         f"{len(trainings)} trainings of {settings.minutes:g} minutes on {settings.cores} "

@@ -24,7 +24,7 @@ from brats_tfrecord.errors import CaseError, InputError
 from brats_tfrecord.phantom import generate
 from brats_tfrecord.preprocess import masks
 from brats_tfrecord.records import manifest
-from quality.settings import NETWORKS, NNUNET
+from quality.settings import NETWORKS
 
 TOOLS = Path(__file__).parents[2] / "tools"
 PHANTOM_SEED = 2020
@@ -82,7 +82,7 @@ def count_folds(patients: int, folds: int, phantoms: int) -> int:
 
 
 def prepare(root: Path, cohort: Path, cases, settings, kinds) -> manifest.Manifest:
-    """Prepares the cases for all contestants; finished work is kept.
+    """Converts the cohort and, for MONAI, writes its arrays; finished work is kept.
 
     Args:
         root: folder of the comparison.
@@ -108,12 +108,6 @@ def prepare(root: Path, cohort: Path, cases, settings, kinds) -> manifest.Manife
         started = time.perf_counter()
         write_missing_arrays(root, cases, settings, dataset)
         print(f"arrays for MONAI in {time.perf_counter() - started:.0f} s", flush=True)
-    if NNUNET in kinds:
-        from quality import nnunet
-
-        started = time.perf_counter()
-        nnunet.prepare(root, cases, settings, dataset)
-        print(f"prepared for nnU-Net in {time.perf_counter() - started:.0f} s", flush=True)
     return dataset
 
 

@@ -7,23 +7,19 @@ ROOT/logs/NAME.log         what it printed
 import concurrent.futures
 import contextlib
 import dataclasses
-import datetime
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 from brats_tfrecord import files
-from brats_tfrecord.records import manifest
+from brats_tfrecord.errors import InputError
 from brats_tfrecord.training.distribution import cpu_memory
-from quality import cases as cases_module
-from quality.settings import NNUNET, OURS, Settings, Training
+from quality.settings import Settings, Training
 
 
 def core_sets(cores: int, parallel: int) -> list[list[int]]:
@@ -121,89 +117,52 @@ class _Children:
                     os.killpg(child.pid, signal.SIGTERM)
 
 
+def prepare_nnunet(root: Path, script: Path, cohort: Path, settings: Settings) -> None:
+    """Prepares the cases for nnU-Net in a process of its own, since nnU-Net forks.
+
+    Raises:
+        InputError: it failed.
+    """
+    task = {"root": str(root), "cohort": str(cohort), "settings": dataclasses.asdict(settings)}
+    children = _Children()
+    try:
+        error = _run_child(script, task, root / "logs" / "nnunet-preparation.log", children)
+    except BaseException:
+        children.stop()
+        raise
+    if error:
+        raise InputError(f"nnU-Net's preparation {error}")
+
+
 def _run(root, script, cohort, training, settings, free, children):
     """Runs one training on the next free processors; returns None, or why it failed."""
     cores = free.get()
     task = {
         "root": str(root),
         "cohort": str(cohort),
-        "cores": cores,
-        "training": dataclasses.asdict(training),
         "settings": dataclasses.asdict(settings),
+        "training": dataclasses.asdict(training),
+        "cores": cores,
     }
-    log = root / "logs" / f"{training.name}.log"
-    log.parent.mkdir(exist_ok=True)
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(settings.cores))
     try:
-        with open(log, "w") as stream:
-            code = children.call(
-                [sys.executable, str(script), f"--child={json.dumps(task)}"],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**cpu_memory.tuned(os.environ), **threads, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            )
+        return _run_child(script, task, root / "logs" / f"{training.name}.log", children)
     finally:
         free.put(cores)
+
+
+def _run_child(script, task, log, children):
+    """Runs a child on a task and keeps what it prints; returns None, or why it failed."""
+    log.parent.mkdir(exist_ok=True)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(task["settings"]["cores"]))
+    with open(log, "w") as stream:
+        code = children.call(
+            [sys.executable, str(script), f"--child={json.dumps(task)}"],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**cpu_memory.tuned(os.environ), **threads, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
     if code == 0:
         return None
     lines = log.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
     return f"failed: {lines[-1][:200]}; see {log}"
-
-
-def serve(text: str, started: float) -> None:
-    """Runs in the child: trains, predicts the cases of the fold, and writes the result.
-
-    Args:
-        text: JSON of the task.
-        started: `time.perf_counter` at which the process began its work.
-    """
-    task = json.loads(text)
-    if task["cores"]:
-        os.sched_setaffinity(0, task["cores"])
-    root, training = Path(task["root"]), Training(**task["training"])
-    settings = Settings.from_json(task["settings"])
-    dataset = manifest.load(root / "dataset")
-    found = cases_module.labelled_cases(Path(task["cohort"]))
-    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    steps, minutes, predict = _train(root, training, settings, dataset, started)
-    began = time.perf_counter()
-    scores = {}
-    for case_id in dataset.case_ids([training.fold]):
-        case = found[case_id]
-        figures = cases_module.score(case, predict(case), settings.rules)
-        scores[case_id] = {"patient": case.patient_id, **figures}
-        print(case_id, figures, flush=True)
-    files.write_json(
-        result_path(root, training),
-        {
-            **dataclasses.asdict(training),
-            "date": date,
-            "steps": steps,
-            "minutes": minutes,
-            "seconds_a_case": (time.perf_counter() - began) / len(scores),
-            "cases": scores,
-        },
-    )
-    shutil.rmtree(root / "models" / training.name / "checkpoints", ignore_errors=True)
-
-
-def _train(root, training, settings, dataset, started):
-    """Trains a contestant; returns (steps, minutes, function from a `Case` to its classes)."""
-    kind = training.contestant.partition(":")[0]
-    if kind == OURS:
-        from quality import ours
-
-        steps, minutes, model = ours.train(root, training, settings)
-        return steps, minutes, ours.make_predictor(model)
-    deadline = (started, started + 60 * settings.minutes)
-    if kind == NNUNET:
-        from quality import nnunet
-
-        return nnunet.train(root, training, settings, deadline)
-    from quality import monai_networks
-
-    folds = [fold for fold in range(dataset.folds) if fold != training.fold]
-    return monai_networks.train(
-        root, training, settings, dataset.case_ids(folds), dataset.label_scheme.classes, deadline
-    )
