@@ -118,7 +118,8 @@ def write_missing_arrays(root: Path, cases, settings, dataset) -> None:
         for case_id in dataset.case_ids(range(dataset.folds))
         if not array_path(root, case_id).exists()
     ]
-    write = partial(write_arrays, root, settings.modality_names, dataset.recipe)
+    how = how_to_read(dataset)
+    write = partial(write_arrays, root, settings.modality_names, dataset.recipe, how)
     jobs = max(1, min(len(missing), settings.cores * settings.parallel))
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
@@ -139,7 +140,7 @@ def array_path(root: Path, case_id: str) -> Path:
     return root / "arrays" / f"{files.safe_file_name(case_id)}.npz"
 
 
-def write_arrays(root: Path, modalities, recipe, case) -> None:
+def write_arrays(root: Path, modalities, recipe, how, case) -> None:
     """Writes a case as MONAI's BraTS examples prepare it, after our bias correction.
 
     The volume is cut to the box of its brain, and each channel has mean 0 and deviation 1 over its
@@ -148,7 +149,7 @@ def write_arrays(root: Path, modalities, recipe, case) -> None:
     The file holds `image` float16 [C, X, Y, Z], `classes` uint8 [X, Y, Z], `origin` int [3] of the
     box and `shape` int [3] of the case's own grid.
     """
-    raw = nifti.read_case(case, modalities)
+    raw = nifti.read_case(case, modalities, **how)
     volumes = np.moveaxis(recipe.correct(raw.volumes), -1, 0)
     box = bounding_box((volumes != 0).any(axis=0))
     classes = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], case.case_id)
@@ -175,25 +176,31 @@ def normalized(volume: np.ndarray) -> np.ndarray:
     return result
 
 
-def read_truth(case):
+def how_to_read(dataset) -> dict:
+    """Returns the keyword arguments of `nifti.read_case` that the conversion used."""
+    return files.read_json(dataset.root / manifest.FILE_NAME)["how_to_read"]
+
+
+def read_truth(case, how):
     """Reads (uint8 [X, Y, Z] canonical classes, spacing in mm) of a case, on its own grid."""
-    raw = nifti.read_case(case, [next(iter(case.images))])
+    raw = nifti.read_case(case, [next(iter(case.images))], **how)
     scheme = spec.LABEL_SCHEMES[raw.label_scheme]
     return masks.to_classes(raw.mask, scheme, case.case_id), raw.geometry.spacing_mm
 
 
-def score(case, prediction: np.ndarray, rules: str) -> dict[str, float | None]:
+def score(case, how, prediction: np.ndarray, rules: str) -> dict[str, float | None]:
     """Scores a prediction on the case's own grid, whoever made it.
 
     Args:
         case: a labelled `Case`.
+        how: as `how_to_read` returns it.
         prediction: uint8 [X, Y, Z] canonical classes in LPS order.
         rules: name of a rule set.
 
     Returns:
         dict of dice_WT, dice_TC, dice_ET, hd95_WT, …; None where the rules leave it undefined.
     """
-    truth, spacing_mm = read_truth(case)
+    truth, spacing_mm = read_truth(case, how)
     classes = spec.LABEL_SCHEMES[case.label_scheme].classes
     scores = metrics.case_metrics(truth, prediction, spacing_mm, rules, classes)
     return {

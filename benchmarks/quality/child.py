@@ -49,10 +49,10 @@ def _train_and_score(root, training, settings, dataset, found, started):
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     steps, minutes, predict = _train(root, training, settings, dataset, started)
     began = time.perf_counter()
-    scores = {}
+    scores, how = {}, cases.how_to_read(dataset)
     for case_id in dataset.case_ids([training.fold]):
         case = found[case_id]
-        figures = cases.score(case, predict(case), settings.rules)
+        figures = cases.score(case, how, predict(case), settings.rules)
         scores[case_id] = {"patient": case.patient_id, **figures}
         print(case_id, figures, flush=True)
     files.write_json(

@@ -47,7 +47,7 @@ REGION_CLASSES = (spec.ED, spec.NCR, spec.ET)
 
 
 def train(root: Path, training, settings, case_ids, classes, deadline):
-    """Trains a network until another step would not end before the deadline.
+    """Trains a network until another step like the last would not end before the deadline.
 
     Args:
         root: folder of the comparison.
@@ -76,10 +76,10 @@ def train(root: Path, training, settings, case_ids, classes, deadline):
     batches = make_batches(root, case_ids, settings.patch_size, training.seed)
     seconds = trainer.choose_layout(next(batches))
     start, end = (clock + seconds for clock in deadline)  # the choice takes none of the minutes
-    steps, longest = 0, 0.0
-    while (now := time.perf_counter()) + longest < end:
+    steps, seconds = 0, 0.0
+    while (now := time.perf_counter()) + seconds < end:
         trainer.step(next(batches), (now - start) / (end - start))
-        steps, longest = steps + 1, max(longest, time.perf_counter() - now)
+        steps, seconds = steps + 1, time.perf_counter() - now
     minutes = (time.perf_counter() - start) / 60
     return steps, minutes, trainer.predictor(root, settings.patch_size)
 

@@ -17,6 +17,7 @@ from brats_tfrecord import files, spec
 from brats_tfrecord.cohort import nifti
 from brats_tfrecord.cohort.geometry import Geometry
 from brats_tfrecord.preprocess import masks
+from quality.cases import how_to_read
 
 NUMBER, NAME, CONFIGURATION = 1, "Dataset001_Quality", "3d_fullres"
 POWER = 0.9
@@ -37,9 +38,9 @@ def prepare(root: Path, cases, settings, dataset) -> None:
     _set_environment(root, root / "models", settings.cores)
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
-    case_ids = dataset.case_ids(range(dataset.folds))
+    how, case_ids = how_to_read(dataset), dataset.case_ids(range(dataset.folds))
     for case_id in case_ids:
-        _write_case(_raw(root), cases[case_id], settings.modality_names, dataset.recipe)
+        _write_case(_raw(root), cases[case_id], settings.modality_names, dataset.recipe, how)
     files.write_json(
         _raw(root) / "dataset.json",
         {
@@ -97,16 +98,14 @@ def train(root: Path, training, settings, deadline):
 
 
 def _train_steps(trainer, start, end):
-    """Takes steps until another one would not end in time; returns their number."""
-    steps, longest = 0, 0.0
-    while not steps or time.perf_counter() + longest < end:
-        began = time.perf_counter()
-        share = min(1.0, (began - start) / (end - start))
+    """Takes steps until another like the last would not end in time; returns their number."""
+    steps, seconds = 0, 0.0
+    while (began := time.perf_counter()) + seconds < end:
+        share = (began - start) / (end - start)
         for group in trainer.optimizer.param_groups:
             group["lr"] = trainer.initial_lr * (1 - share) ** POWER
         trainer.train_step(next(trainer.dataloader_train))
-        steps += 1
-        longest = max(longest, time.perf_counter() - began)
+        steps, seconds = steps + 1, time.perf_counter() - began
     return steps
 
 
@@ -147,9 +146,9 @@ def _predict(root, predictor, settings, case):
     return np.ascontiguousarray(labels.T.astype(np.uint8))  # nnU-Net's axes are Z, Y, X
 
 
-def _write_case(raw_root, case, modalities, recipe):
+def _write_case(raw_root, case, modalities, recipe, how):
     """Writes the bias-corrected volumes and the canonical classes of a case, in LPS order."""
-    raw = nifti.read_case(case, modalities)
+    raw = nifti.read_case(case, modalities, **how)
     classes = masks.to_classes(raw.mask, spec.LABEL_SCHEMES[raw.label_scheme], case.case_id)
     geometry = Geometry(classes.shape, np.diag([-1.0, -1.0, 1.0, 1.0]))
     name, volumes = files.safe_file_name(case.case_id), recipe.correct(raw.volumes)

@@ -173,7 +173,8 @@ def test_several_folders_are_one_cohort(bench, tmp_path):
 def test_arrays_restore_the_case_and_score_as_perfect(bench, tmp_path):
     write_tiny_case(tmp_path / "cohort", 3)
     [case] = layouts.find_cases(tmp_path / "cohort")
-    bench.cases.write_arrays(tmp_path, ("flair", "t1ce"), Recipe(bias_correction="none"), case)
+    recipe = Recipe(bias_correction="none")
+    bench.cases.write_arrays(tmp_path, ("flair", "t1ce"), recipe, {}, case)
     with np.load(bench.cases.array_path(tmp_path, case.case_id)) as arrays:
         image, classes = arrays["image"], arrays["classes"]
         whole = np.zeros(arrays["shape"], np.uint8)
@@ -183,11 +184,11 @@ def test_arrays_restore_the_case_and_score_as_perfect(bench, tmp_path):
     assert abs(image[0][inside].mean(dtype=float)) < 1e-3
     assert abs(image[0][inside].std(dtype=float) - 1) < 1e-3
     whole[tuple(box)] = classes
-    scores = bench.cases.score(case, whole, "brats2020")
+    scores = bench.cases.score(case, {}, whole, "brats2020")
     assert {name: scores[f"dice_{name}"] for name in spec.REGIONS} == dict.fromkeys(spec.REGIONS, 1)
     assert scores["hd95_ET"] == 0
     whole[whole == spec.ET] = spec.NCR
-    assert bench.cases.score(case, whole, "brats2020")["dice_ET"] == 0
+    assert bench.cases.score(case, {}, whole, "brats2020")["dice_ET"] == 0
 
 
 def test_a_constant_volume_is_normalised_to_zero(bench):
