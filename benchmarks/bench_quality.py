@@ -51,10 +51,10 @@ from brats_tfrecord.metrics import RULE_SETS  # noqa: E402
 def main(arguments=None):
     """Runs the benchmark; returns the exit code."""
     options = parse_arguments(arguments)
-    if options.child:
-        child.serve(options.child, STARTED)
-        return 0
     try:
+        if options.child:
+            child.serve(options.child, STARTED)
+            return 0
         settings_module.check_contestants(options.contestants)
         missing = settings_module.missing_packages(options.contestants)
         if missing:

@@ -30,6 +30,7 @@ from monai.transforms import (
 )
 
 from brats_tfrecord import spec
+from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess import crop
 from quality import cases
 
@@ -203,7 +204,7 @@ class _Trainer:
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), CLIP_NORM)
         self._optimizer.step()
         if not math.isfinite(loss.item()):
-            raise RuntimeError("the loss is not finite; try a lower --peer_learning_rate")
+            raise InputError("the loss is not finite; try a lower --peer_learning_rate")
 
     def _logits(self, image):
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):

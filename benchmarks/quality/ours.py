@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from brats_tfrecord import files
+from brats_tfrecord.errors import InputError
 from quality import settings as settings_module
 from quality.cases import TOOLS
 
@@ -22,7 +23,7 @@ def train(root: Path, training, settings) -> tuple[int, float, Path]:
         (number of steps, minutes from the start of the process to its end, path of the SavedModel).
 
     Raises:
-        RuntimeError: the training failed; the message is its last line.
+        InputError: the training failed; the message has its last line.
     """
     folder = root / "models" / training.name
     flags = [
@@ -72,10 +73,13 @@ def run(folder: Path, flags) -> float:
     command = [sys.executable, str(TOOLS / "train.py"), f"--model_dir={folder}", *flags]
     print(shlex.join(command), flush=True)
     started = time.perf_counter()
-    code = subprocess.run(command).returncode
-    if code:
-        raise RuntimeError(f"train.py failed with exit code {code}")
-    return (time.perf_counter() - started) / 60
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    minutes = (time.perf_counter() - started) / 60
+    print(done.stderr, flush=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [""]
+        raise InputError(f"exit code {done.returncode}: {lines[-1]}")
+    return minutes
 
 
 def history(folder: Path) -> list[dict[str, str]]:

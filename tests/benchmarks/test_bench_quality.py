@@ -356,6 +356,13 @@ def test_epochs_are_planned_from_a_trial_of_two(bench, monkeypatch, tmp_path):
     assert not (tmp_path / "model-trial").exists()
 
 
+def test_a_refused_training_says_why_in_one_line(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench.ours, "TOOLS", tmp_path)
+    (tmp_path / "train.py").write_text("import sys; sys.exit('train.py: --filters=x: expected')")
+    with pytest.raises(InputError, match="^exit code 1: train.py: --filters=x: expected$"):
+        bench.ours.run(tmp_path / "model", [])
+
+
 def test_steps_are_counted_from_the_history(bench, tmp_path):
     files.write_json(tmp_path / "run_card.json", {"flags": {"batch_size": 2}})
     (tmp_path / "history.csv").write_text("volumes_per_second,seconds\n2,10\n4,10.0\n")
