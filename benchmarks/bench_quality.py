@@ -100,7 +100,10 @@ def parse_arguments(arguments=None):
             parser.error(f"--{name}={getattr(options, name)}: expected a number above 0")
     if options.peer_patch_size % 16:
         parser.error(f"--peer_patch_size={options.peer_patch_size}: expected a multiple of 16")
-    options.contestants = options.contestants or settings_module.default_contestants()
+    if not options.contestants and not options.child:
+        options.contestants = settings_module.default_contestants()
+        if settings_module.NNUNET not in options.contestants:
+            print("nnU-Net is left out: it needs pip install nnunetv2", flush=True)
     options.cores = options.cores or max(1, processors() // options.parallel)
     try:
         runs.core_sets(options.cores, options.parallel)

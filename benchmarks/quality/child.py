@@ -1,10 +1,12 @@
 """What a child process of the comparison does: it trains a contestant, predicts and scores."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -82,9 +84,26 @@ def _train(root, training, settings, dataset, started):
         from quality import nnunet
 
         return nnunet.train(root, training, settings, deadline)
-    from quality import monai_networks
-
+    with hidden("tensorflow"):
+        from quality import monai_networks
     folds = [fold for fold in range(dataset.folds) if fold != training.fold]
     return monai_networks.train(
         root, training, settings, dataset.case_ids(folds), dataset.label_scheme.classes, deadline
     )
+
+
+@contextlib.contextmanager
+def hidden(package):
+    """Context in which a package cannot be imported, unless it has been.
+
+    MONAI imports TensorFlow if it is installed, to find TensorBoard. Where both are, this would
+    take seconds of the minutes of MONAI's networks.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None
+    try:
+        yield
+    finally:
+        del sys.modules[package]

@@ -21,7 +21,7 @@ from brats_tfrecord.preprocess.recipe import Recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPT = BENCHMARKS / "bench_quality.py"
-PARTS = ("settings", "cases", "runs", "ours", "summary")
+PARTS = ("settings", "cases", "runs", "child", "ours", "summary")
 
 
 class Parts:
@@ -361,6 +361,14 @@ def test_a_refused_training_says_why_in_one_line(bench, monkeypatch, tmp_path):
     (tmp_path / "train.py").write_text("import sys; sys.exit('train.py: --filters=x: expected')")
     with pytest.raises(InputError, match="^exit code 1: train.py: --filters=x: expected$"):
         bench.ours.run(tmp_path / "model", [])
+
+
+def test_a_hidden_package_is_hidden_until_the_end_of_the_block(bench):
+    sys.modules.pop("wave", None)
+    with bench.child.hidden("wave"), bench.child.hidden("json"), pytest.raises(ImportError):
+        importlib.import_module("json")
+        importlib.import_module("wave")
+    assert importlib.import_module("wave")
 
 
 def test_steps_are_counted_from_the_history(bench, tmp_path):
