@@ -12,6 +12,8 @@ TENSORFLOW := $(TENSORFLOW_$(VERSION))
 READY := $(VENV)/.ready-$(VERSION)
 TESTS ?= not soak
 DEMO := build/demo
+# Not part of `make bench`: one needs GPUs, the other trains for half an hour.
+LONG_BENCHMARKS := benchmarks/bench_gpu.py benchmarks/bench_quality.py
 # The recipe that learns most in six minutes on two cores: small patches, mostly on tumour; half the
 # documented filters; Dice + cross-entropy; no dropout.
 DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67 \
@@ -84,7 +86,7 @@ view: $(READY)
 	    --cases_dir=$(DEMO)/cohort
 
 bench: $(READY)
-	for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do \
+	for script in $(filter-out $(LONG_BENCHMARKS),$(wildcard benchmarks/bench_*.py)); do \
 	    $(BIN)/python $$script || exit $$?; done
 
 lint: $(READY)

@@ -1,0 +1,1 @@
+"""The parts of bench_quality.py: cases, trainings, contestants and the summary."""

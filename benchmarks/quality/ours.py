@@ -1,0 +1,106 @@
+"""Our side: tools/train.py as a user runs it, and `Segmenter` on the native files."""
+
+import csv
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from brats_tfrecord import files
+from brats_tfrecord.errors import InputError
+from quality import settings as settings_module
+from quality.cases import TOOLS
+
+
+def train(root: Path, training, settings) -> tuple[int, float, Path]:
+    """Trains and exports in a process of its own.
+
+    Returns:
+        (number of steps, minutes from the start of the process to its end, path of the SavedModel).
+
+    Raises:
+        InputError: the training failed; the message has its last line.
+    """
+    folder = root / "models" / training.name
+    flags = [
+        f"--data_dir={root / 'dataset'}",
+        "--validation_fold=none",
+        f"--test_fold={training.fold}",
+        f"--modalities={settings.modalities}",
+        f"--seed={training.seed}",
+        "--post_processing=none",
+        *preset_flags(training.contestant),
+        *shlex.split(settings.flags),
+    ]
+    flags += budget_flags(folder, flags, settings.minutes)
+    minutes = run(folder, flags)
+    return count_steps(folder), minutes, folder / "saved_model"
+
+
+def preset_flags(contestant: str) -> list[str]:
+    """Returns the flag of ours:PRESET; none for plain `ours`, the tool's defaults."""
+    preset = contestant.partition(":")[2]
+    return [f"--preset={preset}"] if preset else []
+
+
+def budget_flags(folder: Path, flags, minutes: float) -> list[str]:
+    """Returns the flags that make a training last the given minutes, export included."""
+    if settings_module.has_train_flag("time_budget_minutes"):
+        return [f"--time_budget_minutes={minutes:g}"]
+    return [f"--epochs={measured_epochs(folder, flags, minutes)}"]
+
+
+def measured_epochs(folder: Path, flags, minutes: float) -> int:
+    """Counts the epochs that fit, from a trial of two; its time is not counted.
+
+    The first epoch traces the graph and reads the records for the first time; the second is as
+    long as those that follow.
+    """
+    trial = folder.with_name(f"{folder.name}-trial")
+    seconds = 60 * run(trial, [*flags, "--epochs=2"])
+    last = float(history(trial)[-1]["seconds"])
+    shutil.rmtree(trial)
+    return max(1, math.floor((0.97 * 60 * minutes - (seconds - 2 * last)) / last))
+
+
+def run(folder: Path, flags) -> float:
+    """Runs tools/train.py in an empty folder; returns the minutes it took."""
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, str(TOOLS / "train.py"), f"--model_dir={folder}", *flags]
+    print(shlex.join(command), flush=True)
+    started = time.perf_counter()
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    minutes = (time.perf_counter() - started) / 60
+    print(done.stderr, flush=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [""]
+        raise InputError(f"exit code {done.returncode}: {lines[-1]}")
+    return minutes
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    """Reads the rows of history.csv."""
+    with open(folder / "history.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def count_steps(folder: Path) -> int:
+    """Counts the steps of a run, from the volumes that its epochs trained on."""
+    flags = files.read_json(folder / "run_card.json")["flags"]
+    volumes = sum(
+        float(row["volumes_per_second"]) * float(row["seconds"]) for row in history(folder)
+    )
+    return round(volumes / int(flags["batch_size"]))
+
+
+def make_predictor(model: Path):
+    """Returns a function from a `Case` to uint8 [X, Y, Z] canonical classes on its own grid."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from brats_tfrecord.serving.predict import Segmenter
+
+    segmenter = Segmenter(model)
+    return lambda case: segmenter.segment(case).classes
