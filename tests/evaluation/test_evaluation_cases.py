@@ -150,7 +150,9 @@ def test_notes_on_names_and_files_come_with_the_segmentation(tmp_path):
     nibabel.save(nibabel.Nifti1Image(voxels, image.affine), path)
     [case] = file_cases.from_files(tmp_path, model("brats2020")).cases
     segmenter = types.SimpleNamespace(
-        recipe=Recipe(), segment_raw=lambda raw, reading: types.SimpleNamespace(seconds={})
+        recipe=Recipe(),
+        require_usable=lambda case_id, missing: (),
+        segment_raw=lambda raw, reading: types.SimpleNamespace(seconds={}),
     )
     stray, negative = case.segment(segmenter).notes
     assert stray.startswith("no file ends in _seg") and negative.startswith("negative intensities")
