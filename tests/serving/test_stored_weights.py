@@ -1,8 +1,5 @@
 """Saves small modules with weights as an exported model has them, and reads them again."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,20 +62,3 @@ def test_a_model_of_another_program_is_refused(tmp_path):
     tf.saved_model.save(module, str(tmp_path))
     with pytest.raises(InputError, match="holds no weights of a network"):
         stored_weights.read(tmp_path)
-
-
-@pytest.mark.slow
-def test_devices_can_still_be_chosen_after_reading(tmp_path):
-    """In a process of its own: this one has started TensorFlow long ago."""
-    script = (
-        "import sys\n"
-        "from brats_tfrecord.serving import stored_weights\n"
-        "from brats_tfrecord.training.distribution import devices\n"
-        "stored_weights.read(sys.argv[1])\n"
-        "print(devices.make_strategy('none', virtual_devices=2).num_replicas_in_sync)\n"
-    )
-    save(tmp_path, numbered(3))
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300
-    )
-    assert done.stdout.split() == ["2"], done.stderr
