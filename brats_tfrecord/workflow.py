@@ -19,7 +19,7 @@ from brats_tfrecord.records.manifest import Manifest
 from brats_tfrecord.report.figures import case_png
 from brats_tfrecord.report.publish import publish
 from brats_tfrecord.serving import card as cards
-from brats_tfrecord.serving import tuning
+from brats_tfrecord.serving import stored_weights, tuning
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_predictor
 from brats_tfrecord.serving.missing_modalities import MissingModalities
@@ -168,23 +168,18 @@ def initial_weights(options: TrainOptions) -> InitialWeights | None:
             f"--init_from={folder}: is the average of {card.members} networks; give the model of "
             "one fold, such as MODEL_DIR/fold0"
         )
+    architecture = _architecture(card, folder)
+    try:
+        [weights] = stored_weights.read(folder)
+    except InputError as error:
+        raise InputError(f"--init_from={error}") from error
     _warn_of_known_cases(options, card, folder)
-    flags = card.training["options"]
-    defaults = network_options.NETWORKS[flags["network"]]
-    filters = flags["filters"]
-    if filters == "auto":
-        filters = ",".join(map(str, defaults.filters))
-    [weights] = tf.saved_model.load(str(folder)).weights
     return InitialWeights(
         source=str(folder),
-        architecture={
-            "network": flags["network"],
-            "filters": filters,
-            "first_stride": str(flags.get("first_stride", 1)),
-        },
+        architecture=architecture,
         inputs=card.input_names,
         outputs=card.channels.channel_names,
-        weights=[variable.numpy() for variable in weights],
+        weights=weights,
     )
 
 
@@ -268,6 +263,25 @@ def identities_of(dataset: Manifest, case_ids: Collection[str]) -> dict[str, Ide
         for case in dataset.cases
         if case.case_id in wanted
     }
+
+
+def _architecture(card, folder):
+    """The options of a model's network, as `TrainOptions.architecture`."""
+    try:
+        flags = card.training["options"]
+        filters = flags["filters"]
+        if filters == "auto":
+            filters = ",".join(map(str, network_options.NETWORKS[flags["network"]].filters))
+        return {
+            "network": flags["network"],
+            "filters": filters,
+            "first_stride": str(flags.get("first_stride", 1)),
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"--init_from={folder}: its card names no network of this version; give a model that "
+            f"train.py exported with --network={'|'.join(network_options.NETWORKS)}"
+        ) from error
 
 
 def _warn_of_known_cases(options, card, folder):

@@ -1,4 +1,8 @@
 import dataclasses
+import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,6 +10,9 @@ import tensorflow as tf
 
 from brats_tfrecord import workflow
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.pieces import Piece
+from brats_tfrecord.serving.card import ModelCard
+from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.training import initial_weights
 from brats_tfrecord.training.initial_weights import InitialWeights
 from brats_tfrecord.training.network.network_options import NetworkOptions
@@ -129,3 +136,96 @@ def test_a_folder_without_a_model_is_refused(dataset, tmp_path):
     options = TrainOptions(str(dataset.root), str(tmp_path / "run"), init_from=str(tmp_path))
     with pytest.raises(InputError, match="--init_from=.*holds no SavedModel"):
         workflow.train_and_export(options)
+
+
+@pytest.fixture(scope="module")
+def exported(dataset, tmp_path_factory):
+    """SavedModel of a network with random weights, whose card says that cases 1 to 5 trained it."""
+    options = NetworkOptions("unet", 1, 3, "sigmoid", (2, 4), (0.0,) * 3)
+    card = ModelCard(
+        dataset.recipe,
+        ("flair",),
+        "brats2020",
+        "regions",
+        Piece((8, 8, 8), 2, 10**6),
+        "f" * 64,
+        tuple(f"case{n}" for n in range(1, 6)),
+        (),
+        {"options": {"network": "unet", "filters": "2,4"}},
+    )
+    path = tmp_path_factory.mktemp("exported") / "saved_model"
+    export_saved_model(build_network(options, seed=1).model, card, path)
+    return path
+
+
+def changed(exported, folder, change):
+    """A copy of the model whose card's JSON is changed."""
+    shutil.copytree(exported, folder)
+    path = folder / "assets" / "model.json"
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+    return folder
+
+
+@pytest.mark.slow
+def test_cards_of_versions_without_a_first_stride_are_read(exported, dataset, tmp_path, capsys):
+    options = TrainOptions(str(dataset.root), str(tmp_path / "run"), init_from=str(exported))
+    initial = workflow.initial_weights(options)
+    assert initial.architecture == {"network": "unet", "filters": "2,4", "first_stride": "1"}
+    assert initial.inputs == ("flair",) and initial.outputs == REGIONS
+    expected = tf.saved_model.load(str(exported)).weights[0]
+    for ours, theirs in zip(initial.weights, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs.numpy(), strict=True)
+    # case0 and case3 validate; the model has not seen the first.
+    assert "has seen 1 of the 2 validation and test cases (case3)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda card: card["training"].pop("options"), "names no network of this version"),
+        (
+            lambda card: card["training"].update(options={"network": "swin", "filters": "auto"}),
+            r"names no network.*--network=unet\|unet_nn\|unet_res",
+        ),
+        (lambda card: card.update(members=2), "average of 2 networks; give the model of one fold"),
+    ],
+)
+def test_models_that_are_no_single_network_are_refused(
+    exported, dataset, tmp_path, capsys, change, message
+):
+    folder = changed(exported, tmp_path / "model", change)
+    options = TrainOptions(str(dataset.root), str(tmp_path / "run"), init_from=str(folder))
+    with pytest.raises(InputError, match=f"^--init_from={folder}: .*{message}"):
+        workflow.initial_weights(options)
+    assert not capsys.readouterr().out, "a refused model needs no warning"
+
+
+@pytest.mark.slow
+def test_truncated_weights_are_refused(exported, dataset, tmp_path):
+    folder = changed(exported, tmp_path / "model", lambda card: None)
+    [data] = (folder / "variables").glob("variables.data-*")
+    data.write_bytes(data.read_bytes()[:8])
+    options = TrainOptions(str(dataset.root), str(tmp_path / "run"), init_from=str(folder))
+    with pytest.raises(InputError, match=f"^--init_from={folder}: .*missing or damaged"):
+        workflow.initial_weights(options)
+
+
+@pytest.mark.slow
+def test_devices_can_still_be_chosen_after_the_weights_are_read(exported, dataset, tmp_path):
+    """In a process of its own: this one has started TensorFlow long ago."""
+    script = (
+        "import sys\n"
+        "from brats_tfrecord import workflow\n"
+        "from brats_tfrecord.training.distribution import devices\n"
+        "from brats_tfrecord.training.train_options import TrainOptions\n"
+        "data, model, init = sys.argv[1:]\n"
+        "assert workflow.initial_weights(TrainOptions(data, model, init_from=init))\n"
+        "strategy = devices.make_strategy('none', virtual_devices=2)\n"
+        "print('replicas:', strategy.num_replicas_in_sync)\n"
+    )
+    command = [sys.executable, "-c", script, dataset.root, tmp_path / "run", exported]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert "replicas: 2" in done.stdout, done.stderr
