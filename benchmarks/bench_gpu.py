@@ -154,13 +154,14 @@ def parse_arguments():
 def plan(gpus, networks=NETWORKS, precisions=PRECISIONS):
     """Lists the settings in the order of their importance, for a number of GPUs."""
     if not gpus:
-        return [
+        trials = [
             Setting("training", "unet", gpus=0),
             Setting("training", "unet_nn", gpus=0, devices=2),  # CPUs emulate 16 bits slowly
             Setting("training", "unet", xla=True, gpus=0),
             Setting("network", "unet", gpus=0),
             Setting("case", "unet", gpus=0),
         ]
+        return [setting for setting in trials if setting.network in networks]
     doubled = [2**k for k in range(1, gpus.bit_length()) if 2**k < gpus]
     counts = list(dict.fromkeys([1, gpus, *doubled]))
     trainings = [

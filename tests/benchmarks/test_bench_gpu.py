@@ -74,15 +74,24 @@ def test_a_process_that_fails_or_takes_too_long_is_a_row(bench, monkeypatch, tmp
     assert list(bench.run_child({}, 0.0))[-1] == {"error": "not done in time"}
 
 
+TRIED = [("training", 1), ("training", 2)]
+
+
 @pytest.mark.slow
-def test_without_a_gpu_it_tries_the_same_code_and_exits_with_2():
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "flags, tried",
+    [
+        (("--networks=unet_nn",), TRIED),
+        pytest.param(
+            (),
+            TRIED * 3 + [("network", 1), ("network", 2), ("case", None)],
+            marks=pytest.mark.soak,
+        ),
+    ],
+)
+def test_without_a_gpu_it_tries_the_same_code_and_exits_with_2(flags, tried):
+    done = subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True)
     assert done.returncode == 2 and "TensorFlow shows no GPU" in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert [(row["task"], row.get("batch")) for row in result["rows"]] == [
-        *[("training", 1), ("training", 2)] * 3,
-        ("network", 1),
-        ("network", 2),
-        ("case", None),
-    ]
+    assert [(row["task"], row.get("batch")) for row in result["rows"]] == tried
     assert not [row for row in result["rows"] if "error" in row] and not result["skipped"]
