@@ -26,12 +26,12 @@ def test_errors_of_the_export_name_the_flag_to_change(monkeypatch, raised, expec
     def build_network(options):
         raise raised
 
-    monkeypatch.setattr(workflow, "train", lambda options: SimpleNamespace(network=None))
+    monkeypatch.setattr(workflow, "train", lambda options, initial: SimpleNamespace(network=None))
     monkeypatch.setattr(workflow.networks, "build_network", build_network)
     with pytest.raises(expected, match=message):
         workflow.train_and_export(TrainOptions("data", "model"))
 
 
 def test_only_the_chief_exports(monkeypatch):
-    monkeypatch.setattr(workflow, "train", lambda options: None)
+    monkeypatch.setattr(workflow, "train", lambda options, initial: None)
     assert workflow.train_and_export(TrainOptions("data", "model")) is None

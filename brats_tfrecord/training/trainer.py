@@ -70,23 +70,13 @@ class Trainer:
         )
         self.precision = devices.resolve_precision(options.precision, strategy)
         self.targets = record_targets.make_targets(options.targets, dataset.label_scheme.classes)
-        self.network_options = NetworkOptions(
-            name=options.network,
-            channels=len(options.input_names),
-            outputs=self.targets.channels,
-            activation=self.targets.activation,
-            filters=options.filter_counts,
-            dropout=options.dropout_rates,
-            first_stride=options.first_stride,
-            coarse_outputs=options.coarse_outputs,
-        )
+        self.network_options = _network_options(options, self.targets)
         self._require_patches_of_stride()
         self.piece = Piece.of_network(
             NETWORKS[options.network].takes_statistics,
             self.network_options.stride,
             self.patch_shape,
         )
-        self.initial_text = ""
         with strategy.scope():
             self.network = networks.build_network(
                 self.network_options,
@@ -94,14 +84,7 @@ class Trainer:
                 seed=options.seed,
                 on_gpu=devices.has_gpus(strategy),
             )
-            if initial is not None:
-                self.initial_text = initial_weights.assign(
-                    initial,
-                    self.network.model,
-                    options.architecture,
-                    options.input_names,
-                    self.targets.channel_names,
-                )
+            self.initial_text = self._assign(initial) if initial else ""
             self.updates = make_updates(
                 options,
                 self.epoch_steps,
@@ -186,6 +169,15 @@ class Trainer:
                 f"--patch_size, at least {stride}"
             )
 
+    def _assign(self, initial):
+        return initial_weights.assign(
+            initial,
+            self.network.model,
+            self.options.architecture,
+            self.options.input_names,
+            self.targets.channel_names,
+        )
+
     def _make_loss(self, name):
         weights = (
             losses.class_weights(self.dataset, self.train_folds, self.targets)
@@ -213,6 +205,19 @@ class Trainer:
             )
 
         return self.strategy.distribute_datasets_from_function(make_share)
+
+
+def _network_options(options, targets):
+    return NetworkOptions(
+        name=options.network,
+        channels=len(options.input_names),
+        outputs=targets.channels,
+        activation=targets.activation,
+        filters=options.filter_counts,
+        dropout=options.dropout_rates,
+        first_stride=options.first_stride,
+        coarse_outputs=options.coarse_outputs,
+    )
 
 
 def make_updates(
