@@ -78,7 +78,6 @@ class Trainer:
             self.network_options.stride,
             self.patch_shape,
         )
-        self.initial_text = ""
         with strategy.scope():
             self.network = networks.build_network(
                 self.network_options,
@@ -86,8 +85,7 @@ class Trainer:
                 seed=options.seed,
                 on_gpu=devices.has_gpus(strategy),
             )
-            if initial is not None:
-                self.initial_text = self._assign(initial)
+            self.initial_text = self._assign(initial) if initial else ""
             self.updates = make_updates(
                 options,
                 self.epoch_steps,
@@ -162,15 +160,6 @@ class Trainer:
         parts = self.strategy.experimental_local_results(cases)
         return list(dict.fromkeys(ids[case] for part in parts for case in part.numpy()))
 
-    def _assign(self, initial):
-        return initial_weights.assign(
-            initial,
-            self.network.model,
-            self.options.architecture,
-            self.options.input_names,
-            self.targets.channel_names,
-        )
-
     def _require_patches_of_stride(self):
         stride = self.network_options.stride
         if min(self.patch_shape) < stride:
@@ -180,6 +169,15 @@ class Trainer:
                 f"{'x'.join(map(str, self.patch_shape))}; give fewer levels or a larger "
                 f"--patch_size, at least {stride}"
             )
+
+    def _assign(self, initial):
+        return initial_weights.assign(
+            initial,
+            self.network.model,
+            self.options.architecture,
+            self.options.input_names,
+            self.targets.channel_names,
+        )
 
     def _make_loss(self, name):
         weights = (

@@ -83,9 +83,7 @@ TRIED = [("training", 1), ("training", 2)]
     [
         (("--networks=unet_nn",), TRIED),
         pytest.param(
-            (),
-            TRIED * 3 + [("network", 1), ("network", 2), ("case", None)],
-            marks=pytest.mark.soak,
+            (), TRIED * 3 + [("network", 1), ("network", 2), ("case", None)], marks=pytest.mark.soak
         ),
     ],
 )

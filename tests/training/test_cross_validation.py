@@ -103,11 +103,11 @@ def test_a_stopped_cross_validation_resumes_and_writes_its_table(dataset, tmp_pa
     chosen = options(dataset, tmp_path / "model", test_fold="2")
     train, trained = workflow.train, []
 
-    def stopping(run, began):
+    def stopping(run, initial, began):
         if len(trained) == 1:
             raise Stopped("time limit")
         trained.append(run.validation_fold)
-        return train(run, began)
+        return train(run, initial, began)
 
     monkeypatch.setattr(workflow, "train", stopping)
     with pytest.raises(Stopped):
