@@ -142,6 +142,7 @@ def changed(tmp_path, code):
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+@pytest.mark.soak
 def test_a_run_killed_between_the_renames_of_a_checkpoint_resumes_exactly(
     command, unbroken, tmp_path
 ):

@@ -157,6 +157,7 @@ def test_only_the_chief_prints_and_writes(unbroken):
     assert len(list(folder.glob("tensorboard/*"))) == 1
 
 
+@pytest.mark.soak
 def test_if_a_worker_is_killed_the_chief_exits_with_75_and_both_resume_exactly(
     flags, unbroken, tmp_path
 ):
