@@ -68,10 +68,10 @@ $(DEMO)/report/report.html: $(DEMO)/model/saved_model/saved_model.pb | $(READY)
 	$(BIN)/python tools/evaluate.py --model=$(DEMO)/model/saved_model --data_dir=$(DEMO)/dataset \
 	    --fold=1 --output_dir=$(DEMO)/report > $(DEMO)/headline.txt
 
-# Two processes: a test keeps about one core busy. A process that runs out of tests takes some of the
-# other's.
+# Three processes: many tests wait for the processes that they start. A process that runs out of tests
+# takes some of the others'.
 test: $(READY)
-	$(BIN)/python -m pytest -m '$(TESTS)' --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m pytest -m '$(TESTS)' --numprocesses=3 --dist=worksteal
 
 # For every edit: linters, and what takes less than a second a test.
 check: lint

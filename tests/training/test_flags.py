@@ -70,6 +70,8 @@ ELSEWHERE = {
     "deterministic": "test_devices.test_a_deterministic_run_gives_the_same_bits_twice",
     "checkpoint_minutes": "test_killed.test_a_run_killed_within_an_epoch_resumes_exactly",
     "time_limit_minutes": "test_loop.test_the_time_limit_stops_after_a_step",
+    "preset": "test_presets.test_a_preset_sets_what_is_not_given",
+    "time_budget_minutes": "test_time_budget.test_the_run_has_as_many_steps_as_fit",
     "profile": "test_profile.test_steps_and_loader_are_timed_and_nothing_is_written",
     "post_processing": "test_exported.test_a_finished_run_is_exported_again",
     "test_time_flips": "test_exported.test_a_finished_run_is_exported_again",
@@ -81,7 +83,11 @@ ELSEWHERE = {
 
 
 def test_every_flag_has_a_test():
-    flags = {field.name for field in dataclasses.fields(TrainOptions)}
+    flags = {
+        field.name
+        for field in dataclasses.fields(TrainOptions)
+        if field.metadata.get("is_flag", True)
+    }
     assert flags == LEARNING.keys() | ELSEWHERE.keys()
 
 

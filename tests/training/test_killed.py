@@ -163,6 +163,7 @@ def test_a_run_killed_between_the_renames_of_a_checkpoint_resumes_exactly(
     assert not list(folder.rglob(".*"))
 
 
+@pytest.mark.soak
 def test_a_file_system_without_locks_costs_one_line(command, unbroken, tmp_path):
     environment = changed(tmp_path, WITHOUT_LOCKS)
     done = subprocess.run(

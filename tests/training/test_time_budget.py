@@ -147,6 +147,7 @@ class TestWithAClockOfSteps:
             loop.train(options(dataset, tmp_path, time_budget_minutes=0.1))
         assert not (tmp_path / "run.json").exists()
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("changes", [{"accumulate": 3}, {"virtual_devices": 2}])
     def test_it_works_with(self, dataset, tmp_path, clock, changes):
         assert loop.train(options(dataset, tmp_path, **changes)).history

@@ -230,7 +230,8 @@ def test_a_missing_peer_is_named(flags, tmp_path, present):
     ), errors
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("victim", [1, 0])
 def test_shards_that_only_one_worker_finds_damaged_end_both_with_its_message(
     dataset, tmp_path, victim
 ):

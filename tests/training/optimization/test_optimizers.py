@@ -10,7 +10,7 @@ import tensorflow as tf
 from optimizer_names import needs_addons, parameters
 
 from brats_tfrecord.training.network import networks
-from brats_tfrecord.training.network.network_options import NetworkOptions
+from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOptions
 from brats_tfrecord.training.optimization import optimizers
 
 pytestmark = pytest.mark.slow
@@ -64,8 +64,8 @@ def test_weight_decay_leaves_a_bias_alone(name):
 
 
 def test_norm_parameters_and_biases_of_the_networks_do_not_decay():
-    for name in ("unet", "unet_nn"):
-        options = NetworkOptions(name, 3, 4, "softmax", (2, 4, 8), (0.0,) * 5, name == "unet_nn")
+    for name in NETWORKS:
+        options = NetworkOptions(name, 3, 4, "softmax", (2, 4, 8), (0.0,) * 5, 2, 1)
         for variable in networks.build_network(options).trainer.trainable_variables:
             kind = variable.name.split("/")[-1].split(":")[0]
             assert kind in ("kernel", "bias", "gamma", "beta")
