@@ -81,25 +81,27 @@ def _before_flips(patch, parameters):
 def _resample(reader, case, parameters, image, mask):
     """Fills `image` and `mask` with samples of the box around the patch."""
     dtype, matrix = np.dtype(np.float32 if parameters.fast else np.float64), parameters.matrix
-    displacement, margin = None, 0.0
+    displacement, margin = None, np.zeros(3)
     if parameters.elastic is not None:
         points = elastic.in_crop_voxels(parameters.elastic, matrix, mask.shape)
-        displacement, margin = (
-            elastic.Displacement(points, mask.shape, dtype),
-            elastic.reach(points),
-        )
+        displacement = elastic.Displacement(points, mask.shape, dtype)
+        margin = elastic.reach(points)
     first, shape, offset = box_to_sample(
         matrix, parameters.origin, mask.shape, reader.crop_shape, margin
     )
     before = after = np.zeros(3, int)
     if parameters.background_outside:
+        # Where the box reaches the border of the crop, one voxel of background lies around it. The
+        # first voxel of a crop is outside of the head.
         before, after = first == 0, first + shape == reader.crop_shape
     padded = shape + before + after
     inner = tuple(slice(b, b + n) for b, n in zip(before.astype(int), shape))
     image_box = np.empty((*padded, _fast_channels(image.shape[3])), dtype)
     mask_box = np.full(padded, BACKGROUND, np.uint8)
     if before.any() or after.any():
-        _fill_border(image_box, _corner(reader, case, image.shape[3]), inner)
+        corner = np.empty((1, 1, 1, image_box.shape[3]), dtype)
+        _read_image(reader, case, np.zeros(3, int), corner, image.shape[3])
+        _fill_border(image_box, corner[0, 0, 0], inner)
     _read_image(reader, case, first, image_box[inner], image.shape[3])
     reader.read_mask(case, first, mask_box[inner])
     positions = _positions(matrix, offset + before, mask.shape, dtype, displacement)
@@ -111,20 +113,12 @@ def _fast_channels(channels):
     return 1 << (channels - 1).bit_length()
 
 
-def _corner(reader, case, channels):
-    """The first voxel of a crop, [C], which is outside of the head or the brain."""
-    voxel = np.empty((1, 1, 1, channels), reader.image_dtype)
-    reader.read_image(case, (0, 0, 0), voxel)
-    return voxel[0, 0, 0]
-
-
-def _fill_border(box, value, inner):
-    """Sets the voxels of a box [x, y, z, K] beside its `inner` slices to a value [C]."""
+def _fill_border(box, voxel, inner):
+    """Sets the voxels of a box [x, y, z, K] beside its `inner` slices to one voxel, [K]."""
     for axis, within in enumerate(inner):
-        side = [slice(None)] * 3
-        for outside in (slice(0, within.start), slice(within.stop, None)):
-            side[axis] = outside
-            box[(*side, slice(0, len(value)))] = value
+        before_axis = (slice(None),) * axis
+        box[before_axis + (slice(0, within.start),)] = voxel
+        box[before_axis + (slice(within.stop, None),)] = voxel
 
 
 def _read_image(reader, case, first, box, channels):
