@@ -91,25 +91,27 @@ def _mark_brain(image, mask, background):
 def _resample(reader, case, parameters, image, mask, background):
     """Fills `image` and `mask` with samples of the box around the patch."""
     dtype, matrix = np.dtype(np.float32 if parameters.fast else np.float64), parameters.matrix
-    displacement, margin = None, 0.0
+    displacement, margin = None, np.zeros(3)
     if parameters.elastic is not None:
         points = elastic.in_crop_voxels(parameters.elastic, matrix, mask.shape)
-        displacement, margin = (
-            elastic.Displacement(points, mask.shape, dtype),
-            elastic.reach(points),
-        )
+        displacement = elastic.Displacement(points, mask.shape, dtype)
+        margin = elastic.reach(points)
     first, shape, offset = box_to_sample(
         matrix, parameters.origin, mask.shape, reader.crop_shape, margin
     )
     before = after = np.zeros(3, int)
     if parameters.background_outside:
+        # Where the box reaches the border of the crop, one voxel of background lies around it. The
+        # first voxel of a crop is outside of the head.
         before, after = first == 0, first + shape == reader.crop_shape
     padded = shape + before + after
     inner = tuple(slice(b, b + n) for b, n in zip(before.astype(int), shape))
     image_box = np.empty((*padded, _fast_channels(image.shape[3])), dtype)
     mask_box = np.full(padded, BACKGROUND, np.uint8)
     if before.any() or after.any():
-        _fill_border(image_box, _corner(reader, case, image.shape[3]), inner)
+        corner = np.empty((1, 1, 1, image_box.shape[3]), dtype)
+        _read_image(reader, case, np.zeros(3, int), corner, image.shape[3])
+        _fill_border(image_box, corner[0, 0, 0], inner)
     reader.read_mask(case, first, mask_box[inner])
     _read_image(reader, case, first, image_box[inner], image.shape[3], mask_box[inner], background)
     positions = _positions(matrix, offset + before, mask.shape, dtype, displacement)
@@ -121,26 +123,18 @@ def _fast_channels(channels):
     return 1 << (channels - 1).bit_length()
 
 
-def _corner(reader, case, channels):
-    """The first voxel of a crop, [C], which is outside of the head or the brain."""
-    voxel = np.empty((1, 1, 1, channels), reader.image_dtype)
-    reader.read_image(case, (0, 0, 0), voxel)
-    return voxel[0, 0, 0]
-
-
-def _fill_border(box, value, inner):
-    """Sets the voxels of a box [x, y, z, K] beside its `inner` slices to a value [C]."""
+def _fill_border(box, voxel, inner):
+    """Sets the voxels of a box [x, y, z, K] beside its `inner` slices to one voxel, [K]."""
     for axis, within in enumerate(inner):
-        side = [slice(None)] * 3
-        for outside in (slice(0, within.start), slice(within.stop, None)):
-            side[axis] = outside
-            box[(*side, slice(0, len(value)))] = value
+        before_axis = (slice(None),) * axis
+        box[before_axis + (slice(0, within.start),)] = voxel
+        box[before_axis + (slice(within.stop, None),)] = voxel
 
 
-def _read_image(reader, case, first, box, channels, mask, background):
+def _read_image(reader, case, first, box, channels, mask=None, background=None):
     """Reads an image into the first channels of a box [x, y, z, K] of another dtype.
 
-    Marks the brain in the mask of the box, from the stored values.
+    With the background, marks the brain in the mask of the box, from the stored values.
     """
     stored = np.zeros((min(PLANES, len(box)), *box.shape[1:]), reader.image_dtype)
     if background is not None:
@@ -149,7 +143,8 @@ def _read_image(reader, case, first, box, channels, mask, background):
     for x in range(0, len(box), PLANES):
         part = stored[: len(box[x : x + PLANES])]
         reader.read_image(case, first + (x, 0, 0), part[..., :channels])
-        _mark_brain(part, mask[x : x + PLANES], background)
+        if background is not None:
+            brain.mark(part, mask[x : x + PLANES], background)
         box[x : x + PLANES] = half_precision.to_float32(part)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-BLOCK = 2**14
+BLOCK = 2**15
 """Voxels that are sampled at once, or one plane of the patch if it has more: fewer hold the
 interpreter lock more often, and the buffers of more do not stay in the processor's cache."""
 
