@@ -34,7 +34,7 @@ from brats_tfrecord.training import (
     run_folder,
     tensorflow_errors,
 )
-from brats_tfrecord.training.initial_weights import InitialWeights
+from brats_tfrecord.training.initial_weights import InitialWeights, recorded_cases
 from brats_tfrecord.training.loop import train
 from brats_tfrecord.training.network import network_options, networks
 from brats_tfrecord.training.train_options import DOCUMENTED, TrainOptions
@@ -180,11 +180,19 @@ def initial_weights(options: TrainOptions) -> InitialWeights | None:
         inputs=card.input_names,
         outputs=card.channels.channel_names,
         weights=weights,
+        known_cases={
+            "train": list(card.train_case_ids),
+            "select": list(card.select_case_ids),
+            "identities": {name: dataclasses.asdict(who) for name, who in card.identities.items()},
+        },
     )
 
 
 def model_card(result: TrainResult) -> ModelCard:
-    """Makes the card of a run's model, without post-processing."""
+    """Makes the card of a run's model, without post-processing.
+
+    Cases of the model that the run started from count as cases of this one.
+    """
     dataset, options = result.manifest, result.options
     best: dict[str, Any] = next(
         (row for row in result.history if row["epoch"] == result.best_epoch), {}
@@ -198,9 +206,7 @@ def model_card(result: TrainResult) -> ModelCard:
         piece=result.piece,
         flips=options.test_time_flips,
         dataset_fingerprint=dataset.fingerprint,
-        train_case_ids=tuple(result.train_case_ids),
-        select_case_ids=tuple(result.select_case_ids),
-        identities=identities_of(dataset, (*result.train_case_ids, *result.select_case_ids)),
+        **_known_cases(result),
         missing=missing_modalities(result, result.train_case_ids, result.select_case_ids),
         training={
             "options": options.identity(),
@@ -215,6 +221,24 @@ def model_card(result: TrainResult) -> ModelCard:
             },
         },
     )
+
+
+def _known_cases(result):
+    """The fields of the card that say which cases the weights have seen."""
+    train, select = result.train_case_ids, result.select_case_ids
+    identities = identities_of(result.manifest, (*train, *select))
+    earlier = recorded_cases(result.options.model_dir)
+    if earlier is not None:
+        known = {name: Identity.from_json(who) for name, who in earlier["identities"].items()}
+        identities = {**known, **identities}
+        train = [*train, *(name for name in earlier["train"] if name not in train)]
+        select = dict.fromkeys([*select, *earlier["select"]])
+        select = [name for name in select if name not in train]
+    return {
+        "train_case_ids": tuple(train),
+        "select_case_ids": tuple(select),
+        "identities": identities,
+    }
 
 
 def ensemble_card(results: Sequence[TrainResult]) -> ModelCard:

@@ -1,12 +1,18 @@
 """Starts a network from the weights of another one, as far as their channels agree."""
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.wording import plural
+
+FILE_NAME = "initial_model.json"
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,8 @@ class InitialWeights:
         inputs: names of the input channels, in order.
         outputs: names of the output channels, in order.
         weights: float32 arrays in the order of `Network.model.weights`.
+        known_cases: the cases that the model was trained on or selected by, as JSON types; stored
+            with the run by `record`.
     """
 
     source: str
@@ -26,6 +34,31 @@ class InitialWeights:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: list[np.ndarray]
+    known_cases: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def record(initial: InitialWeights, model_dir: Path | str) -> None:
+    """Writes to the folder of a run which cases its initial weights have seen.
+
+    A resumed run needs the model of its beginning no more, but its own model card names these
+    cases.
+    """
+    files.write_json(Path(model_dir) / FILE_NAME, initial.known_cases)
+
+
+def recorded_cases(model_dir: Path | str) -> dict[str, Any] | None:
+    """Returns what `record` wrote; None for a run that began with random weights.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = Path(model_dir) / FILE_NAME
+    try:
+        return files.read_json(path) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is damaged ({error}); copy it from a backup, or train in a new --model_dir"
+        ) from error
 
 
 def assign(

@@ -19,6 +19,7 @@ from brats_tfrecord.stopping import StopRequest
 from brats_tfrecord.training import (
     cross_validation,
     incomplete_cases,
+    initial_weights,
     run_costs,
     run_folder,
     tensorflow_errors,
@@ -85,6 +86,8 @@ def train(
             cleanup.enter_context(contextlib.closing(run.reader))
             cleanup.enter_context(run.journal.session())
             cleanup.enter_context(run_folder.input_errors_shared(options, peers))
+            if initial is not None and peers.chief:
+                initial_weights.record(initial, options.model_dir)
             run.train()
         return run.result(is_timed=trains) if peers.chief else None
 

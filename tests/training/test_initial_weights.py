@@ -11,6 +11,7 @@ import tensorflow as tf
 from brats_tfrecord import workflow
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.pieces import Piece
+from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving.card import ModelCard
 from brats_tfrecord.serving.export import export_saved_model
 from brats_tfrecord.training import initial_weights
@@ -111,6 +112,7 @@ def test_a_run_starts_from_an_exported_model(dataset, tmp_path, capsys):
         str(dataset.root),
         str(tmp_path / "second"),
         epochs=1,
+        validation_fold="1",
         learning_rate=1e-30,
         init_from=str(tmp_path / "first"),
         **flags,
@@ -123,6 +125,10 @@ def test_a_run_starts_from_an_exported_model(dataset, tmp_path, capsys):
     assert "starting from" in said and "input channels flair,t1ce,t2" in said
     assert "has seen 2 of the 2 validation and test cases" in said
     assert "starting from" in (tmp_path / "second/run_card.md").read_text()
+    # Its card names the cases of both runs: folds 1 and 2 trained the other one, 0 and 2 this one.
+    card = cards.read(tmp_path / "second/saved_model")
+    assert card.train_case_ids == ("case0", "case2", "case3", "case5", "case1", "case4")
+    assert card.select_case_ids == () and len(card.identities) == 6
     # A run that has begun does not need the model any more.
     again = dataclasses.replace(options, init_from=str(tmp_path / "gone"), epochs=2)
     with pytest.raises(InputError, match="--init_from was"):
