@@ -26,7 +26,7 @@ DEMO_TRAINING := --patch_size=48 --patches_per_case=8 --foreground_fraction=0.67
 help:
 	@echo "make demo   phantoms -> TFRecords -> U-Net -> SavedModel -> report, in $(DEMO)"
 	@echo "make view   the viewer on the demo's model and phantoms"
-	@echo "make test   the test suite (6 to 15 minutes on two cores)"
+	@echo "make test   the test suite (10 to 15 minutes on two cores)"
 	@echo "make check  style checks and the fast tests (under 90 seconds)"
 	@echo "make soak   the long tests"
 	@echo "make bench  the benchmarks"
