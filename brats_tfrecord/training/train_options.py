@@ -107,7 +107,7 @@ class TrainOptions:
         "ranges of the BraTS winners, that is rotation to any angle, scaling by 0.65 to 1.6 that "
         "differs between the axes, elastic deformation, brightness, contrast, gamma of 0.5 to 1.6 "
         "(also of the inverted image), and noise, blur and low resolution of some modalities. "
-        "full and strong are meant for runs of hundreds of epochs and take about 0.15 "
+        "full and strong are meant for runs of hundreds of epochs and take about 0.2 "
         "core-seconds per patch of 128 voxels.",
         choices=tuple(augment.LEVELS),
     )
