@@ -9,6 +9,9 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.training.network import network_options
 from brats_tfrecord.training.optimization import addons
 
+MOST_MINUTES = 366 * 24 * 60
+"""Longest time budget."""
+
 _LARGEST = {
     "batch_size": 4096,
     "epochs": 10**6,
@@ -93,6 +96,8 @@ def _check_numbers(options):
     ):
         is_valid = 0 <= getattr(options, name) < math.inf
         _require(is_valid, options, name, "a finite number, 0 or more")
+    is_valid = options.time_budget_minutes <= MOST_MINUTES
+    _require(is_valid, options, "time_budget_minutes", f"at most {MOST_MINUTES:,}, one year")
     _require(0 <= options.seed < 2**31, options, "seed", "0 to 2147483647")
     _require(0 <= options.foreground_fraction <= 1, options, "foreground_fraction", "0 to 1")
     _require(0 < options.learning_rate < math.inf, options, "learning_rate", "a number above 0")
@@ -136,7 +141,8 @@ def _check_network(options):
         "deep_supervision",
         "auto, on, off"
         + (f" or a number of coarser outputs from 1 to {most}" if most else "")
-        + f" with --filters={','.join(map(str, counts))}",
+        + f" with --filters={','.join(map(str, counts))}"
+        + ("" if most else ", whose levels are too few for coarser outputs"),
     )
 
 

@@ -175,6 +175,7 @@ def test_measuring_costs_leaves_the_trainer_as_it_was(dataset, tmp_path):
         ({"averaging": "swa"}, "--averaging=swa: .*give --averaging=ema"),
         ({"time_budget_minutes": -1.0}, "--time_budget_minutes=-1.0: expected"),
         ({"time_budget_minutes": float("inf")}, "--time_budget_minutes=inf: expected"),
+        ({"time_budget_minutes": 1e9}, "--time_budget_minutes=1000000000.0: expected at most"),
         ({"warmup_epochs": -1.0}, "--warmup_epochs=-1.0: expected 0 or more"),
     ],
 )
