@@ -4,7 +4,6 @@
 """
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brats_tfrecord import files
+from brats_tfrecord.records import example, manifest, tfrecord
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +59,11 @@ def run_other():
     return run
 
 
-def test_a_dataset_has_the_same_bytes(run_other, small_cohort, small_dataset, tmp_path):
+def test_a_dataset_has_the_same_voxels(run_other, small_cohort, small_dataset, tmp_path):
+    """To the last bit, except where the two NumPy versions round float64 logarithms differently.
+
+    On processors with AVX-512 they do, which the manifest's versions tell.
+    """
     run_other(
         ROOT / "tools/convert_to_tfrecord.py",
         f"--input_dir={small_cohort}",
@@ -70,17 +73,23 @@ def test_a_dataset_has_the_same_bytes(run_other, small_cohort, small_dataset, tm
         "--crop=fixed",
         "--crop_window=8:88,6:86,4:60",
     )
-    shards = sorted(path.name for path in small_dataset.glob("*.tfrecord"))
-    assert shards
-    for name in shards:
-        assert files.sha256(tmp_path / name) == files.sha256(small_dataset / name), name
-    ours, theirs = (
-        json.loads((root / "dataset.json").read_text()) for root in (small_dataset, tmp_path)
-    )
-    assert ours.pop("versions") != theirs.pop("versions")
-    for case in (*ours["cases"], *theirs["cases"]):
-        del case["key"]  # depends on the versions
-    assert ours == theirs
+    ours, theirs = (manifest.load(root) for root in (small_dataset, tmp_path))
+    assert ours.case_ids((0, 1)) == theirs.case_ids((0, 1)) and ours.recipe == theirs.recipe
+    pairs = list(zip(_cases(ours), _cases(theirs), strict=True))
+    assert pairs
+    for mine, other in pairs:
+        np.testing.assert_array_equal(mine.classes, other.classes)
+        assert mine.crop_origin == other.crop_origin
+        differs = mine.image != other.image
+        print(f"{mine.case_id}: {differs.mean():.2g} of the values differ by a rounding to float16")
+        assert differs.mean() < 1e-3
+        np.testing.assert_allclose(mine.image, other.image, rtol=2**-10, atol=2**-14)
+
+
+def _cases(dataset):
+    for path in dataset.shard_paths((0, 1)):
+        for record in tfrecord.read_records(path):
+            yield example.decode(record, dataset.recipe.image_dtype)
 
 
 def test_a_saved_model_predicts_the_same(run_other, tiny_model, small_cohort, tmp_path):
@@ -92,7 +101,7 @@ def test_a_saved_model_predicts_the_same(run_other, tiny_model, small_cohort, tm
     ours, theirs = (np.load(output) for output in outputs)
     largest = max(np.abs(ours[name] - theirs[name]).max() for name in ours.files)
     print(f"largest difference of the probabilities: {largest:.2g}")
-    assert largest < 1e-5
+    assert largest < 1e-4  # 1.1e-5 with AVX-512, where the corrected volumes differ, too
 
 
 def test_a_run_continues(run_other, run_tool, small_dataset, tmp_path):
