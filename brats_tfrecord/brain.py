@@ -8,7 +8,7 @@ there from its background, which is the fourth smallest of the channel's values 
 of the image. So neither records nor signatures hold the channel. The exported graph computes it
 from the whole image, before windows are cut. Training sees patches only: there it is marked in the
 packed mask while a patch is read, so that it moves with the labels, and unpacked on the device.
-Skull-stripped images are expected; of others the channel is 1 nearly everywhere.
+Images must be skull-stripped; otherwise the channel is 1 nearly everywhere.
 """
 
 from collections.abc import Sequence

@@ -231,7 +231,7 @@ def _known_cases(result):
     if earlier is not None:
         known = {name: Identity.from_json(who) for name, who in earlier["identities"].items()}
         identities = {**known, **identities}
-        train = [*train, *(name for name in earlier["train"] if name not in train)]
+        train = list(dict.fromkeys([*train, *earlier["train"]]))
         select = dict.fromkeys([*select, *earlier["select"]])
         select = [name for name in select if name not in train]
     return {
@@ -248,14 +248,17 @@ def ensemble_card(results: Sequence[TrainResult]) -> ModelCard:
     """
     cards = [model_card(result) for result in results]
     trained = sorted(set().union(*(card.train_case_ids for card in cards)))
-    validated = set().union(*(card.select_case_ids for card in cards))
-    selected = validated.difference(trained)
+    selected = set().union(*(card.select_case_ids for card in cards)).difference(trained)
     return dataclasses.replace(
         cards[0],
         train_case_ids=tuple(trained),
         select_case_ids=tuple(sorted(selected)),
         identities={name: who for card in cards for name, who in card.identities.items()},
-        missing=missing_modalities(results[0], trained, validated),
+        missing=missing_modalities(
+            results[0],
+            set().union(*(result.train_case_ids for result in results)),
+            set().union(*(result.select_case_ids for result in results)),
+        ),
         training={**cards[0].training, "members": [card.training for card in cards]},
     )
 

@@ -1,7 +1,6 @@
 """Our side: tools/train.py as a user runs it, and `Segmenter` on the native files."""
 
 import csv
-import math
 import os
 import shlex
 import shutil
@@ -12,7 +11,6 @@ from pathlib import Path
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
-from quality import settings as settings_module
 from quality.cases import TOOLS
 
 
@@ -33,10 +31,10 @@ def train(root: Path, training, settings) -> tuple[int, float, Path]:
         f"--modalities={settings.modalities}",
         f"--seed={training.seed}",
         "--post_processing=none",
+        f"--time_budget_minutes={settings.minutes:g}",
         *preset_flags(training.contestant),
         *shlex.split(settings.flags),
     ]
-    flags += budget_flags(folder, flags, settings.minutes)
     minutes = run(folder, flags)
     return count_steps(folder), minutes, folder / "saved_model"
 
@@ -45,26 +43,6 @@ def preset_flags(contestant: str) -> list[str]:
     """Returns the flag of ours:PRESET; none for plain `ours`, the tool's defaults."""
     preset = contestant.partition(":")[2]
     return [f"--preset={preset}"] if preset else []
-
-
-def budget_flags(folder: Path, flags, minutes: float) -> list[str]:
-    """Returns the flags that make a training last the given minutes, export included."""
-    if settings_module.has_train_flag("time_budget_minutes"):
-        return [f"--time_budget_minutes={minutes:g}"]
-    return [f"--epochs={measured_epochs(folder, flags, minutes)}"]
-
-
-def measured_epochs(folder: Path, flags, minutes: float) -> int:
-    """Counts the epochs that fit, from a trial of two; its time is not counted.
-
-    The first epoch traces the graph and reads the records for the first time; the second is as
-    long as those that follow.
-    """
-    trial = folder.with_name(f"{folder.name}-trial")
-    seconds = 60 * run(trial, [*flags, "--epochs=2"])
-    last = float(history(trial)[-1]["seconds"])
-    shutil.rmtree(trial)
-    return max(1, math.floor((0.97 * 60 * minutes - (seconds - 2 * last)) / last))
 
 
 def run(folder: Path, flags) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from brats_tfrecord import files
 from brats_tfrecord.errors import InputError
-from brats_tfrecord.training.train_options import TrainOptions
+from brats_tfrecord.training.train_options import PRESETS
 
 OURS = "ours"
 NETWORKS = ("unet", "dynunet", "segresnet")
@@ -107,8 +107,7 @@ def claim(root: Path, settings: Settings) -> None:
 
 def default_contestants() -> list[str]:
     """Lists our best preset for CPUs, the MONAI networks and, if it is installed, nnU-Net."""
-    ours = [f"{OURS}:cpu"] if has_train_flag("preset") else [OURS]
-    return [*ours, *NETWORKS, *([NNUNET] if is_installed("nnunetv2") else [])]
+    return [f"{OURS}:cpu", *NETWORKS, *([NNUNET] if is_installed("nnunetv2") else [])]
 
 
 def check_contestants(names) -> None:
@@ -118,7 +117,7 @@ def check_contestants(names) -> None:
     for name in names:
         kind, _, variant = name.partition(":")
         known = (
-            (kind == OURS and (not variant or has_train_flag("preset")))
+            (kind == OURS and variant in ("", *PRESETS))
             or (kind in NETWORKS and variant in ("", *VARIANTS))
             or name == NNUNET
         )
@@ -137,8 +136,3 @@ def missing_packages(names) -> list[str]:
 def is_installed(package: str) -> bool:
     """Whether a package can be imported; it is not."""
     return importlib.util.find_spec(package) is not None
-
-
-def has_train_flag(name: str) -> bool:
-    """Whether tools/train.py has a flag of this name."""
-    return name in {field.name for field in dataclasses.fields(TrainOptions)}

@@ -184,6 +184,7 @@ def to_figure(rows, results) -> bytes:
         axes.text(position + 0.32, row["dice_mean"], f"{row['dice_mean']:.3f}", va="center", size=8)
     axes.set_xticks(range(len(rows)), [row["contestant"] for row in rows], size=8)
     axes.set_xlim(-0.5, len(rows) - 0.2)
+    axes.set_ylim(0, 1)
     axes.set_ylabel("Dice, mean of WT, TC and ET")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)

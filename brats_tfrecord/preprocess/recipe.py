@@ -293,11 +293,25 @@ class Recipe:
         )
 
 
+def find_brain(volumes: np.ndarray, modalities: Sequence[str]) -> tuple[str, np.ndarray] | None:
+    """Finds the brain: the positive part of the first of `REFERENCES` that is positive anywhere.
+
+    Args:
+        volumes: float32 [X, Y, Z, C].
+        modalities: names of the channels.
+
+    Returns:
+        (name of the modality, bool [X, Y, Z]); None if no modality is positive anywhere.
+    """
+    for name in REFERENCES:
+        if name in modalities:
+            brain = volumes[..., modalities.index(name)] >= POSITIVE
+            if brain.any():
+                return name, brain
+    return None
+
+
 def _brain_box(volumes, modalities):
     """Returns the box of the brain, one slice per axis; None without brain."""
-    for reference in REFERENCES:
-        if reference in modalities:
-            brain = volumes[..., modalities.index(reference)] >= POSITIVE
-            if brain.any():
-                return bounding_box(brain)
-    return None
+    found = find_brain(volumes, modalities)
+    return bounding_box(found[1]) if found else None

@@ -12,7 +12,7 @@ from brats_tfrecord.cohort import nifti
 from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.preprocess import resample
-from brats_tfrecord.preprocess.recipe import POSITIVE, REFERENCES, Recipe
+from brats_tfrecord.preprocess.recipe import REFERENCES, Recipe, find_brain
 from brats_tfrecord.serving import card as cards
 from brats_tfrecord.serving import golden
 from brats_tfrecord.serving.record_segmenter import RecordSegmenter, StageTimer
@@ -157,19 +157,12 @@ class Segmenter(RecordSegmenter):
 
     def _window_origin(self, raw, volumes):
         """Returns the first voxel of the window that `Recipe.apply` cuts out of the case."""
-        available = [name for name in REFERENCES if name in raw.modalities]
-        reference = next(
-            (
-                name
-                for name in available
-                if (raw.volumes[..., raw.modalities.index(name)] >= POSITIVE).any()
-            ),
-            available[0],
-        )
-        if reference in self.modalities:
+        found = find_brain(raw.volumes, raw.modalities)
+        if found is None or found[0] in self.modalities:
             return self.recipe.window(volumes, self.modalities)
-        channel = resample.volumes_to(volumes.shape[:3], _channels(raw, (reference,)))
-        return self.recipe.window(channel, (reference,))
+        reference = (found[0],)
+        channel = resample.volumes_to(volumes.shape[:3], _channels(raw, reference))
+        return self.recipe.window(channel, reference)
 
 
 def _channels(raw, modalities):

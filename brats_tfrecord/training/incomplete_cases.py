@@ -12,7 +12,7 @@ from brats_tfrecord.wording import plural
 def require_trainable(
     options: TrainOptions, dataset: Manifest, train_folds: Collection[int]
 ) -> None:
-    """Checks that the modalities of a run are there where it needs them.
+    """Checks that the cases have the modalities that the run needs.
 
     Raises:
         InputError: a modality is missing in every training case; a case has none of the

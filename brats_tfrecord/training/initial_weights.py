@@ -1,6 +1,5 @@
 """Starts a network from the weights of another one, as far as their channels agree."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ class InitialWeights:
         inputs: names of the input channels, in order.
         outputs: names of the output channels, in order.
         weights: float32 arrays in the order of `Network.model.weights`.
-        known_cases: the cases that the model was trained on or selected by, as JSON types; stored
-            with the run by `record`.
+        known_cases: the cases that the model has seen, as JSON types: "train" and "select" are
+            lists of case ids, "identities" is case id -> patient and voxels. `record` stores them.
     """
 
     source: str
@@ -34,14 +33,13 @@ class InitialWeights:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: list[np.ndarray]
-    known_cases: dict[str, Any] = dataclasses.field(default_factory=dict)
+    known_cases: dict[str, Any]
 
 
 def record(initial: InitialWeights, model_dir: Path | str) -> None:
     """Writes to the folder of a run which cases its initial weights have seen.
 
-    A resumed run needs the model of its beginning no more, but its own model card names these
-    cases.
+    A resumed run does not read the model that it started from, but its own card names these cases.
     """
     files.write_json(Path(model_dir) / FILE_NAME, initial.known_cases)
 
@@ -53,9 +51,12 @@ def recorded_cases(model_dir: Path | str) -> dict[str, Any] | None:
         InputError: the file is damaged.
     """
     path = Path(model_dir) / FILE_NAME
+    if not path.exists():
+        return None
     try:
-        return files.read_json(path) if path.exists() else None
-    except (OSError, ValueError) as error:
+        value = files.read_json(path)
+        return {name: value[name] for name in ("train", "select", "identities")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: is damaged ({error}); copy it from a backup, or train in a new --model_dir"
         ) from error

@@ -9,12 +9,15 @@ from brats_tfrecord.errors import InputError
 from brats_tfrecord.training.network import network_options
 from brats_tfrecord.training.optimization import addons
 
+MOST_EPOCHS = 10**6
+"""Most epochs of a run."""
+
 MOST_MINUTES = 366 * 24 * 60
 """Longest time budget."""
 
 _LARGEST = {
     "batch_size": 4096,
-    "epochs": 10**6,
+    "epochs": MOST_EPOCHS,
     "validate_every": 10**6,
     "accumulate": 10**6,
     "patches_per_case": 10_000,
@@ -74,7 +77,7 @@ def folds(value: str) -> tuple[int, ...]:
     return () if value == "none" else (int(value),)
 
 
-def is_planned(name: str, value: object, minutes: float) -> InputError:
+def planned_error(name: str, value: object, minutes: float) -> InputError:
     """Makes the error of an option that a time budget replaces."""
     return InputError(
         f"--{name}={value}: --time_budget_minutes={minutes:g} plans epochs and validations; give "
@@ -188,7 +191,7 @@ def _check_time_budget(options):
     for name in ("epochs", "validate_every"):
         value = getattr(options, name)
         if value != defaults[name]:
-            raise is_planned(name, value, options.time_budget_minutes)
+            raise planned_error(name, value, options.time_budget_minutes)
     if options.averaging == "swa":
         raise InputError(
             "--averaging=swa: averages over the last quarter of --epochs, which "

@@ -103,13 +103,13 @@ def train_options(**given: Any) -> TrainOptions:
         >>> train_options(data_dir="dataset", model_dir="model", preset="cpu",
         ...               time_budget_minutes=20)
     """
-    make_values = _MAKERS.get(given.get("preset", ""))
-    if make_values is None:
+    preset = given.get("preset", "")
+    if preset not in _MAKERS:
         _require_planned_alone(given)
         return TrainOptions(**given)
-    values = run_file.preset_values(given.get("model_dir", ""), given["preset"])
+    values = run_file.preset_values(given.get("model_dir", ""), preset)
     if values is None:
-        values = make_values(given, read_facts(given))
+        values = preset_values(preset, given, read_facts(given))
     if given.get("time_budget_minutes"):
         _require_planned_alone(given)
         values = {name: x for name, x in values.items() if name not in _PLANNED}
@@ -179,7 +179,7 @@ def _require_planned_alone(given):
     """Refuses --epochs beside a time budget even where it has the value of the default."""
     for name in _PLANNED if given.get("time_budget_minutes") else ():
         if name in given:
-            raise option_checks.is_planned(name, given[name], given["time_budget_minutes"])
+            raise option_checks.planned_error(name, given[name], given["time_budget_minutes"])
 
 
 def _cpu(given, facts):

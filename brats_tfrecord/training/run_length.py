@@ -1,7 +1,6 @@
-"""The length of a run of --epochs, and what `timed_length` has in its place."""
+"""The length of a run in epochs and steps; `timed_length` has that of a run with a time budget."""
 
 import contextlib
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from brats_tfrecord.training.train_options import TrainOptions
@@ -61,9 +60,6 @@ class RunLength:
     def to_numbers(self) -> list[float]:
         """Returns the plan for a checkpoint; empty without a time budget."""
         return []
-
-    def restore(self, numbers: Sequence[float]) -> None:
-        """Continues with the plan that `to_numbers` returned."""
 
     def end_text(self) -> str:
         """Returns when the run is planned to end, such as "ends 14:03"; "" without a plan."""

@@ -190,7 +190,7 @@ def tuning_seconds(plan: Plan, minutes: float) -> float:
 
 
 def _later(seconds: float, plan: Plan) -> float:
-    """What took so long at the start, at the present pace."""
+    """Converts seconds that were measured at the start to the present pace."""
     return plan.slowdown * seconds
 
 

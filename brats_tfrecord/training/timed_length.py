@@ -141,6 +141,7 @@ class TimedLength(RunLength):
         return dataclasses.replace(self.plan, spent=self.used_seconds()).to_numbers()
 
     def restore(self, numbers: Sequence[float]) -> None:
+        """Continues with the plan that `to_numbers` returned."""
         self._plan = Plan.from_numbers(numbers)
         self._spent_before = self._plan.spent
 

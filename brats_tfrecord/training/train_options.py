@@ -14,9 +14,6 @@ from brats_tfrecord.training.data.augment import Augmentation
 from brats_tfrecord.training.distribution import cluster
 from brats_tfrecord.training.network import network_options
 
-MOST_EPOCHS = 10**6
-"""Most epochs of a run."""
-
 DOCUMENTED = "documented"
 PRESETS = (DOCUMENTED, "cpu", "gpu")
 """Values of --preset; `presets` has what they set."""
@@ -222,8 +219,8 @@ class TrainOptions:
         "unet",
         "Network. unet: the documented 3-D U-Net; unet_nn: a U-Net as in nnU-Net, with instance "
         "norm, leaky ReLU, strided convolutions, deep supervision, twice the filters and more "
-        "levels; unet_res: residual blocks in the encoder and a light decoder, as in nnU-Net's "
-        "residual encoders: the least time per step of the three for its capacity.",
+        "levels; unet_res: the same with residual blocks in the encoder and a light decoder, as in "
+        "nnU-Net's residual encoders.",
         choices=tuple(network_options.NETWORKS),
     )
     filters: str = option(
@@ -233,9 +230,9 @@ class TrainOptions:
     )
     first_stride: int = option(
         1,
-        "1, or 2 to let the finest level of the network work on half the extents of the image: a "
-        "step takes a fraction of the time and memory, so that a CPU or a small GPU sees more, or "
-        "larger, patches in the same time. Outlines of small parts become less exact.",
+        "1, or 2 to let the finest level of the network work on half the extents of the image. On "
+        "CPUs a step then takes a quarter to a third of the time, so that a run sees more, or "
+        "larger, patches; the outlines are computed at half the resolution.",
     )
     init_from: str = option(
         "",

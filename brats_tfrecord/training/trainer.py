@@ -21,7 +21,8 @@ from brats_tfrecord.training.network.network_options import NETWORKS, NetworkOpt
 from brats_tfrecord.training.optimization import losses, optimizers, schedules
 from brats_tfrecord.training.optimization.planned_share import PlannedShare
 from brats_tfrecord.training.optimization.updates import Updates
-from brats_tfrecord.training.train_options import MOST_EPOCHS, TrainOptions
+from brats_tfrecord.training.option_checks import MOST_EPOCHS
+from brats_tfrecord.training.train_options import TrainOptions
 
 
 class Trainer:
@@ -242,8 +243,31 @@ def make_updates(
     Raises:
         InputError: --accumulate exceeds the number of batches of the run.
     """
+    share, total = None, 0
+    warmup = round(options.warmup_epochs * epoch_steps / options.accumulate)
     if options.has_time_budget:
-        return _planned_updates(options, epoch_steps, strategy, variables, loss_scaling)
+        share = PlannedShare(warmup)
+        schedule = schedules.make_planned_schedule(options.schedule, options.learning_rate, share)
+    else:
+        total = _count_updates(options, epoch_steps)
+        schedule = schedules.make_schedule(
+            options.schedule, options.learning_rate, total, min(warmup, total - 1)
+        )
+    return Updates(
+        strategy,
+        optimizers.make_optimizer(options.optimizer, schedule, options.decay_rate),
+        variables,
+        schedule=schedule,
+        clip_norm=options.clip_norm,
+        accumulate=options.accumulate,
+        # Only swa depends on the numbers of epochs and updates, and has no time budget.
+        averaging=schedules.make_averaging(options.averaging, options.epochs, total),
+        loss_scaling=loss_scaling,
+        planned_share=share,
+    )
+
+
+def _count_updates(options, epoch_steps):
     batches = options.epochs * epoch_steps
     total = batches // options.accumulate
     if not total:
@@ -251,39 +275,7 @@ def make_updates(
             f"--accumulate={options.accumulate}: the whole run has {batches} batches, too few "
             f"for one update; give at most {batches}, or more --epochs"
         )
-    warmup = min(_warmup_updates(options, epoch_steps), total - 1)
-    schedule = schedules.make_schedule(options.schedule, options.learning_rate, total, warmup)
-    return Updates(
-        strategy,
-        optimizers.make_optimizer(options.optimizer, schedule, options.decay_rate),
-        variables,
-        schedule=schedule,
-        clip_norm=options.clip_norm,
-        accumulate=options.accumulate,
-        averaging=schedules.make_averaging(options.averaging, options.epochs, total),
-        loss_scaling=loss_scaling,
-    )
-
-
-def _warmup_updates(options, epoch_steps):
-    return round(options.warmup_epochs * epoch_steps / options.accumulate)
-
-
-def _planned_updates(options, epoch_steps, strategy, variables, loss_scaling):
-    """`make_updates` of a run whose number of updates is planned while it trains."""
-    share = PlannedShare(_warmup_updates(options, epoch_steps))
-    schedule = schedules.make_planned_schedule(options.schedule, options.learning_rate, share)
-    return Updates(
-        strategy,
-        optimizers.make_optimizer(options.optimizer, schedule, options.decay_rate),
-        variables,
-        schedule=schedule,
-        clip_norm=options.clip_norm,
-        accumulate=options.accumulate,
-        averaging=schedules.make_averaging(options.averaging, 0, 0),
-        loss_scaling=loss_scaling,
-        planned_share=share,
-    )
+    return total
 
 
 @dataclass(frozen=True)

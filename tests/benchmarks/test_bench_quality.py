@@ -2,7 +2,6 @@ import dataclasses
 import importlib
 import importlib.util
 import json
-import math
 import os
 import signal
 import subprocess
@@ -340,20 +339,6 @@ def test_every_case_is_in_the_csv_and_the_figure_is_a_png(bench):
     assert lines[1].startswith("ours,0,0,a,a,0.9,")
     rows = bench.summary.summarise(["ours", "unet"], RESULTS, 2, 2.0)
     assert bench.summary.to_figure(rows, RESULTS).startswith(b"\x89PNG")
-
-
-def test_epochs_are_planned_from_a_trial_of_two(bench, monkeypatch, tmp_path):
-    def run(folder, flags):
-        assert flags == ["--batch_size=2", "--epochs=2"]
-        folder.mkdir()
-        (folder / "history.csv").write_text("epoch,seconds\n1,20\n2,5\n")
-        return 40 / 60
-
-    monkeypatch.setattr(bench.ours, "run", run)
-    epochs = bench.ours.measured_epochs(tmp_path / "model", ["--batch_size=2"], 3)
-    # 40 s of which two epochs of 5 s would be 10: 30 s are spent once.
-    assert epochs == math.floor((0.97 * 180 - 30) / 5)
-    assert not (tmp_path / "model-trial").exists()
 
 
 def test_a_refused_training_says_why_in_one_line(bench, monkeypatch, tmp_path):

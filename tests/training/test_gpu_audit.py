@@ -135,6 +135,12 @@ def require_nothing_on_host(title, graph):
     return found
 
 
+def require_steps_on_gpu(title, *arguments):
+    traced = Steps(*arguments)
+    assert not require_nothing_on_host(f"training {title}", traced.trace_training()).waits
+    require_nothing_on_host(f"evaluation {title}", traced.trace_evaluation())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, targets, loss, precision",
@@ -144,10 +150,7 @@ def require_nothing_on_host(title, graph):
     ],
 )
 def test_steps_keep_volumes_on_the_gpu(name, targets, loss, precision):
-    traced = Steps(name, targets, loss, precision)
-    title = f"{name} {targets} {loss} {precision}"
-    assert not require_nothing_on_host(f"training {title}", traced.trace_training()).waits
-    require_nothing_on_host(f"evaluation {title}", traced.trace_evaluation())
+    require_steps_on_gpu(f"{name} {targets} {loss} {precision}", name, targets, loss, precision)
 
 
 @pytest.mark.slow
@@ -163,10 +166,8 @@ def test_steps_keep_volumes_on_the_gpu(name, targets, loss, precision):
     ],
 )
 def test_steps_with_a_brain_channel_and_first_stride_keep_volumes_on_the_gpu(name, precision):
-    traced = Steps(name, "regions", "dice_cross_entropy", precision, True, first_stride=2)
     title = f"{name} with a brain channel and a first stride of 2, {precision}"
-    assert not require_nothing_on_host(f"training {title}", traced.trace_training()).waits
-    require_nothing_on_host(f"evaluation {title}", traced.trace_evaluation())
+    require_steps_on_gpu(title, name, "regions", "dice_cross_entropy", precision, True, 2)
 
 
 @pytest.mark.slow
@@ -178,6 +179,7 @@ def test_steps_with_a_brain_channel_and_first_stride_keep_volumes_on_the_gpu(nam
         pytest.param("unet", "regions", True, 1, marks=pytest.mark.soak),
         pytest.param("unet_nn", "classes", False, 1, marks=pytest.mark.soak),
         pytest.param("unet_nn", "regions", True, 1, marks=pytest.mark.soak),
+        pytest.param("unet_nn", "regions", False, 1, marks=pytest.mark.soak),
     ],
 )
 def test_exported_graphs_keep_volumes_on_the_gpu(name, targets, brain_channel, first_stride):

@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def network(inputs, outputs, first_stride=1, seed=0):
 
 def given(model, inputs, outputs, **architecture):
     return InitialWeights(
-        "there", {**ARCHITECTURE, **architecture}, inputs, outputs, model.get_weights()
+        "there", {**ARCHITECTURE, **architecture}, inputs, outputs, model.get_weights(), {}
     )
 
 
@@ -235,3 +236,38 @@ def test_devices_can_still_be_chosen_after_the_weights_are_read(exported, datase
     command = [sys.executable, "-c", script, dataset.root, tmp_path / "run", exported]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert "replicas: 2" in done.stdout, done.stderr
+
+
+def test_the_average_of_runs_names_the_cases_of_the_model_they_started_from(dataset, tmp_path):
+    """These cases are not in the dataset of the runs."""
+    results = []
+    for fold in (0, 1):
+        options = TrainOptions(str(dataset.root), str(tmp_path / f"fold{fold}"))
+        (tmp_path / f"fold{fold}").mkdir()
+        known = {"train": ["elsewhere"], "select": ["case0"], "identities": {}}
+        (tmp_path / f"fold{fold}/initial_model.json").write_text(json.dumps(known))
+        results.append(
+            types.SimpleNamespace(
+                manifest=dataset,
+                options=options,
+                history=[],
+                best_epoch=1,
+                modalities=options.modality_names,
+                targets="regions",
+                piece=Piece((8, 8, 8), 2),
+                train_case_ids=dataset.case_ids([1 - fold]),
+                select_case_ids=dataset.case_ids([fold]),
+                precision="float32",
+            )
+        )
+    card = workflow.ensemble_card(results)
+    assert card.train_case_ids == ("case0", "case1", "case3", "case4", "elsewhere")
+    assert card.select_case_ids == ()
+    assert workflow.model_card(results[1]).select_case_ids == ("case1", "case4")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"train": []}'])
+def test_a_damaged_record_of_the_initial_model_is_named(tmp_path, text):
+    (tmp_path / "initial_model.json").write_text(text)
+    with pytest.raises(InputError, match="initial_model.json: is damaged"):
+        initial_weights.recorded_cases(tmp_path)

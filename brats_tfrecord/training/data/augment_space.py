@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from brats_tfrecord import brain
+from brats_tfrecord import brain, spec
 from brats_tfrecord.training.data import elastic, half_precision, sampling
 from brats_tfrecord.training.data.augment import PatchParameters
 from brats_tfrecord.training.data.record_reader import RecordReader
@@ -17,8 +17,8 @@ from brats_tfrecord.training.data.record_reader import RecordReader
 PLANES = 4
 """Planes of X that are read and converted at once: they stay in the processor's cache."""
 
-BACKGROUND = 1
-"""A voxel of the packed mask that is background: bit 0 is set."""
+BACKGROUND = 1 << spec.BACKGROUND
+"""A background voxel of a packed mask."""
 
 
 def read_patch(
@@ -45,7 +45,8 @@ def read_patch(
         origin = parameters.origin.tolist()
         reader.read_image(case, origin, image_view)
         reader.read_mask(case, origin, mask_view)
-        _mark_brain(image, mask, background)
+        if background is not None:
+            brain.mark(image, mask, background)
     else:
         _resample(reader, case, parameters, image_view, mask_view, background)
 
@@ -81,11 +82,6 @@ def _before_flips(patch, parameters):
         quarters, axes = parameters.turn
         patch = np.rot90(patch, -quarters, axes)
     return np.flip(patch, parameters.flips)
-
-
-def _mark_brain(image, mask, background):
-    if background is not None:
-        brain.mark(image, mask, background)
 
 
 def _resample(reader, case, parameters, image, mask, background):

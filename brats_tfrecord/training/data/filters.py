@@ -1,6 +1,6 @@
 """Blur, low resolution and noise of one channel, float32 [X, Y, Z].
 
-The fast forms are several times as fast as those of earlier versions, with other numbers.
+The fast forms are several times as fast as the others, and their results differ slightly.
 """
 
 import functools

@@ -26,7 +26,7 @@ def plot(rows: Sequence[dict], best_epoch: int | None = None, title: str = "") -
     # Fixed margins: a layout engine would take longer than drawing, after every epoch.
     figure = Figure(figsize=(12.5, 6.6))
     if title:
-        figure.suptitle(title, x=0.06, y=0.995, ha="left", fontsize=9)
+        figure.suptitle(title, x=0.06, y=0.99, ha="left", fontsize=9)
     axes = figure.subplots(
         2,
         3,

@@ -19,10 +19,7 @@ def to_markdown(card: dict) -> str:
         "Result": (("", "value"), _result(card["result"])),
         "Time": (("", "value"), [*_times(card["timings"]), *_time_budget(card.get("time_budget"))]),
         "Data and network": (("", "value"), _data_and_network(card)),
-        f"Flags set by --preset={preset['name']}": (
-            ("flag", "value"),
-            [(f"--{name}", flags[name]) for name in preset["flags"]],
-        ),
+        **_preset(preset, flags),
         "Flags that differ from their defaults": (
             ("flag", "value"),
             [(f"--{name}", flags[name]) for name in own],
@@ -41,8 +38,6 @@ def to_markdown(card: dict) -> str:
             [_session(session) for session in card["sessions"]],
         ),
     }
-    if not preset["flags"]:
-        del sections[f"Flags set by --preset={preset['name']}"]
     lines = ["# Run card", "", _headline(card), ""]
     for title, (header, rows) in sections.items():
         lines += [f"## {title}", "", *_table(header, rows), ""]
@@ -88,6 +83,12 @@ def _times(timings):
         ("speed, median", measured("volumes_per_second_median", "{:.2f} volumes/s")),
         ("waiting for input", measured("input_wait", "{:.1%} of training")),
     ]
+
+
+def _preset(preset, flags):
+    """The section of the flags that a preset has set; none without."""
+    rows = [(f"--{name}", flags[name]) for name in preset["flags"]]
+    return {f"Flags set by --preset={preset['name']}": (("flag", "value"), rows)} if rows else {}
 
 
 def _time_budget(planned):

@@ -89,10 +89,10 @@ def _decoder_levels(image, options, policy):
 
 
 def _first_level(image, options, policy):
-    """The input of the finest level: the image, or each block of 2x2x2 voxels as one.
+    """The input of the finest level: the image, or with a first stride each 2x2x2 block as a voxel.
 
-    The convolution that joins the blocks does not lose information while it has as many channels as
-    a block has values. It leaves the non-linearity to the layers behind it.
+    The convolution of the blocks is linear; the level's own layers follow. It keeps all information
+    if it has 8 filters or more for each channel of the image.
     """
     if options.first_stride == 1:
         return image
