@@ -32,6 +32,9 @@ REFERENCES = ("flair", "t1ce", "t2", "t1")
 """The window is centred on the brain of the first of these modalities that the case has. It is a
 single modality, so that models that use different modalities of one dataset get the same window."""
 
+_LATER = {"normalize"}
+"""Fields that the first recipes on disk do not have."""
+
 POSITIVE = np.finfo(np.float32).tiny
 """Smallest intensity of brain voxels. TensorFlow treats smaller, denormal numbers as zero."""
 
@@ -59,6 +62,8 @@ class Recipe:
             box of the brain. "auto": "fixed" if the grid has 240 x 240 x 155 voxels, else "brain".
         resample: "none", or "1mm" to resample cases with a spacing more than 5 % off 1 mm to a
             grid of 1 mm before all other steps. Results are resampled back.
+        normalize: voxels of the window whose mean and deviation the z-score of a channel takes:
+            all of them ("crop"), or those that are not 0 ("brain"); the others then stay 0.
     """
 
     bias_correction: str = "n4"
@@ -68,6 +73,7 @@ class Recipe:
     image_dtype: str = "float16"
     crop: str = "auto"
     resample: str = "none"
+    normalize: str = "crop"
 
     def __post_init__(self):
         for name, choices in (
@@ -76,6 +82,7 @@ class Recipe:
             ("image_dtype", IMAGE_DTYPES),
             ("crop", CROPS),
             ("resample", RESAMPLES),
+            ("normalize", normalize.REGIONS),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(
@@ -94,10 +101,14 @@ class Recipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the recipe as a dict of JSON types, the inverse of `from_json`."""
+        """Returns the recipe as a dict of JSON types, the inverse of `from_json`.
+
+        Fields in `_LATER` are left out if they have their default, as versions without them did.
+        """
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
+            if name not in _LATER or value != getattr(Recipe, name)
         }
 
     @classmethod
@@ -108,7 +119,7 @@ class Recipe:
             InputError: the dict was written by another version, or a value is not valid.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(value, dict) or set(value) != known:
+        if not isinstance(value, dict) or not known - _LATER <= set(value) <= known:
             raise InputError(
                 f"recipe: holds {sorted(value)}; this version expects "
                 f"{sorted(known)}; use the version that wrote it"
@@ -233,8 +244,8 @@ class Recipe:
                 None.
 
         Returns:
-            [*extents, C] in `image_dtype`. Each channel has mean 0 and standard deviation 1 within
-            the window, or is 0 if it is constant there.
+            [*extents, C] in `image_dtype`. Each channel has mean 0 and standard deviation 1 over
+            the voxels of the window that `normalize` says, or is 0 if it is constant there.
         """
         window = (tuple(origin), self.crop_shape)
         box = window if box is None else box
@@ -242,11 +253,8 @@ class Recipe:
         for channel in range(volumes.shape[-1]):
             volume = volumes[..., channel]
             reference = crop.crop(volume, *window)
-            image[..., channel] = (
-                normalize.zscore(reference)
-                if box == window
-                else normalize.zscore(crop.crop(volume, *box), reference)
-            )
+            cut = reference if box == window else crop.crop(volume, *box)
+            image[..., channel] = normalize.zscore(cut, reference, self.normalize)
         return image
 
     def to_grid(

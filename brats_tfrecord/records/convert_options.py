@@ -11,6 +11,7 @@ from brats_tfrecord.cohort.naming import LAYOUTS
 from brats_tfrecord.cohort.nifti import BARE_MASK_AFFINES
 from brats_tfrecord.errors import InputError
 from brats_tfrecord.options import option
+from brats_tfrecord.preprocess.normalize import REGIONS
 from brats_tfrecord.preprocess.recipe import (
     BIAS_CORRECTIONS,
     BIAS_MASKS,
@@ -128,6 +129,13 @@ class ConvertOptions:
         "Window of voxels to keep, as first:end of x,y,z in LPS order. The default is the "
         "documented crop of 240x240x155 to 144x144x144 voxels. --crop=brain uses only its size.",
     )
+    normalize: str = option(
+        "crop",
+        "Voxels whose mean and standard deviation the z-score of each channel takes. crop: all of "
+        "the crop, as in the documented recipe; brain: those that are not 0, which does not depend "
+        "on how much of the crop the head fills. The background is then 0.",
+        choices=REGIONS,
+    )
     image_dtype: str = option("float16", "Dtype of the stored images.", choices=IMAGE_DTYPES)
     folds: int = option(
         5,
@@ -174,6 +182,7 @@ class ConvertOptions:
             image_dtype=self.image_dtype,
             crop=self.crop,
             resample=self.resample,
+            normalize=self.normalize,
         )
 
     def how_to_read(self) -> dict[str, Any]:

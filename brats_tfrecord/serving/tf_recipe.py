@@ -72,9 +72,12 @@ def network_input(
         volume it is padded with zeros before the normalisation. Within the window the values are
         bit-equal to the image of a record.
     """
-    mean, deviation = _statistics(tf.cast(_cut(volume, origin, recipe.crop_shape), tf.float64))
-    centred = tf.cast(_cut(volume, *box), tf.float64) - mean
-    image = tf.cast(tf.math.divide_no_nan(centred, deviation), tf.float32)
+    mean, deviation = _statistics(_cut(volume, origin, recipe.crop_shape), recipe.normalize)
+    cut = tf.cast(_cut(volume, *box), tf.float64)
+    scaled = tf.math.divide_no_nan(cut - mean, deviation)
+    if recipe.normalize == "brain":
+        scaled = tf.where(cut != 0, scaled, 0)
+    image = tf.cast(scaled, tf.float32)
     image = tf.ensure_shape(image, [None, None, None, volume.shape[-1]])
     return tf.cast(tf.cast(image, recipe.image_dtype), tf.float32)
 
@@ -141,10 +144,21 @@ def _round_up(voxels, alignment):
     return -(-tf.maximum(voxels, 0) // alignment) * alignment
 
 
-def _statistics(window):
-    """Returns mean and deviation of each channel of float64 [X, Y, Z, C]."""
-    mean = _rounded(tf.reduce_mean(window, axis=(0, 1, 2)))
-    return mean, _rounded(tf.sqrt(tf.reduce_mean(tf.square(window - mean), axis=(0, 1, 2))))
+def _statistics(window, region):
+    """Returns mean and deviation of each channel of [X, Y, Z, C], as `normalize.zscore` does."""
+    window = tf.cast(window, tf.float64)
+    inside = window != 0 if region == "brain" else None
+    mean = _rounded(_mean(window, inside))
+    return mean, _rounded(tf.sqrt(_mean(tf.square(window - mean), inside)))
+
+
+def _mean(values, inside):
+    """Mean of each channel of [X, Y, Z, C] where `inside` is true; 0 where it is true nowhere."""
+    if inside is None:
+        return tf.reduce_mean(values, axis=(0, 1, 2))
+    total = tf.reduce_sum(tf.where(inside, values, 0), axis=(0, 1, 2))
+    voxels = tf.reduce_sum(tf.cast(inside, values.dtype), axis=(0, 1, 2))
+    return tf.math.divide_no_nan(total, voxels)
 
 
 def _rounded(statistic):

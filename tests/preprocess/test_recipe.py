@@ -42,8 +42,25 @@ def test_zscore_is_over_all_voxels():
     assert not zscore(np.full((2, 2, 2), 7)).any()
 
 
+def test_zscore_over_the_brain_leaves_the_background_0():
+    volume = np.array([[[0, 3, 5, 0, 7]]])  # the brain has mean 5 and variance 8/3
+    np.testing.assert_allclose(
+        zscore(volume, region="brain") * np.sqrt(8 / 3), [[[0, -2, 0, 0, 2]]], rtol=1e-6
+    )
+    of_another = zscore(volume, np.array([0, 1, 3]), "brain")  # mean 2, deviation 1
+    np.testing.assert_array_equal(of_another, [[[0, 1, 3, 0, 5]]])
+    for constant in (np.zeros((2, 2, 2)), np.array([[[0, 4, 4]]])):
+        assert not zscore(constant, region="brain").any()
+
+
+def test_recipes_without_the_way_of_normalising_take_the_whole_crop():
+    old = Recipe().to_json()
+    assert "normalize" not in old and Recipe.from_json(old).normalize == "crop"
+    assert Recipe.from_json(Recipe(normalize="brain").to_json()).normalize == "brain"
+
+
 def test_json_round_trip():
-    recipe = Recipe("ants", "get_mask", (1, 2, 3), (4, 5, 6), "float32", "brain", "1mm")
+    recipe = Recipe("ants", "get_mask", (1, 2, 3), (4, 5, 6), "float32", "brain", "1mm", "brain")
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
     assert Recipe().crop_origin == (48, 48, 5) and Recipe().crop_shape == (144, 144, 144)
 
@@ -55,6 +72,7 @@ def test_json_round_trip():
         {"image_dtype": "int8"},
         {"crop": "head"},
         {"resample": "2mm"},
+        {"normalize": "head"},
         {"crop_shape": (4, 5)},
         {"crop_shape": (0, 1, 1)},
     ],
@@ -66,7 +84,7 @@ def test_invalid_settings_are_errors(change):
 
 def test_recipe_of_another_version_is_an_error():
     with pytest.raises(InputError, match="use the version that wrote it"):
-        Recipe.from_json({**Recipe().to_json(), "normalize": "brain"})
+        Recipe.from_json({**Recipe().to_json(), "denoise": "median"})
 
 
 def test_apply_crops_normalises_and_counts_losses():

@@ -11,6 +11,12 @@ def test_the_defaults_are_the_documented_recipe():
     assert (recipe.bias_correction, recipe.bias_mask) == ("n4", "positive")
     assert (recipe.crop_origin, recipe.crop_shape) == ((48, 48, 5), (144, 144, 144))
     assert (recipe.crop, recipe.resample, recipe.image_dtype) == ("auto", "none", "float16")
+    assert recipe.normalize == "crop"
+
+
+def test_the_recipe_follows_the_flags():
+    recipe = ConvertOptions("in", "out", normalize="brain", image_dtype="float32").recipe()
+    assert (recipe.normalize, recipe.image_dtype) == ("brain", "float32")
 
 
 def test_ants_uses_its_own_mask():

@@ -37,9 +37,16 @@ def in_graph(recipe, modalities=MODALITIES):
 
 @pytest.mark.parametrize("crop", ["fixed", "brain", "auto"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("normalize", ["crop", "brain"])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_network_input_is_bit_equal(crop, dtype, seed):
-    recipe = Recipe(crop_origin=(3, 2, -1), crop_shape=(70, 60, 50), image_dtype=dtype, crop=crop)
+def test_the_network_input_is_bit_equal(crop, dtype, normalize, seed):
+    recipe = Recipe(
+        crop_origin=(3, 2, -1),
+        crop_shape=(70, 60, 50),
+        image_dtype=dtype,
+        crop=crop,
+        normalize=normalize,
+    )
     raw = volume((78, 66, 47), seed)
     raw[..., 2] *= seed > 0  # a constant channel gives zeros
     origin, image = in_graph(recipe)(raw)
@@ -168,16 +175,23 @@ def assert_window_equals_record(run, recipe, raw, modalities=MODALITIES, alignme
     np.testing.assert_array_equal(image, recipe.network_input(raw, origin, box).astype(np.float32))
     whole = crop.crop(raw, first, image.shape[:3]).astype(np.float64)
     window = whole[part]
-    expected = (whole - window.mean(axis=(0, 1, 2))) / window.std(axis=(0, 1, 2))
+    inside = (window != 0) | (recipe.normalize == "crop")
+    mean, deviation = (f((0, 1, 2), where=inside) for f in (window.mean, window.std))
+    expected = (whole - mean) / deviation * ((whole != 0) | (recipe.normalize == "crop"))
     np.testing.assert_allclose(image, expected, atol=5e-3, rtol=1e-3)
     return image.shape[:3]
 
 
 @pytest.mark.parametrize("crop_kind", ["fixed", "brain"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_window_in_the_box_is_bit_equal_to_the_record(crop_kind, dtype):
+@pytest.mark.parametrize("normalize", ["crop", "brain"])
+def test_the_window_in_the_box_is_bit_equal_to_the_record(crop_kind, dtype, normalize):
     recipe = Recipe(
-        crop_origin=(11, 9, 13), crop_shape=(25, 30, 22), crop=crop_kind, image_dtype=dtype
+        crop_origin=(11, 9, 13),
+        crop_shape=(25, 30, 22),
+        image_dtype=dtype,
+        crop=crop_kind,
+        normalize=normalize,
     )
     run = boxed(recipe, 4)
     for shape in ((60, 51, 46), (27, 60, 20)):
@@ -190,10 +204,11 @@ def test_the_window_in_the_box_is_bit_equal_to_the_record(crop_kind, dtype):
     assert run.experimental_get_tracing_count() == 1
 
 
-def test_the_window_of_a_real_case_is_bit_equal_to_the_record(real_cases):
+@pytest.mark.parametrize("normalize", ["crop", "brain"])
+def test_the_window_of_a_real_case_is_bit_equal_to_the_record(real_cases, normalize):
     names = ("flair", "t1ce")
     raw = nifti.read_case(layouts.find_cases(real_cases)[0], names, with_mask=False).volumes
-    recipe = Recipe("none", crop_shape=(144, 144, 112))
+    recipe = Recipe("none", crop_shape=(144, 144, 112), normalize=normalize)
     extents = assert_window_equals_record(boxed(recipe, 16, names), recipe, raw, names, 16)
     assert extents != recipe.crop_shape
 
