@@ -18,6 +18,10 @@ from brats_tfrecord.training.network import network_options
 from brats_tfrecord.training.train_options import TrainOptions
 
 CPU: dict[str, Any] = {
+    "network": "unet_res",
+    "filters": "16,32,64,128,256",
+    "first_stride": 2,
+    "brain_channel": True,
     "targets": "regions",
     "loss": "batch_dice_cross_entropy",
     "averaging": "ema",

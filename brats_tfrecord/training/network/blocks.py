@@ -198,13 +198,14 @@ def _normalised_conv(x, channels, name, norm_name, strides, policy):
 
 
 def _conv(x, channels, kernel, name, strides, policy):
-    return tf.keras.layers.Conv3D(
+    return layers.Conv3D(
         channels,
         kernel,
         strides=strides,
         padding="same",
         use_bias=False,
         kernel_initializer=_he_normal(policy),
+        on_gpu=policy.on_gpu,
         dtype=policy.precision,
         name=name,
     )(x)

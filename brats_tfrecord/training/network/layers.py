@@ -13,6 +13,13 @@ from typing import Any
 
 import tensorflow as tf
 
+UNSAFE = 2
+"""Extent up to which `Conv3D` does not use bfloat16."""
+
+CONSTANT = 1e-3
+"""A channel counts as constant if its variance is at most this share of the norm's epsilon: more
+than 0, because the mean of equal numbers is rounded."""
+
 _dropout_numbers: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar(
     "dropout_numbers", default=None
 )
@@ -64,7 +71,12 @@ def log_softmax(logits: tf.Tensor) -> tf.Tensor:
 
 
 class Conv3D(tf.keras.layers.Conv3D):
-    """Keras's Conv3D with the bias added by `add_bias`. Channels last, with a bias."""
+    """Keras's Conv3D with the bias, if there is one, added by `add_bias`. Channels last.
+
+    On CPUs, outputs of one or two voxels along an axis are computed in float32: for them, oneDNN's
+    bfloat16 gradient of the kernel sometimes reads memory that was never written, and is NaN (in
+    TensorFlow 2.15 in 2 of 60 steps with 320 channels; never from three voxels on).
+    """
 
     def __init__(self, *args: Any, on_gpu: bool = False, **kwargs: Any):
         """Creates the layer; `on_gpu` as in `add_bias`, the rest as in Keras."""
@@ -72,8 +84,18 @@ class Conv3D(tf.keras.layers.Conv3D):
         self.on_gpu = on_gpu
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        outputs = self.convolution_op(inputs, self.kernel)
-        return self.activation(add_bias(outputs, self.bias, self.on_gpu))
+        outputs = self._convolve(inputs)
+        if self.use_bias:
+            outputs = add_bias(outputs, self.bias, self.on_gpu)
+        return self.activation(outputs)
+
+    def _convolve(self, inputs):
+        extents = self.compute_output_shape(inputs.shape)[1:4]
+        smallest = min((extent for extent in extents if extent), default=None)
+        if self.on_gpu or inputs.dtype != tf.bfloat16 or smallest is None or smallest > UNSAFE:
+            return self.convolution_op(inputs, self.kernel)
+        inputs, kernel = tf.cast(inputs, tf.float32), tf.cast(self.kernel, tf.float32)
+        return tf.cast(self.convolution_op(inputs, kernel), tf.bfloat16)
 
 
 class Conv3DTranspose(tf.keras.layers.Conv3DTranspose):
@@ -102,7 +124,9 @@ class InstanceNorm(tf.keras.layers.Layer):
 
     Computes the same as `tf.keras.layers.GroupNormalization(groups=-1)`, ratio 1.24.
     [B, X, Y, Z, C] of any float dtype -> the same shape and dtype; statistics, `gamma` and `beta`
-    are float32. A constant channel becomes `beta`.
+    are float32. A constant channel becomes `beta`, and its gradient with respect to the input is 0:
+    a patch of background alone is constant in every layer, and the true gradient, times
+    1 / sqrt(epsilon) = 316 in each, is infinite after sixteen of them.
     """
 
     def __init__(self, epsilon: float = 1e-5, **kwargs: Any):
@@ -126,19 +150,48 @@ class InstanceNorm(tf.keras.layers.Layer):
         voxels = tf.reduce_prod(shape[1:4])
         columns = tf.transpose(tf.reshape(x, [batch, voxels, channels]), [1, 0, 2])
         columns = tf.reshape(columns, [1, voxels, 1, batch * channels])
-        columns = tf.raw_ops.FusedBatchNormV3(
-            x=columns,
-            scale=tf.tile(self.gamma, [batch]),
-            offset=tf.tile(self.beta, [batch]),
-            mean=[],
-            variance=[],
-            epsilon=self.epsilon,
-            is_training=True,
-        ).y
+        columns = _batch_norm(
+            columns, tf.tile(self.gamma, [batch]), tf.tile(self.beta, [batch]), self.epsilon
+        )
         columns = tf.reshape(columns, [voxels, batch, channels])
         y = tf.reshape(tf.transpose(columns, [1, 0, 2]), shape)
         y.set_shape(x.shape)
         return y
+
+
+def _batch_norm(columns, scale, offset, epsilon):
+    """Normalises [1, V, 1, C] over V; constant channels pass no gradient on to `columns`."""
+
+    @tf.custom_gradient
+    def function(columns, scale, offset):
+        result = tf.raw_ops.FusedBatchNormV3(
+            x=columns,
+            scale=scale,
+            offset=offset,
+            mean=[],
+            variance=[],
+            epsilon=epsilon,
+            is_training=True,
+        )
+
+        def gradient(upstream):
+            # The gradient of `columns`, and no other, is proportional to the scale.
+            varies = result.batch_variance > CONSTANT * epsilon
+            gradients = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=upstream,
+                x=columns,
+                scale=scale * tf.cast(varies, scale.dtype),
+                reserve_space_1=result.reserve_space_1,
+                reserve_space_2=result.reserve_space_2,
+                reserve_space_3=result.reserve_space_3,
+                epsilon=epsilon,
+                is_training=True,
+            )
+            return gradients.x_backprop, gradients.scale_backprop, gradients.offset_backprop
+
+        return result.y, gradient
+
+    return function(columns, scale, offset)
 
 
 class LeakyReLU(tf.keras.layers.Layer):

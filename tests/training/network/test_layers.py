@@ -98,6 +98,29 @@ def test_transposed_convolutions_keep_open_extents_open():
     assert outputs.shape.as_list() == [None, None, None, None, 3]
 
 
+@pytest.mark.parametrize(
+    "extent, strides, on_gpu, dtype",
+    [(2, 1, False, "float32"), (4, 2, False, "float32"), (3, 1, False, "bfloat16")]
+    + [(2, 1, True, "bfloat16")],
+)
+def test_kernels_over_two_voxels_learn_in_float32_on_cpus(extent, strides, on_gpu, dtype):
+    layer = layers.Conv3D(
+        5, 3, strides, "same", use_bias=False, on_gpu=on_gpu, dtype="mixed_bfloat16"
+    )
+    layer.build((1, *[extent] * 3, 4))
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            y = layer(x)
+        assert y.dtype == tf.bfloat16
+        return tape.gradient(y, layer.kernel)
+
+    graph = gradient.get_concrete_function(tf.TensorSpec((1, *[extent] * 3, 4))).graph
+    [op] = [op for op in graph.get_operations() if op.type == "Conv3DBackpropFilterV2"]
+    assert op.inputs[0].dtype == dtype
+
+
 class TestInstanceNorm:
     @pytest.mark.parametrize("shape", [(1, 6, 5, 4, 3), (3, 2, 7, 4, 5)])
     def test_equals_group_normalization(self, shape):
@@ -122,6 +145,16 @@ class TestInstanceNorm:
         layer.build((None, None, None, None, 1))
         layer.set_weights([np.array([3.0]), np.array([0.25])])
         np.testing.assert_array_equal(layer(np.full((2, 3, 1, 2, 1), 7, np.float32)), 0.25)
+
+    def test_a_constant_channel_passes_no_gradient_on(self):
+        layer = InstanceNorm()
+        x = tf.stack([normal(1, 4, 4, 4), tf.fill([1, 4, 4, 4], 7.3)], axis=-1)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(layer(x) * normal(1, 4, 4, 4, 2))
+        dx, dgamma, dbeta = tape.gradient(y, [x, layer.gamma, layer.beta])
+        assert np.abs(dx[..., 0]).max() > 0 and not np.any(dx[..., 1])
+        assert np.all(dbeta != 0) and np.isfinite(dgamma).all()
 
     @pytest.mark.parametrize("dtype, tolerance", [(tf.bfloat16, 0.02), (tf.float16, 0.003)])
     def test_half_precision_has_float32_statistics(self, dtype, tolerance):
