@@ -15,7 +15,7 @@ DEMO := build/demo
 # Not part of `make bench`: one needs GPUs, the other trains for half an hour.
 LONG_BENCHMARKS := benchmarks/bench_gpu.py benchmarks/bench_quality.py
 # Phantoms are learned from patches smaller than the preset's, which are for real tumours.
-DEMO_TRAINING := --preset=cpu --time_budget_minutes=5 --patch_size=64 --learning_rate=0.002
+DEMO_TRAINING := --preset=cpu --time_budget_minutes=5 --patch_size=64
 
 .PHONY: help demo view check test soak bench lint clean
 .DELETE_ON_ERROR:

@@ -26,7 +26,7 @@ CPU: dict[str, Any] = {
     "loss": "batch_dice_cross_entropy",
     "averaging": "ema",
     "schedule": "cosine",
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "clip_norm": 12.0,
     "dropout": "0",
     "patch_size": 96,
