@@ -42,7 +42,7 @@ def from_dataset(
     if fold != "unlabelled":
         require_same_classes(f"--data_dir={root}", dataset.label_scheme, card.scheme)
     if dataset.recipe != card.recipe:
-        ours, theirs = card.recipe.to_json(), dataset.recipe.to_json()
+        ours, theirs = card.recipe.settings(), dataset.recipe.settings()
         differences = ", ".join(
             f"{name} is {theirs[name]}, the model's is {ours[name]}"
             for name in ours

@@ -105,10 +105,14 @@ class Recipe:
 
         Fields in `_LATER` are left out if they have their default, as versions without them did.
         """
+        defaults = complete({})
+        return {name: x for name, x in self.settings().items() if (name, x) not in defaults.items()}
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all fields as JSON types."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
-            if name not in _LATER or value != getattr(Recipe, name)
         }
 
     @classmethod
@@ -299,6 +303,11 @@ class Recipe:
             origin,
             raw.missing,
         )
+
+
+def complete(value: dict[str, Any]) -> dict[str, Any]:
+    """Adds to the JSON of a recipe the defaults that `Recipe.to_json` leaves out."""
+    return {name: getattr(Recipe, name) for name in _LATER} | value
 
 
 def find_brain(volumes: np.ndarray, modalities: Sequence[str]) -> tuple[str, np.ndarray] | None:

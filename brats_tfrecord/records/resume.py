@@ -8,6 +8,7 @@ from tqdm import tqdm
 from brats_tfrecord import files
 from brats_tfrecord.cohort.case import Case
 from brats_tfrecord.errors import InputError
+from brats_tfrecord.preprocess.recipe import complete
 from brats_tfrecord.records import manifest, shards, work_folder
 from brats_tfrecord.records.pool import Run
 from brats_tfrecord.records.task import Settings, ShardTask, find_current_cases, open_shard
@@ -127,6 +128,8 @@ def _changes(begun, head):
     wanted, differences = head.to_json(), []
     for name in ("recipe", "versions", "how_to_read"):
         ours, theirs = wanted[name], begun.get(name) or {}
+        if name == "recipe" and isinstance(theirs, dict) and theirs:
+            ours, theirs = complete(ours), complete(theirs)
         differences += [
             f"{key} is {theirs[key]}, now {ours.get(key, False)}"
             for key in sorted(theirs)

@@ -231,7 +231,7 @@ class TrainOptions:
     first_stride: int = option(
         1,
         "1, or 2 to let the finest level of the network work on half the extents of the image. On "
-        "CPUs a step then takes a quarter to a third of the time, so that a run sees more, or "
+        "CPUs a step then takes a fifth to a third of the time, so that a run sees more, or "
         "larger, patches; the outlines are computed at half the resolution.",
     )
     init_from: str = option(

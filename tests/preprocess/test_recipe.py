@@ -298,3 +298,9 @@ def test_a_channel_of_zeros_is_not_corrected(monkeypatch):
     recipe = dataclasses.replace(SMALL, bias_correction="ants", bias_mask="get_mask")
     volumes = np.zeros((*SHAPE, 2), np.float32)
     np.testing.assert_array_equal(recipe.correct(volumes), volumes)
+
+
+def test_settings_name_every_field_for_comparison():
+    crop, brain = Recipe().settings(), Recipe(normalize="brain").settings()
+    assert crop.keys() == brain.keys()
+    assert [name for name in crop if crop[name] != brain[name]] == ["normalize"]

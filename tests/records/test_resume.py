@@ -324,6 +324,7 @@ def test_a_full_disk_gives_one_line_and_a_rerun_continues(run_tool, tmp_path):
     "more, difference",
     [
         ({"image_dtype": "float32"}, "image_dtype is float16, now float32"),
+        ({"normalize": "brain"}, "normalize is crop, now brain"),
         ({"bare_mask_affine": "ignore"}, "bare_mask_affine is refuse, now ignore"),
     ],
 )
